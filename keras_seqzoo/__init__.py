@@ -1,0 +1,71 @@
+"""A Keras-native model zoo for recurrent sequence models, with state leakage as a number.
+
+Importing this package is light: TensorFlow loads on the first model.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from keras_seqzoo.registry import describe, get, list_models, register, unregister
+
+__version__ = "0.1.0"
+
+# Public names that need Keras, and where they live. Loaded on first use.
+_LAZY = {
+    "adapt": "keras_seqzoo.layers",
+    "leakage": "keras_seqzoo.diagnostics",
+    "identity_error": "keras_seqzoo.diagnostics",
+    "anomaly_score": "keras_seqzoo.diagnostics",
+    "StateLeakage": "keras_seqzoo.diagnostics",
+    "hypermodel": "keras_seqzoo.tuning",
+    "search": "keras_seqzoo.tuning",
+    "export": "keras_seqzoo.artifacts",
+    "load": "keras_seqzoo.artifacts",
+    "save": "keras_seqzoo.artifacts",
+    "read_readings": "keras_seqzoo.data",
+    "sensor_readings": "keras_seqzoo.data",
+    "windows": "keras_seqzoo.data",
+}
+
+__all__ = [
+    "StateLeakage",
+    "__version__",
+    "adapt",
+    "anomaly_score",
+    "describe",
+    "export",
+    "get",
+    "hypermodel",
+    "identity_error",
+    "leakage",
+    "list_models",
+    "load",
+    "read_readings",
+    "register",
+    "save",
+    "search",
+    "sensor_readings",
+    "unregister",
+    "windows",
+]
+
+if TYPE_CHECKING:
+    from keras_seqzoo.artifacts import export, load, save
+    from keras_seqzoo.data import read_readings, sensor_readings, windows
+    from keras_seqzoo.diagnostics import StateLeakage, anomaly_score, identity_error, leakage
+    from keras_seqzoo.layers import adapt
+    from keras_seqzoo.tuning import hypermodel, search
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

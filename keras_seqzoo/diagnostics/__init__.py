@@ -1,0 +1,8 @@
+"""Any model in, a report out. Nothing here knows the zoo's own models."""
+
+from keras_seqzoo.diagnostics.anomaly import anomaly_score
+from keras_seqzoo.diagnostics.callback import StateLeakage
+from keras_seqzoo.diagnostics.identity import identity_error
+from keras_seqzoo.diagnostics.leakage import LeakageReport, leakage
+
+__all__ = ["LeakageReport", "StateLeakage", "anomaly_score", "identity_error", "leakage"]

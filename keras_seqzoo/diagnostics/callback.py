@@ -1,0 +1,84 @@
+"""State leakage during training, as a Keras callback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_seqzoo.diagnostics.identity import identity_error
+from keras_seqzoo.diagnostics.leakage import leakage
+from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+
+
+class StateLeakage(keras.callbacks.Callback):
+    """Writes state leakage, identity error and their sum into the logs of every epoch.
+
+    The keys are `val_state_leakage`, `val_identity_error` and `val_identity_cost`; the latter two
+    only if the output has the target's shape. Put this callback in front of those that read the
+    keys (`EarlyStopping`, `ModelCheckpoint`, `TensorBoard`): Keras calls them in order. A model
+    that has diverged gets nan, and training goes on.
+
+    Args:
+        x: validation rows, `(batch, time, features)`.
+        y: their target; default `x` itself, the last real step where only that comes out.
+        max_rows: int, at least 2: of more rows, so many evenly spread ones are used.
+        prefix: str, in front of each key.
+        **options: of `keras_seqzoo.leakage`, such as `cuts`, `mask`, `block`, `seed`.
+
+    Example:
+
+    >>> import keras, keras_seqzoo as zoo
+    >>> x = np.random.default_rng(0).normal(size=(64, 20, 1))
+    >>> model = zoo.get("simple_rnn_identity")
+    >>> zoo.adapt(model, x)
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(x, x, verbose=0, callbacks=[zoo.StateLeakage(x)])
+    >>> sorted(history.history)
+    ['loss', 'val_identity_cost', 'val_identity_error', 'val_state_leakage']
+    """
+
+    def __init__(
+        self, x: Any, y: Any = None, *, max_rows: int = 1024, prefix: str = "val_", **options: Any
+    ):
+        super().__init__()
+        check_positive(max_rows=max_rows)
+        x = np.asarray(x)
+        if x.ndim < 2 or len(x) < 2 or max_rows < 2:
+            raise ArgumentError(
+                sentence("x", "at least 2 rows of shape (batch, time, ...)", x.shape)
+            )
+        chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int))
+        # Arrays only: KerasTuner copies callbacks deeply for every trial.
+        self.x = x[chosen]
+        self.y = None if y is None else np.asarray(y)[chosen]
+        self.prefix = prefix
+        self.options = {"resamples": 0} | options
+        if self.options.get("mask") is not None:
+            self.options["mask"] = np.asarray(self.options["mask"])[chosen]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Measures, and writes plain floats into `logs`."""
+        if logs is not None:
+            logs.update({self.prefix + name: value for name, value in self.measure().items()})
+
+    def measure(self) -> dict[str, float]:
+        """The figures of `self.model` as it is now."""
+        try:
+            index = leakage(self.model, self.x, **self.options).index
+        except DataError:
+            if np.isfinite(self.model.predict_on_batch(self.x)).all():
+                raise  # not the model's fault
+            index = float("nan")
+        figures = {"state_leakage": index}
+        if self._has_target():
+            error = identity_error(self.model, self.x, self.y, mask=self.options.get("mask"))
+            figures |= {"identity_error": error, "identity_cost": error + index}
+        return figures
+
+    def _has_target(self) -> bool:
+        if self.y is not None:
+            return True
+        shape = self.model.output_shape
+        return len(shape) in (2, 3) and shape[-1] == self.x.shape[-1] and self.x.ndim == 3

@@ -1,0 +1,147 @@
+"""What can be measured: any Keras model, a loaded SavedModel or a plain callable, as one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+
+BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
+
+
+def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from an input array to an output array, without state and without training.
+
+    Raises:
+        ArgumentError: if `model` is none of the three, has several inputs, or keeps state between
+            calls.
+    """
+    if isinstance(model, keras.Model):
+        _check_model(model)
+        return lambda x: _array(model.predict_on_batch(x))
+    if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
+        serve = getattr(model, "serve", None)
+        return lambda x: _array((serve or _default_signature(model))(x))
+    if callable(model):
+        return lambda x: _array(model(x))
+    raise ArgumentError(
+        sentence("model", "a Keras model, a loaded SavedModel or a callable", type(model))
+    )
+
+
+def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    """`function(x)`, at most `batch_size` rows at a time."""
+    check_positive(batch_size=batch_size)
+    parts = [function(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
+    for part, start in zip(parts, range(0, len(x), batch_size), strict=True):
+        if part.ndim < 1 or len(part) != len(x[start : start + batch_size]):
+            raise DataError(
+                "The output must have one row for each row of the input. Received: output shape "
+                f"{part.shape} for input shape {x[start : start + batch_size].shape}."
+            )
+    y = np.concatenate(parts)
+    if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
+        raise DataError(f"The output must be numeric. Received: dtype {y.dtype}.")
+    return y
+
+
+def check_input(x: Any, mask: np.ndarray | None, *, rows: int = 1, steps: int = 1) -> np.ndarray:
+    """`x` as an array `(batch, time, ...)`, float32 or integer tokens, finite in its real steps.
+
+    Raises:
+        DataError: if it has too few axes, rows or steps, is not numeric or not finite.
+    """
+    try:
+        x = np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"`x` must be one array; pad rows to one length. NumPy says: {error}") from (
+            error
+        )
+    if x.ndim < 2 or x.dtype == bool or not np.issubdtype(x.dtype, np.number):
+        raise DataError(
+            "`x` must be numeric of shape (batch, time, features), or (batch, time) for tokens. "
+            f"Received: shape {x.shape}, dtype {x.dtype}."
+        )
+    if np.iscomplexobj(x) or len(x) < rows or x.shape[1] < steps or 0 in x.shape:
+        raise DataError(
+            f"`x` must be real, with at least {rows} rows and {steps} steps. Received: shape "
+            f"{x.shape}, dtype {x.dtype}."
+        )
+    bad = ~np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=-1)
+    bad &= True if mask is None else mask
+    if bad.any():
+        row, step = np.argwhere(bad)[0]
+        raise DataError(
+            "`x` must be finite in its real steps. Received: "
+            f"{bad.sum()} steps with NaN or infinity, the first at row {row}, step {step}. Leave "
+            "those rows out, or pass mask= (mask_value=) if they are padding."
+        )
+    return x
+
+
+def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
+    """Real steps `(batch, time)`: `mask` if given, else what the model itself masks, else None.
+
+    A Keras model's own mask is that of the layers that look at its input: `Masking`, `StepMask`,
+    `Embedding(mask_zero=True)`.
+
+    Raises:
+        DataError: if a given mask is not bool of shape `(batch, time)`.
+    """
+    if mask is not None:
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != np.shape(x)[:2]:
+            raise DataError(
+                "`mask` must be a bool array of shape (batch, time) = "
+                f"{np.shape(x)[:2]}. Received: shape {mask.shape}, dtype {mask.dtype}."
+            )
+        return mask
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        return None
+    for layer in model.layers:
+        try:
+            sees_input = layer.input is model.inputs[0]
+        except (AttributeError, ValueError):  # called never, or more than once
+            continue
+        if sees_input and not isinstance(layer, keras.layers.InputLayer):
+            found = layer.compute_mask(keras.ops.convert_to_tensor(x), None)
+            if found is not None:
+                return np.asarray(keras.ops.convert_to_numpy(found), bool)
+    return None
+
+
+def _check_model(model: keras.Model) -> None:
+    if isinstance(model.input_shape, (list, dict)):
+        raise ArgumentError(
+            f"`model` must have one input. Received: {model.name!r} with "
+            f"{len(model.inputs)}. Wrap it in a function of the input in question."
+        )
+    stateful = [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+    if stateful:
+        raise ArgumentError(
+            f"`model` must not keep state between calls. Received: {model.name!r} with stateful "
+            f"layers {', '.join(stateful)}. Rebuild it with stateful=False and set its weights."
+        )
+
+
+def _default_signature(model: Any) -> Callable:
+    signature = model.signatures["serving_default"]
+    names = list(signature.structured_input_signature[1])
+    if len(names) != 1:
+        raise ArgumentError(f"The SavedModel must take one input. Received: {', '.join(names)}.")
+    return lambda x: signature(**{names[0]: keras.ops.convert_to_tensor(x)})
+
+
+def _array(output: Any) -> np.ndarray:
+    if isinstance(output, dict) and len(output) == 1:
+        (output,) = output.values()
+    if isinstance(output, (dict, list, tuple)):
+        raise ArgumentError(
+            f"`model` must have one output. Received: {type(output).__name__} of {len(output)}. "
+            "Wrap it in a function that returns the output in question."
+        )
+    return np.asarray(keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output)

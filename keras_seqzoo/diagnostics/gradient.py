@@ -1,0 +1,101 @@
+"""State leakage by gradients: the share of the output's squared sensitivity that lies in the past.
+
+Each probe picks one step and one output feature per row at random and runs one backward pass: the
+rows' gradients are rows of the Jacobian, which is never built. A single feature per row, instead
+of random signs over all of them, leaves no cross terms to average out, so that the same number of
+backward passes says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_seqzoo.errors import ArgumentError, DataError
+
+
+def gradient_function(model: Any) -> Callable:
+    """`f(x, step, feature) -> (batch, time, features)`: one backward pass for all rows.
+
+    Raises:
+        ArgumentError: on another backend than TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ArgumentError(
+            "`method='gradient'` must run on the TensorFlow backend. Received: "
+            f"{keras.backend.backend()}. Use method='swap', which needs no gradients."
+        )
+    import tensorflow as tf
+
+    call = model
+    if isinstance(model, keras.Model):
+        call = lambda x: model(x, training=False)  # noqa: E731
+    elif hasattr(model, "serve"):
+        call = model.serve
+
+    @tf.function(reduce_retracing=True)
+    def gradient(x, step, feature):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.convert_to_tensor(call(x))
+            y = y[:, None] if y.shape.rank == 2 and step is None else y
+            y = y[..., None] if y.shape.rank == 2 else y
+            step = tf.zeros_like(feature) if step is None else step
+            chosen = tf.gather_nd(y, tf.stack([step, feature], axis=-1), batch_dims=1)
+        return tape.gradient(chosen, x)
+
+    return gradient
+
+
+def sensitivities(
+    model, x, variance, steps, outputs: int, *, last: bool, probes: int, batch_size: int, rng
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squared sensitivities of random outputs to every input step.
+
+    Args:
+        model: what `gradient_function` takes.
+        x: `(batch, time, features)`.
+        variance: `(features,)`, the weight of each input feature.
+        steps: list of arrays, the steps each row may be asked about.
+        outputs: int, output features.
+        last: bool, whether the model gives its last step alone.
+        probes: int, backward passes.
+        batch_size: int, rows per pass.
+        rng: generator.
+
+    Returns:
+        `(probes * batch, time)` squared sensitivities summed over input features; and the step and the output feature asked about, `(probes * batch,)` each.
+
+    Raises:
+        DataError: if the input has no gradient, as tokens have none.
+    """
+    if not np.issubdtype(x.dtype, np.floating):
+        raise DataError(
+            f"`x` must be float for method='gradient': tokens have no gradient. Received: dtype "
+            f"{x.dtype}. Use method='swap'."
+        )
+    gradient = gradient_function(model)
+    x = x.astype(np.float32)
+    squares, asked_steps, asked_features = [], [], []
+    for _ in range(probes):
+        step = np.array([rng.choice(choices) for choices in steps], np.int32)
+        feature = rng.integers(0, outputs, len(x)).astype(np.int32)
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            found = gradient(
+                keras.ops.convert_to_tensor(x[part]),
+                None if last else keras.ops.convert_to_tensor(step[part]),
+                keras.ops.convert_to_tensor(feature[part]),
+            )
+            if found is None:
+                raise ArgumentError(
+                    "`model` must be differentiable by TensorFlow for method='gradient'. Received: "
+                    f"{model!r}. Use method='swap', which needs no gradients."
+                )
+            squares.append(np.asarray(found, np.float64) ** 2 @ variance)
+        asked_steps.append(step)
+        asked_features.append(feature)
+    return np.concatenate(squares), np.concatenate(asked_steps), np.concatenate(asked_features)

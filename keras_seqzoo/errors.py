@@ -1,0 +1,115 @@
+"""One family of errors, and the checks that all speak the same sentence.
+
+Every message says four things: the argument, what was expected, what came, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+
+class SeqZooError(Exception):
+    """Base of every error that keras_seqzoo raises on purpose."""
+
+    def __str__(self) -> str:  # `KeyError` would print the message as a quoted `repr`
+        return str(self.args[0]) if self.args else ""
+
+
+class ArgumentError(SeqZooError, ValueError):
+    """An argument has a value or a type that cannot be used."""
+
+
+class UnknownArgumentError(SeqZooError, TypeError):
+    """A constructor has no argument of that name."""
+
+
+class UnknownNameError(SeqZooError, KeyError):
+    """No entry of that name is in the zoo."""
+
+
+class RegistrationError(SeqZooError, ValueError):
+    """An entry is malformed or its name is taken."""
+
+
+class DataError(SeqZooError, ValueError):
+    """Input data cannot be used: wrong rank, not finite, empty, too short, unreadable."""
+
+
+class ExistsError(SeqZooError, FileExistsError):
+    """Something is at that path already and would be overwritten."""
+
+
+class ArtifactError(SeqZooError, RuntimeError):
+    """A model file or an artifact could not be written, read or verified."""
+
+
+class SearchError(SeqZooError, RuntimeError):
+    """A search cannot start, resume or give what was asked of it."""
+
+
+def sentence(argument: str, expected: str, received: Any, hint: str = "") -> str:
+    """Formats "`argument` must be ... Received: ... What to do." for one argument."""
+    shown = repr(received)
+    shown = shown if len(shown) <= 200 else shown[:197] + "..."
+    return f"`{argument}` must be {expected}. Received: {argument}={shown}." + (
+        f" {hint}" if hint else ""
+    )
+
+
+def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    """Formats "Unknown ...", the nearest known name, and the list of all."""
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    suggestion = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(known) or 'none'}."
+
+
+def is_int(value: Any) -> bool:
+    """Whether `value` is an integer that is not a bool; NumPy integers count."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_real(value: Any) -> bool:
+    """Whether `value` is a finite real number that is not a bool."""
+    return (
+        isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def check_positive(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is an int of at least 1."""
+    for name, value in arguments.items():
+        if not is_int(value) or value < 1:
+            raise ArgumentError(sentence(name, "a positive int", value))
+
+
+def check_bool(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is True or False."""
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise ArgumentError(sentence(name, "True or False", value))
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises `ArgumentError` unless `value` is one of `choices`."""
+    choices = list(choices)
+    if not any(value is choice or value == choice for choice in choices):
+        expected = "one of " + ", ".join(repr(choice) for choice in choices)
+        raise ArgumentError(sentence(name, expected, value))
+
+
+def check_fraction(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is a number in (0, 1)."""
+    for name, value in arguments.items():
+        if not is_real(value) or not 0 < value < 1:
+            raise ArgumentError(sentence(name, "a number between 0 and 1, both excluded", value))
+
+
+def check_seed(seed: Any) -> None:
+    """Raises `ArgumentError` unless `seed` is an int of at least 0."""
+    if not is_int(seed) or seed < 0:
+        raise ArgumentError(sentence("seed", "an int of at least 0", seed))

@@ -1,0 +1,98 @@
+"""Padding: which steps are real, and a mask that arrives wherever it is needed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seqzoo.errors import ArgumentError, sentence
+
+PACKAGE = "keras_seqzoo"
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class StepMask(keras.layers.Layer):
+    """Tells real steps from padding, on raw input: a step is padding if all its features say so.
+
+    `keras.layers.Masking` hides its mask in the tensor and never finds NaN, which equals nothing,
+    itself included. This layer returns the mask, to be passed on as `mask=`.
+
+    Shapes: `(batch, time, features)` -> `(batch, time)`, bool, True for real steps.
+    Masking: makes the mask; a mask that comes with the input is kept where it says padding.
+    State: none.
+
+    Args:
+        mask_value: number that fills padded steps; NaN is allowed and collides with no reading.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import StepMask
+    >>> bool(StepMask(float("nan"))(np.array([[[1.0], [np.nan]]]))[0, 1])
+    False
+    """
+
+    def __init__(self, mask_value: float, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.mask_value = float(mask_value)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        if math.isnan(self.mask_value):
+            padding = ops.isnan(inputs)
+        else:
+            padding = ops.equal(inputs, ops.cast(self.mask_value, inputs.dtype))
+        real = ops.logical_not(ops.all(padding, axis=-1))
+        return real if mask is None else ops.logical_and(real, mask)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.call(inputs, previous_mask)
+
+    def compute_output_spec(self, inputs, mask=None):
+        return keras.KerasTensor(inputs.shape[:-1], dtype="bool")
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"mask_value": self.mask_value}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class ApplyMask(keras.layers.Layer):
+    """Sets padded steps to 0 and lets the tensor carry the mask, for losses and metrics.
+
+    From Keras 3.16 on, recurrent layers no longer pass their mask on; a loss behind them would
+    count padding. Zeros keep NaN padding out of every product and every gradient.
+
+    Shapes: `[(batch, time, features), (batch, time)]` -> `(batch, time, features)`.
+    Masking: the second input is the mask, True for real steps; the output carries it.
+    State: none.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        values, mask = inputs
+        return ops.where(ops.expand_dims(mask, -1), values, ops.zeros_like(values))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return inputs[1]
+
+    def compute_output_spec(self, inputs):
+        values, _ = inputs
+        return keras.KerasTensor(values.shape, dtype=values.dtype)
+
+
+def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
+    """The mask of raw `inputs`, or None if `mask_value` is None: padding is never guessed.
+
+    Raises:
+        ArgumentError: if `mask_value` is neither None nor a number; NaN is one here.
+    """
+    if mask_value is None:
+        return None
+    if isinstance(mask_value, bool) or not isinstance(mask_value, (int, float)):
+        raise ArgumentError(sentence("mask_value", "None or a number, NaN included", mask_value))
+    return StepMask(mask_value, name=name)(inputs)

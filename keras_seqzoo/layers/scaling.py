@@ -1,0 +1,140 @@
+"""Scaling in front of a network and its inverse behind, learned once from training rows."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_seqzoo.errors import ArgumentError, DataError, sentence
+from keras_seqzoo.layers.masking import PACKAGE, StepMask
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Normalization(keras.layers.Normalization):
+    """Keras's `Normalization`, safe to adapt late, to clone and to feed a constant feature.
+
+    Keras's own layer freezes mean and variance into constants: a function compiled before
+    `adapt`, or weights set by `set_weights`, go unnoticed. This one reads its weights at every
+    call. A feature of variance 0 is only shifted: it would be divided by 1e-7.
+
+    Shapes: `(..., features)` -> the same. `invert=True` undoes the scaling.
+    Masking: passed on.
+    State: `mean`, `variance` and `count` (steps adapted to), not trainable.
+
+    Training a layer that was never adapted warns, once per compiled function.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.adapted = self.input_mean is not None
+
+    def set_statistics(self, mean: np.ndarray, variance: np.ndarray, count: int) -> None:
+        """Takes mean and variance per feature, from `count` steps."""
+        self.adapt_mean.assign(mean)
+        self.adapt_variance.assign(variance)
+        self.count.assign(min(count, 2**31 - 1))  # the weight is an int32
+        self.adapted = True
+
+    def adapt(self, data) -> None:
+        super().adapt(data)
+        self.count.assign(1)  # how many steps is not known here: `data` may be a generator
+        self.adapted = True
+
+    def call(self, inputs, training=None):
+        if self.input_mean is not None:
+            return super().call(inputs)
+        if training and not self.adapted and not self.invert:
+            warnings.warn(
+                f"The scaling layer {self.name!r} was never adapted: raw values reach the network "
+                "unscaled. Call keras_seqzoo.adapt(model, x_train) before fit, or build the model "
+                "with normalize=False.",
+                stacklevel=2,
+            )
+        mean = ops.cast(self.adapt_mean, inputs.dtype)
+        variance = ops.cast(self.adapt_variance, inputs.dtype)
+        deviation = ops.where(variance > 0, ops.sqrt(variance), ops.ones_like(variance))
+        if self.invert:
+            return inputs * deviation + mean
+        return (inputs - mean) / deviation
+
+    def load_own_variables(self, store) -> None:
+        super().load_own_variables(store)
+        if self.input_mean is None:
+            self.adapted = int(ops.convert_to_numpy(self.count)) > 0
+
+
+def adapt(model: keras.Model, x, *, mask=None) -> None:
+    """Sets the scaling in front of and behind a model from training rows, in place.
+
+    Both layers get mean and variance of each feature of `x`. Padded steps are left out: those
+    that the model's own `mask_value` marks, and those where `mask` is False.
+
+    Args:
+        model: a model with `Normalization` layers, as `get(..., normalize=True)` builds them.
+        x: array `(batch, time, features)`, raw training rows; never validation or test rows.
+        mask: bool array `(batch, time)`, True for real steps, or None.
+
+    Raises:
+        ArgumentError: if the model has no scaling layer.
+        DataError: if `x` has another shape than the model takes, is empty, or is not finite.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> model = zoo.get("simple_rnn_identity", features=3)
+    >>> zoo.adapt(model, np.random.default_rng(0).uniform(1, 15, (8, 20, 3)))
+    """
+    scalings = [layer for layer in model.layers if isinstance(layer, Normalization)]
+    if not scalings:
+        raise ArgumentError(
+            f"`model` must have a scaling layer. Received: {model.name!r} without one. Build it "
+            "with normalize=True, or train it as it is."
+        )
+    steps = real_steps(model, x, mask)
+    mean = steps.mean(axis=0)
+    variance = steps.var(axis=0)
+    # Round-off of a constant feature is not variance.
+    variance[variance <= (np.finfo(np.float32).eps * np.abs(mean)) ** 2] = 0.0
+    for layer in scalings:
+        layer.set_statistics(mean, variance, len(steps))
+
+
+def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
+    """The real steps of `x`, `(steps, features)` in float64, without padding."""
+    x = np.asarray(x)
+    features = model.input_shape[-1]
+    if x.ndim != 3 or x.shape[-1] != features or not np.issubdtype(x.dtype, np.number):
+        raise DataError(
+            f"`x` must be numeric of shape (batch, time, {features}), as {model.name!r} takes it. "
+            f"Received: shape {x.shape}, dtype {x.dtype}."
+        )
+    x = x.astype(np.float64)
+    real = np.ones(x.shape[:2], bool)
+    if mask is not None:
+        real &= _check_mask(mask, x)
+    for layer in model.layers:
+        if isinstance(layer, StepMask):
+            real &= ops.convert_to_numpy(layer(x.astype(np.float32)))
+    steps = x[real]
+    if not len(steps):
+        raise DataError(f"`x` must have at least one real step. Received: shape {x.shape}.")
+    if not np.isfinite(steps).all():
+        raise DataError(
+            "`x` must be finite in its real steps. Received: "
+            f"{np.count_nonzero(~np.isfinite(steps))} values that are NaN or infinite. Leave those "
+            "rows out, or mark padding with the model's mask_value."
+        )
+    return steps
+
+
+def _check_mask(mask, x: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.shape != x.shape[:2]:
+        raise DataError(
+            sentence("mask", f"a bool array of shape {x.shape[:2]}", (mask.dtype, mask.shape))
+        )
+    return mask

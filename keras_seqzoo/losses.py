@@ -1,0 +1,52 @@
+"""Losses that Keras lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seqzoo.errors import ArgumentError, sentence
+
+
+@keras.saving.register_keras_serializable(package="keras_seqzoo")
+class NormalizedMeanSquaredError(keras.losses.Loss):
+    """Mean over features of the squared error divided by the target's variance.
+
+    Raw readings are in °F or bar; a plain mean squared error would weigh them by their units, and
+    a regularizer's strength would mean something else for every data set. Divided by the variance,
+    0 is perfect and 1 is what the mean as a constant answer gets.
+
+    Shapes: `(batch, ..., features)` twice -> one value per step.
+    Masking: steps that the prediction's mask leaves out do not count.
+
+    Args:
+        variance: sequence of float above 0, one per feature; None until it is known, which
+            counts as 1. A search sets it from its training rows.
+    """
+
+    def __init__(self, variance=None, name: str = "normalized_mean_squared_error", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+        self.variance = variance
+
+    @property
+    def variance(self) -> list[float] | None:
+        """The target's variance, one number per feature."""
+        return self._variance
+
+    @variance.setter
+    def variance(self, variance) -> None:
+        variance = None if variance is None else [float(value) for value in variance]
+        if variance is not None and not all(value > 0 for value in variance):
+            raise ArgumentError(sentence("variance", "above 0 for every feature", variance))
+        self._variance = variance
+
+    def call(self, y_true, y_pred):
+        squared = ops.square(ops.cast(y_true, y_pred.dtype) - y_pred)
+        if self.variance is not None:
+            squared = squared / ops.convert_to_tensor(self.variance, y_pred.dtype)
+        return ops.mean(squared, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"variance": self.variance}

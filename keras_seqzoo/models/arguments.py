@@ -1,0 +1,40 @@
+"""Checks of constructor arguments that need Keras."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from keras_seqzoo.errors import ArgumentError, sentence
+
+
+def identifier(module: ModuleType, **argument: Any) -> Any:
+    """What Keras makes of an identifier: `identifier(keras.regularizers, kernel_regularizer="l2")`.
+
+    Raises:
+        ArgumentError: if Keras does not know it, or it belongs to another kind of object.
+    """
+    ((name, value),) = argument.items()
+    kind = module.__name__.rpartition(".")[2]
+    if value is None and kind == "initializers":
+        raise ArgumentError(sentence(name, "an identifier of keras.initializers", value))
+    try:
+        found = module.get(value)
+    except Exception as error:  # Keras raises whatever the identifier makes it trip over
+        raise ArgumentError(
+            sentence(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
+        ) from error
+    if found is not None and not callable(found):
+        raise ArgumentError(sentence(name, f"an identifier of keras.{kind}", value))
+    return found
+
+
+def check_name(name: Any) -> str:
+    """`name` itself, if a model can be called that.
+
+    Raises:
+        ArgumentError: if it is not a non-empty string without a slash, which Keras refuses.
+    """
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ArgumentError(sentence("name", "a non-empty string without '/'", name))
+    return name
