@@ -23,7 +23,6 @@ _LAZY = {
     "search": "keras_seqzoo.tuning",
     "export": "keras_seqzoo.artifacts",
     "load": "keras_seqzoo.artifacts",
-    "save": "keras_seqzoo.artifacts",
     "read_readings": "keras_seqzoo.data",
     "sensor_readings": "keras_seqzoo.data",
     "windows": "keras_seqzoo.data",
@@ -44,7 +43,6 @@ __all__ = [
     "load",
     "read_readings",
     "register",
-    "save",
     "search",
     "sensor_readings",
     "unregister",
@@ -52,7 +50,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_seqzoo.artifacts import export, load, save
+    from keras_seqzoo.artifacts import export, load
     from keras_seqzoo.data import read_readings, sensor_readings, windows
     from keras_seqzoo.diagnostics import StateLeakage, anomaly_score, identity_error, leakage
     from keras_seqzoo.layers import adapt

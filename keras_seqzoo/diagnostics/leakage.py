@@ -89,7 +89,7 @@ class LeakageReport:
             lines.append(f"  Look-ahead: {self.look_ahead:.3g} of its variance is due to later inputs.")
         if self.degenerate:
             lines.append("  Some output features are constant; they are left out.")
-        if self.index > 1:
+        if self.index > 1 and not low <= 1:  # nan without resamples
             lines.append(
                 "  Above 1: on autocorrelated input, another past than the true one moves the output "
                 "more than it varies by itself."

@@ -1,0 +1,123 @@
+"""Models out: an artifact that runs without Keras and without this package, proved before it is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_seqzoo import errors, files
+from keras_seqzoo.artifacts.verify import Parity, check_parity
+
+FORMATS = ("tf_saved_model",)
+PARITY = "parity.json"
+
+
+def export(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    format: str = "tf_saved_model",
+    verify: bool = True,
+    overwrite: bool = False,
+    verbose: int = 1,
+) -> Parity | None:
+    """Writes a model as a SavedModel that TensorFlow alone can serve.
+
+    Its `serve` endpoint, which is also the default signature, takes raw input of any batch size
+    and, unless the model fixed it, any number of steps. With `verify`, the artifact is moved, loaded
+    in a fresh process where keras and keras_seqzoo cannot be imported, and compared with the model
+    on several batch sizes, lengths and paddings; only then does it appear at `path`, with the
+    figures in `parity.json` inside it. Until that moment `path` is what it was.
+
+    Shapes: the endpoint maps `(batch, time, features)` to the model's output.
+    Masking: inside the artifact, as in the model.
+    State: none; stateful models are refused, since an artifact would share one client's state with
+        all.
+
+    Args:
+        model: a `keras.Model` with one input and one output.
+        path: folder to write.
+        format: "tf_saved_model".
+        verify: bool, whether to prove the artifact.
+        overwrite: bool, whether to replace what is at `path`, at once.
+        verbose: 0 is quiet; 1 prints the parity figures.
+
+    Returns:
+        The `Parity` report, or None with `verify=False`.
+
+    Raises:
+        ArgumentError: if the model or an option cannot be exported.
+        ExistsError: if something is at `path` and `overwrite` is False.
+        ArtifactError: if writing fails or the artifact answers otherwise than the model.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> model = zoo.get("simple_rnn_identity", features=3)
+    >>> path = Path(tempfile.mkdtemp()) / "readings"
+    >>> zoo.export(model, path, verify=False)
+    >>> zoo.load(path).serve(np.zeros((2, 5, 3), "float32")).shape
+    TensorShape([2, 5, 3])
+    """
+    errors.check_choice("format", format, FORMATS)
+    errors.check_bool(verify=verify, overwrite=overwrite)
+    _check_model(model)
+    path = Path(path)
+    with files.replacing_folder(path, overwrite=overwrite) as folder:
+        _write(model, folder)
+        parity = None
+        if verify:
+            moved = folder.with_name("moved") / folder.name
+            moved.parent.mkdir()
+            shutil.move(folder, moved)
+            parity = check_parity(model, moved)
+            shutil.move(moved, folder)
+            files.write_text(folder / PARITY, json.dumps(parity.to_dict(), indent=2) + "\n")
+    if verbose and parity is not None:
+        print(parity)
+    return parity
+
+
+def _write(model: keras.Model, folder: Path) -> None:
+    import tensorflow as tf
+
+    (tensor,) = model.inputs
+    signature = tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serve", lambda x: model(x, training=False), input_signature=[signature]
+    )
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except (OSError, tf.errors.OpError) as error:
+        raise errors.ArtifactError(f"The artifact cannot be written: {error}") from error
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise errors.ArgumentError(
+            errors.sentence("model", "a built keras.Model with known inputs", type(model).__name__)
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise errors.ArgumentError(
+            "`format='tf_saved_model'` must be written on the TensorFlow backend. Received: "
+            f"{keras.backend.backend()}. Load the .keras file under KERAS_BACKEND=tensorflow."
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise errors.ArgumentError(
+            "`model` must have one input and one output. Received: "
+            f"{len(model.inputs)} and {len(model.outputs)}."
+        )
+    stateful = [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+    if stateful:
+        raise errors.ArgumentError(
+            "`model` must not be stateful: an artifact would serve one client's state to all. "
+            f"Received: {model.name!r} with stateful layers {', '.join(stateful)}. Rebuild it with "
+            "stateful=False and set its weights."
+        )

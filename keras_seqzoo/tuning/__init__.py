@@ -1,0 +1,6 @@
+"""Searches. The only place that knows KerasTuner and Optuna."""
+
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel, hypermodel
+from keras_seqzoo.tuning.search import Search, search
+
+__all__ = ["Search", "ZooHyperModel", "hypermodel", "search"]

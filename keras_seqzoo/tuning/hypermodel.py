@@ -1,0 +1,194 @@
+"""An entry of the zoo as a KerasTuner `HyperModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+
+from keras_seqzoo import errors, layers, registry
+from keras_seqzoo.diagnostics import StateLeakage, functions
+from keras_seqzoo.losses import NormalizedMeanSquaredError
+from keras_seqzoo.space import Choice, Dimension, Int, dimension
+from keras_seqzoo.tuning.rows import Rows, split_rows, targets
+
+OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
+_REGULARIZERS = {
+    "l1": lambda strength: keras.regularizers.L1(strength),
+    "l2": lambda strength: keras.regularizers.L2(strength),
+    "l1_l2": lambda strength: keras.regularizers.L1L2(strength, strength),
+}
+
+
+def hypermodel(
+    name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
+) -> ZooHyperModel:
+    """An entry with its own search space, for any of KerasTuner's tuners.
+
+    Args:
+        name: str, one of `list_models()`.
+        space: mapping that replaces or adds dimensions: a list gives choices, a tuple
+            `(low, high)` a range, for instance `{"units": (4, 64)}`.
+        block: int, windows that overlap one another, for `keras_seqzoo.leakage`.
+        **fixed: arguments of the constructor, and dimensions of the space, that do not vary.
+
+    Returns:
+        A `keras_tuner.HyperModel`. Its `objective` is what a tuner should minimize.
+
+    Raises:
+        UnknownNameError, UnknownArgumentError, ArgumentError: as `get` does.
+
+    Example:
+
+    >>> import keras_tuner, keras_seqzoo as zoo
+    >>> hypermodel = zoo.hypermodel("simple_rnn_identity", features=3, space={"units": [2, 8]})
+    >>> tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2,
+    ...                                  directory=tempfile.mkdtemp())
+    """
+    return ZooHyperModel(name, space=space, block=block, **fixed)
+
+
+class ZooHyperModel(keras_tuner.HyperModel):
+    """What `hypermodel` returns; its arguments are those of `hypermodel`.
+
+    `fit` adapts the scaling to the training rows, divides the loss by their variance, and puts
+    `StateLeakage` in front of the other callbacks, so that every epoch's logs hold the objectives.
+    """
+
+    def __init__(
+        self, name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
+    ):
+        super().__init__(name=name, tunable=True)
+        errors.check_positive(block=block)
+        self.block = block
+        entry = registry.entry(name)
+        self.arguments = entry.arguments()
+        self.fixed = fixed
+        given = {
+            key: dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
+        }
+        dimensions = {**entry.space, **given}
+        known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
+        for key in (*fixed, *given):
+            if key not in known or (key in given and not self._means_something(key)):
+                raise errors.UnknownArgumentError(
+                    errors.unknown(f"argument of {name}:", key, known)
+                )
+        # A fixed argument leaves the space, and takes along what depends on it.
+        self.dimensions = {
+            key: value
+            for key, value in dimensions.items()
+            if key not in fixed and not set(value.when) & set(fixed)
+        }
+
+    @property
+    def objective(self) -> keras_tuner.Objective:
+        """The identity cost, to be minimized."""
+        return keras_tuner.Objective(OBJECTIVES[0], "min")
+
+    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Registers every dimension, conditional ones under their conditions."""
+        self.sample(hp)
+
+    def sample(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
+        """The values of this trial, by dimension; those that are not active are left out."""
+        values = {key: _declare(hp, key, value) for key, value in self.dimensions.items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """The compiled model of this trial."""
+        values = {**self.sample(hp), **self.fixed}
+        learning_rate = values.pop("learning_rate", 1e-3)
+        model = registry.get(self.name, **_constructor_arguments(values))
+        model.compile(keras.optimizers.Adam(learning_rate), NormalizedMeanSquaredError())
+        return model
+
+    def fit(
+        self,
+        hp: keras_tuner.HyperParameters,
+        model: keras.Model,
+        x: Any,
+        y: Any = None,
+        *,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        callbacks: list | tuple = (),
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains one trial; the target defaults to the input.
+
+        Raises:
+            ArgumentError: without validation rows, which the objectives are measured on.
+        """
+        if not isinstance(x, Rows):
+            x = split_rows(x, y, validation_data, validation_split)
+        return self.fit_rows(model, x, callbacks=callbacks, **kwargs)
+
+    def fit_rows(self, model: keras.Model, rows: Rows, *, callbacks=(), **kwargs: Any):
+        """`fit`, on rows that are split already."""
+        x, y, x_val, y_val = rows
+        self.prepare(model, rows)
+        measured = StateLeakage(x_val, y_val, block=self.block)
+        return model.fit(
+            x,
+            targets(model, x, y),
+            validation_data=(x_val, targets(model, x_val, y_val)),
+            callbacks=[measured, *callbacks],
+            **kwargs,
+        )
+
+    def prepare(self, model: keras.Model, rows: Rows) -> None:
+        """Gives model and loss what they learn from the training rows before training starts."""
+        if any(isinstance(layer, layers.Normalization) for layer in model.layers):
+            layers.adapt(model, rows.x)
+        if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
+            y = targets(model, rows.x, rows.y)
+            model.loss.variance = _variance(y, functions.find_mask(model, rows.x))
+
+    def _means_something(self, key: str) -> bool:
+        """Whether `build` would use a dimension of that name."""
+        if key in self.arguments or key == "learning_rate":
+            return True
+        return key.endswith("_strength") and _regularizer_of(key) in self.arguments
+
+
+def _declare(hp: keras_tuner.HyperParameters, name: str, what: Dimension) -> Any:
+    for parent, values in what.when.items():
+        with hp.conditional_scope(parent, list(values)):
+            return _declare(hp, name, type(what)(**_without_conditions(what)))
+    if isinstance(what, Choice):
+        return hp.Choice(name, list(what.values), default=what.default, ordered=False)
+    kind = hp.Int if isinstance(what, Int) else hp.Float
+    sampling = "log" if what.log else "linear"
+    return kind(name, what.low, what.high, sampling=sampling, default=what.default)
+
+
+def _without_conditions(what: Dimension) -> dict[str, Any]:
+    return {key: value for key, value in vars(what).items() if key != "when"}
+
+
+def _constructor_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """Puts kind and strength of a regularizer together: `("l1", 0.1)` becomes `L1(0.1)`."""
+    arguments = {key: value for key, value in values.items() if not key.endswith("_strength")}
+    for key, value in values.items():
+        regularizer = _regularizer_of(key)
+        if key.endswith("_strength") and arguments.get(regularizer) in _REGULARIZERS:
+            arguments[regularizer] = _REGULARIZERS[arguments[regularizer]](value)
+    return {
+        key: None if key.endswith("_regularizer") and value == "none" else value
+        for key, value in arguments.items()
+    }
+
+
+def _regularizer_of(strength: str) -> str:
+    return strength.removesuffix("_strength") + "_regularizer"
+
+
+def _variance(y: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Per feature over real steps; a constant feature is divided by nothing."""
+    steps = y.reshape(-1, y.shape[-1]) if mask is None or y.ndim == 2 else y[mask]
+    variance = steps.astype(np.float64).var(axis=0)
+    return np.where(variance > 0, variance, 1.0)

@@ -1,0 +1,55 @@
+"""What a person sees while a search runs: one live line, or one line per trial in a log file."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class SearchProgress:
+    """Trials done, the best figures so far, time left. A context manager."""
+
+    def __init__(self, done: int, total: int, *, verbose: int):
+        self.console = Console(quiet=not verbose)
+        self.started, self.done, self.at_start, self.total = time.monotonic(), done, done, total
+        self.bar = Progress(
+            TextColumn("[bold]search"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[best]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not (verbose and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("search", total=total, completed=done, best="")
+
+    def __enter__(self) -> SearchProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.stop()
+
+    def trial_ended(self, number: int, text: str, best: str) -> None:
+        """Moves the bar; where there is no terminal, writes a line."""
+        self.done += 1
+        self.bar.update(self.task, completed=self.done, best=best)
+        if not self.console.is_terminal:
+            pace = (time.monotonic() - self.started) / (self.done - self.at_start)
+            left = _duration((self.total - self.done) * pace)
+            self.console.print(
+                f"trial {number + 1}/{self.total}: {text}; best {best}; {left} left",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def say(self, text: str) -> None:
+        """Prints a sentence above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -1,0 +1,104 @@
+"""Trials as a table, their Pareto front, and the best within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from keras_tuner.engine.trial import Trial
+from optuna.trial import TrialState
+
+from keras_seqzoo import errors
+from keras_seqzoo.tuning.oracle import StudyOracle
+
+ERROR, LEAKAGE = "val_identity_error", "val_state_leakage"
+
+
+def table(oracle: StudyOracle) -> pd.DataFrame:
+    """One row per trial: hyperparameters, figures, epochs, seconds, state, Pareto front."""
+    rows = []
+    for trial in oracle.finished():
+        attributes = trial.user_attrs
+        history = attributes.get("history", {})
+        rows.append(
+            {
+                "trial": attributes["index"],
+                **attributes["values"],
+                **attributes.get("metrics", {}),
+                "best_epoch": attributes.get("epoch"),
+                "epochs": max(map(len, history.values()), default=0),
+                "seconds": attributes.get("seconds"),
+                "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
+                "message": attributes.get("message"),
+            }
+        )
+    found = pd.DataFrame(rows)
+    if {ERROR, LEAKAGE} <= set(found.columns):
+        found["pareto"] = pareto_front(found[[ERROR, LEAKAGE]].to_numpy())
+    return found
+
+
+def pareto_front(costs: np.ndarray) -> np.ndarray:
+    """True for rows that no other row matches or betters in all columns and betters in one.
+
+    Rows that are not finite are never on the front.
+    """
+    finite = np.isfinite(costs).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        no_worse = (costs[None] <= costs[:, None]).all(axis=-1)
+        better = (costs[None] < costs[:, None]).any(axis=-1)
+    return finite & ~(no_worse & better & finite[None]).any(axis=1)
+
+
+def check_budget(budget: Mapping[str, float | None]) -> dict[str, float | None]:
+    """At most one of `max_leakage` and `max_error`, at least 0."""
+    given = {name: value for name, value in budget.items() if value is not None}
+    for name, value in given.items():
+        if not errors.is_real(value) or value < 0:
+            raise errors.ArgumentError(errors.sentence(name, "a number of at least 0", value))
+    if len(given) > 1:
+        raise errors.ArgumentError(
+            "`max_leakage` and `max_error` must not be given together. Received: both. Choose the "
+            "one that is fixed; the other is made as small as possible."
+        )
+    return dict(budget)
+
+
+def within_budget(
+    oracle: StudyOracle, *, max_leakage: float | None = None, max_error: float | None = None
+) -> Trial:
+    """The trial with the least error within `max_leakage`, or the least leakage in `max_error`.
+
+    Raises:
+        ArgumentError: if neither is given.
+        SearchError: if no trial is within the budget.
+    """
+    if max_leakage is None and max_error is None:
+        raise errors.ArgumentError("`max_leakage` or `max_error` must be given. Received: neither.")
+    limited, limit, wanted = (
+        (LEAKAGE, max_leakage, ERROR) if max_leakage is not None else (ERROR, max_error, LEAKAGE)
+    )
+    trials = [trial for trial in oracle.trials.values() if trial.score is not None]
+    within = [trial for trial in trials if value(trial, limited) <= limit]
+    if not within:
+        least = min((value(trial, limited) for trial in trials), default=float("nan"))
+        raise errors.SearchError(
+            f"No trial has {limited} within {limit:g}; the least is {least:.3g}. Raise the budget, "
+            "or search on with a higher max_trials."
+        )
+    return min(within, key=lambda trial: value(trial, wanted))
+
+
+def value(trial: Trial, metric: str) -> float:
+    """A figure of a completed trial."""
+    return trial.metrics.get_best_value(metric) if trial.metrics.exists(metric) else float("nan")
+
+
+def figures(trial: Trial) -> str:
+    """Error and leakage of a trial in a few words."""
+    known: dict[str, Any] = {"error": ERROR, "leakage": LEAKAGE}
+    if not trial.metrics.exists(ERROR):
+        return f"score {trial.score:.4g}"
+    return ", ".join(f"{word} {value(trial, metric):.2g}" for word, metric in known.items())

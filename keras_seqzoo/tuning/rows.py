@@ -1,0 +1,106 @@
+"""Training and validation rows: split by time order, checked, and given their targets."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_seqzoo.diagnostics import functions, swap
+from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, sentence
+
+
+class Rows(NamedTuple):
+    """Arrays of a search; the targets are None where the input itself is the target."""
+
+    x: np.ndarray
+    y: np.ndarray | None
+    x_val: np.ndarray
+    y_val: np.ndarray | None
+
+    def fingerprint(self) -> str:
+        """Hash of everything in it, shapes and types included."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in self:
+            if array is None:
+                digest.update(b"none")
+            else:
+                digest.update(f"{array.shape}{array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) -> Rows:
+    """Takes the validation rows as given, or else the last rows: they are in time order.
+
+    Raises:
+        ArgumentError: without validation rows, or with both kinds.
+        DataError: if arrays do not fit one another or hold too few rows.
+    """
+    x, y = _rows("x", x), None if y is None else np.asarray(y)
+    if y is not None and len(y) != len(x):
+        raise DataError(f"`y` must have as many rows as `x`. Received: {len(y)} and {len(x)}.")
+    if validation_data is not None:
+        x_val, y_val = _pair(validation_data)
+        if x_val.shape[2:] != x.shape[2:]:
+            raise DataError(
+                "`validation_data` must have the features of `x`. Received: shapes "
+                f"{x_val.shape} and {x.shape}."
+            )
+        return Rows(x, y, x_val, y_val)
+    if not validation_split:
+        raise ArgumentError(
+            "`validation_data` or `validation_split` must be given: the objectives are measured on "
+            "rows that were not trained on. Received: neither."
+        )
+    check_fraction(validation_split=validation_split)
+    kept = len(x) - round(len(x) * validation_split)
+    if kept < 1 or len(x) - kept < 2:
+        raise DataError(
+            "`x` must have enough rows for at least 1 to train and 2 to validate. Received: "
+            f"{len(x)} rows, validation_split={validation_split}. Use shorter windows or a stride."
+        )
+    return Rows(x[:kept], None if y is None else y[:kept], x[kept:], None if y is None else y[kept:])
+
+
+def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    """`y`, or `x` itself: every step, or the last real one where only that comes out.
+
+    NaN that marks padding becomes 0: the loss multiplies it by 0, which leaves NaN.
+    """
+    if y is not None:
+        return y
+    if len(model.output_shape) == 2:
+        mask = functions.find_mask(model, x)
+        real = np.ones(x.shape[:2], bool) if mask is None else mask
+        x = x[np.arange(len(x)), swap.last_real_step(real)]
+    return np.nan_to_num(x)
+
+
+def _rows(name: str, x: Any) -> np.ndarray:
+    if isinstance(x, (str, bytes)) or np.ndim(x) != 3 or 0 in np.shape(x):
+        raise DataError(
+            f"`{name}` must be an array of windows of shape (batch, time, features). Received: "
+            f"{type(x).__name__} of shape {np.shape(x)}. Cut a record with keras_seqzoo.windows."
+        )
+    x = np.asarray(x)
+    if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
+        raise DataError(f"`{name}` must be real numbers. Received: dtype {x.dtype}.")
+    return x.astype(np.float32)
+
+
+def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    if isinstance(validation_data, (tuple, list)) and len(validation_data) == 2:
+        x_val, y_val = validation_data
+    elif hasattr(validation_data, "shape"):
+        x_val, y_val = validation_data, None
+    else:
+        raise ArgumentError(
+            sentence("validation_data", "an array, or a pair (x, y)", type(validation_data))
+        )
+    x_val = _rows("validation_data", x_val)
+    if len(x_val) < 2:
+        raise DataError(f"`validation_data` must have at least 2 rows. Received: {len(x_val)}.")
+    return x_val, None if y_val is None else np.asarray(y_val)
