@@ -64,6 +64,12 @@ def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Ite
         shutil.rmtree(workspace, ignore_errors=True)
 
 
+def shown(path: str | os.PathLike) -> str:
+    """`path` as a person would type it: relative where it lies below the working folder."""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def refuse_existing(path: str | os.PathLike, *, overwrite: bool) -> None:
     """Raises `ExistsError` if something is at `path` and it must not be replaced."""
     if os.path.lexists(path) and not overwrite:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -31,6 +30,7 @@ TASKS = (
 PLUGIN_GROUP = "keras_seqzoo.entries"
 
 _entries: dict[str, Entry] = {}
+_loading = False  # True from the first look at the zoo on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +216,13 @@ def unregister(name: str) -> None:
     del _entries[name]
 
 
-def get(name: str, **config: Any) -> keras.Model:
+def get(name: str, /, **config: Any) -> keras.Model:
     """Builds the model of an entry, uncompiled.
 
     Args:
         name: str, one of `list_models()`.
         **config: arguments of the constructor; `describe(name)` lists them. None is required.
+            `name` among them is the model's own.
 
     Returns:
         A Functional `keras.Model`.
@@ -328,11 +329,13 @@ def _add(entry: Entry) -> None:
 
 
 def _load_entries() -> dict[str, Entry]:
-    _load_builtin_and_plugins()
+    global _loading
+    if not _loading:
+        _loading = True  # first of all: plug-ins call `register`, which comes back here
+        _load_builtin_and_plugins()
     return _entries
 
 
-@functools.cache
 def _load_builtin_and_plugins() -> None:
     from keras_seqzoo import catalog
 

@@ -61,7 +61,8 @@ def export(
     >>> model = zoo.get("simple_rnn_identity", features=3)
     >>> path = Path(tempfile.mkdtemp()) / "readings"
     >>> zoo.export(model, path, verify=False)
-    >>> zoo.load(path).serve(np.zeros((2, 5, 3), "float32")).shape
+    >>> artifact = zoo.load(path)
+    >>> artifact.serve(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 3])
     """
     errors.check_choice("format", format, FORMATS)

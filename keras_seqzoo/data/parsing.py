@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keras_seqzoo.data.cells import is_missing, number, numbers
 from keras_seqzoo.data.readings import as_steps
 from keras_seqzoo.errors import ArgumentError, DataError, sentence
 
 Columns = dict[str, np.ndarray | pd.Series | list[str]]
 
-_MISSING = {"", "-", "--", "?", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"}
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npy")
 _STAMP = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T].*)?")
 
@@ -42,31 +42,6 @@ def refuse(path: Any, expected: str, cause: str, hint: str) -> DataError:
     return DataError(f"`path` must be {expected}. Received: path='{path}', {cause}. {hint}")
 
 
-def is_missing(text: str) -> bool:
-    """Whether a cell's text stands for a value that is not there."""
-    return text.strip().lower() in _MISSING
-
-
-def number(text: str) -> float | None:
-    """A cell's text as a float, NaN where it stands for a missing value, None if it is neither."""
-    try:
-        # Python reads 1_000 as a number; no file of readings means that.
-        return None if "_" in text else float(text)
-    except ValueError:
-        return float("nan") if is_missing(text) else None
-
-
-def numbers(cells: list[str]) -> np.ndarray | int:
-    """Texts as float64; if one is not a number, the index of the first such instead."""
-    values = np.empty(len(cells))
-    for index, text in enumerate(cells):
-        value = number(text)
-        if value is None:
-            return index
-        values[index] = value
-    return values
-
-
 def _kind(path: Any) -> str:
     """The suffix that says how to read `path`, once it is known to be a file."""
     if not isinstance(path, str | os.PathLike):
@@ -82,7 +57,9 @@ def _kind(path: Any) -> str:
             break
     else:
         raise refuse(name, f"a {', '.join(_SUFFIXES)} file", "which is of another kind", hint)
-    if os.path.isfile(name) and os.path.getsize(name) == 0:
+    if not os.path.isfile(name):
+        raise refuse(name, "a file", "which is a pipe or a device", hint)
+    if os.path.getsize(name) == 0:
         raise refuse(name, "a file of readings", "which is empty", "Export the readings again.")
     return suffix
 
@@ -134,7 +111,7 @@ def _rows(path: Any, text: str, kind: str) -> list[list[str]]:
     """
     separator = "\t" if kind.startswith(".tsv") else ","
     # A blank line is nothing between rows of many columns, and a missing value in one column.
-    text = text.strip("\r\n")
+    text = text.rstrip("\r\n")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     rows: list[list[str]] = []
     try:
@@ -144,7 +121,8 @@ def _rows(path: Any, text: str, kind: str) -> list[list[str]]:
                 continue
             rows.append([cell.strip() for cell in row] or [""])
             if len(rows[-1]) != len(rows[0]):
-                cause = f"whose line {reader.line_num} has {len(row)} cells, not {len(rows[0])}"
+                cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+                cause = f"whose line {reader.line_num} has {cells}, not {len(rows[0])}"
                 hint = "Mend or delete that line; cells are separated by " + (
                     "tabs." if separator == "\t" else "commas, and decimals by points."
                 )
@@ -161,9 +139,14 @@ def _has_header(row: list[str]) -> bool:
     values = [number(cell) for cell in row]
     if row[0] == "" and row[1:] == [str(i) for i in range(len(row) - 1)]:
         return True  # a table of unnamed columns that pandas wrote with its row numbers
-    if any(value is None and not _STAMP.fullmatch(cell) for value, cell in zip(values, row)):
+    if any(
+        value is None and not _STAMP.fullmatch(cell)
+        for value, cell in zip(values, row, strict=True)
+    ):
         return True
-    return not any(value is not None and not is_missing(cell) for value, cell in zip(values, row))
+    return not any(
+        value is not None and not is_missing(cell) for value, cell in zip(values, row, strict=True)
+    )
 
 
 def _names(row: list[str], notes: list[str]) -> list[str]:
@@ -195,7 +178,9 @@ def _without_row_numbers(columns: Columns, notes: list[str]) -> Columns:
 def _parquet(path: Any, notes: list[str]) -> Columns:
     """Columns of a .parquet file; an index with a name or with stamps is a column too."""
     try:
-        table = pd.read_parquet(os.fspath(path))
+        # A handle, not a path: from a path such as "year=2024/a.parquet" Arrow makes up columns.
+        with open(path, "rb") as file:
+            table = pd.read_parquet(file, engine="pyarrow")
     except ImportError:
         hint = "Install pyarrow: pip install 'keras-seqzoo[parquet]'."
         raise refuse(
@@ -220,8 +205,7 @@ def _column(column: pd.Series) -> np.ndarray | pd.Series | list[str]:
     if pd.api.types.is_datetime64_any_dtype(kind):
         return column
     if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind):
-        if not pd.api.types.is_complex_dtype(kind):
-            return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
     cells = [_cell(value) for value in column]
     values = numbers(cells)
     return cells if isinstance(values, int) else values

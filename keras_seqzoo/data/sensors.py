@@ -100,7 +100,7 @@ def _healthy(times: pd.DatetimeIndex, rng: np.random.Generator) -> np.ndarray:
     bursts = _bursts(rng, load)
     drift = 3 * _slow(rng, steps, memory=0.998)
     temperature = 58 + 9 * wave + 16 * _smooth(load, 20) + drift + _noise(rng, steps, 0.9)
-    pressure = 7 + 4 * load + _noise(rng, steps, 0.35)
+    pressure = 7 + 4 * load + _noise(rng, steps, 0.5)
     vibration = (1.2 + 2 * load + bursts) * np.exp(_noise(rng, steps, 0.12))
     current = 9 + 22 * load + _noise(rng, steps, 0.9)
     return np.stack([temperature, pressure, vibration, current], axis=1)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from keras_seqzoo.data.cells import numbers
 from keras_seqzoo.data.missing import without_missing
-from keras_seqzoo.data.parsing import Columns, numbers, read_columns
+from keras_seqzoo.data.order import gaps, merge_repeats, sort_by_time
+from keras_seqzoo.data.parsing import Columns, read_columns
 from keras_seqzoo.data.readings import Readings
-from keras_seqzoo.data.stamps import gaps, merge_repeats, sort_by_time, take_times
+from keras_seqzoo.data.stamps import take_times
 from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence, unknown
 
 
 def read_readings(
     path: str | os.PathLike,
     *,
-    columns: str | list[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     missing: str = "split",
     repeats: str = "mean",
 ) -> Readings:
-    """Reads a sequence of sensor readings from a file, in time order, with nothing missing.
+    r"""Reads a sequence of sensor readings from a file, in time order, with nothing missing.
 
     Time stamps are found by themselves and are never a feature: datetimes, texts with a date in
     the first column or one named like a time, two columns "date" and "time", or numbers since
@@ -51,7 +54,7 @@ def read_readings(
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "pump.csv")
-        >>> _ = path.write_text("time,bar\\n2024-01-01 00:10,3\\n2024-01-01 00:00,5\\n")
+        >>> _ = path.write_text("time,bar\n2024-01-01 00:10,3\n2024-01-01 00:00,5\n")
         >>> read_readings(path).values.tolist()
         [[5.0], [3.0]]
     """
@@ -81,7 +84,7 @@ def read_readings(
     )
 
 
-def _check_columns(columns: str | list[str] | None) -> None:
+def _check_columns(columns: str | Sequence[str] | None) -> None:
     """Raises `ArgumentError` unless `columns` is None, a text, or distinct names."""
     if columns is None or (isinstance(columns, str) and columns.strip(", ")):
         return
@@ -91,7 +94,7 @@ def _check_columns(columns: str | list[str] | None) -> None:
         raise ArgumentError(sentence("columns", expected, columns, "Leave it out to take all."))
 
 
-def _chosen(columns: str | list[str] | None, found: Columns, stamps: list[str]) -> list[str]:
+def _chosen(columns: str | Sequence[str] | None, found: Columns, stamps: list[str]) -> list[str]:
     """The names asked for, once they are known to be columns of numbers; none if none were."""
     if columns is None:
         return []

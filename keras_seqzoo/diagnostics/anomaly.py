@@ -56,8 +56,7 @@ def anomaly_score(
             )
         return x.astype(np.float64) - output
 
-    mask = functions.find_mask(model, x_train, mask) if np.ndim(x_train) == 3 else mask
-    x_train = functions.check_input(x_train, mask)
+    x_train, mask = functions.read_rows(model, x_train, mask)
     real = np.ones(x_train.shape[:2], bool) if mask is None else mask
     usual = (residual(x_train)[real] ** 2).mean(axis=0)
     usual = np.maximum(usual, np.finfo(np.float64).tiny)

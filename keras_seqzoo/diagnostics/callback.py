@@ -17,8 +17,8 @@ class StateLeakage(keras.callbacks.Callback):
 
     The keys are `val_state_leakage`, `val_identity_error` and `val_identity_cost`; the latter two
     only if the output has the target's shape. Put this callback in front of those that read the
-    keys (`EarlyStopping`, `ModelCheckpoint`, `TensorBoard`): Keras calls them in order. A model
-    that has diverged gets nan, and training goes on.
+    keys (`EarlyStopping("val_identity_cost", mode="min")`, `ModelCheckpoint`, `TensorBoard`): Keras
+    calls them in order. A model that has diverged gets nan, and training goes on.
 
     Args:
         x: validation rows, `(batch, time, features)`.

@@ -43,24 +43,44 @@ def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.n
                 "The output must have one row for each row of the input. Received: output shape "
                 f"{part.shape} for input shape {x[start : start + batch_size].shape}."
             )
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise DataError(
+            "The output must have the same shape for every batch. Received: "
+            f"{', '.join(sorted({str(part.shape) for part in parts}))}."
+        )
     y = np.concatenate(parts)
-    if not np.issubdtype(y.dtype, np.number) and y.dtype != bool:
-        raise DataError(f"The output must be numeric. Received: dtype {y.dtype}.")
+    if y.dtype.kind not in "biuf" or 0 in y.shape:
+        raise DataError(
+            "The output must be real numbers, and some. Received: shape "
+            f"{y.shape}, dtype {y.dtype}."
+        )
     return y
 
 
-def check_input(x: Any, mask: np.ndarray | None, *, rows: int = 1, steps: int = 1) -> np.ndarray:
-    """`x` as an array `(batch, time, ...)`, float32 or integer tokens, finite in its real steps.
+def as_array(name: str, values: Any) -> np.ndarray:
+    """`values` as one array.
 
     Raises:
-        DataError: if it has too few axes, rows or steps, is not numeric or not finite.
+        DataError: if its rows have different lengths.
     """
     try:
-        x = np.asarray(x)
-    except ValueError as error:  # rows of different lengths
-        raise DataError(f"`x` must be one array; pad rows to one length. NumPy says: {error}") from (
-            error
-        )
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(
+            f"`{name}` must be one array; pad rows to one length. NumPy says: {error}"
+        ) from error
+
+
+def read_rows(
+    model: Any, x: Any, mask: Any, *, rows: int = 1, steps: int = 1
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`x` as an array `(batch, time, ...)` that can be run, and its mask as `find_mask` finds it.
+
+    Raises:
+        DataError: if it has too few axes, rows or steps, is not numeric, or is not finite in its
+            real steps.
+    """
+    x = as_array("x", x)
     if x.ndim < 2 or x.dtype == bool or not np.issubdtype(x.dtype, np.number):
         raise DataError(
             "`x` must be numeric of shape (batch, time, features), or (batch, time) for tokens. "
@@ -71,6 +91,7 @@ def check_input(x: Any, mask: np.ndarray | None, *, rows: int = 1, steps: int = 
             f"`x` must be real, with at least {rows} rows and {steps} steps. Received: shape "
             f"{x.shape}, dtype {x.dtype}."
         )
+    mask = find_mask(model, x, mask)
     bad = ~np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=-1)
     bad &= True if mask is None else mask
     if bad.any():
@@ -80,7 +101,7 @@ def check_input(x: Any, mask: np.ndarray | None, *, rows: int = 1, steps: int = 
             f"{bad.sum()} steps with NaN or infinity, the first at row {row}, step {step}. Leave "
             "those rows out, or pass mask= (mask_value=) if they are padding."
         )
-    return x
+    return x, mask
 
 
 def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
@@ -93,7 +114,7 @@ def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
         DataError: if a given mask is not bool of shape `(batch, time)`.
     """
     if mask is not None:
-        mask = np.asarray(mask)
+        mask = as_array("mask", mask)
         if mask.dtype != bool or mask.shape != np.shape(x)[:2]:
             raise DataError(
                 "`mask` must be a bool array of shape (batch, time) = "

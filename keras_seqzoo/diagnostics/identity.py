@@ -49,8 +49,7 @@ def identity_error(
     >>> zoo.identity_error(lambda x: x, x)
     0.0
     """
-    mask = None if np.ndim(x) < 2 else functions.find_mask(model, x, mask)
-    x = functions.check_input(x, mask)
+    x, mask = functions.read_rows(model, x, mask)
     answer = functions.run(functions.as_function(model), x, batch_size)
     output, last = align(model, answer, x.shape[1], None)
     real = np.ones(x.shape[:2], bool) if mask is None else mask
@@ -62,6 +61,8 @@ def identity_error(
         )
     if last:
         real = real.any(axis=1)
+    if not real.any():
+        raise DataError("`x` must have real steps. Received: padding alone.")
     return normalized_error(target[real], output[real])
 
 
@@ -84,7 +85,12 @@ def normalized_error(target: np.ndarray, output: np.ndarray) -> float:
 
 def _target(x: np.ndarray, y: Any, real: np.ndarray, last: bool) -> np.ndarray:
     if y is not None:
-        y = np.asarray(y, np.float64)
+        y = functions.as_array("y", y)
+        if y.dtype.kind not in "biuf" or 0 in y.shape:
+            raise DataError(
+                f"`y` must be real numbers, and some. Received: shape {y.shape}, dtype {y.dtype}."
+            )
+        y = y.astype(np.float64)
         return y if last else y.reshape(*y.shape[:2], -1)
     x = x.astype(np.float64).reshape(*x.shape[:2], -1)
     if last:

@@ -166,7 +166,7 @@ def leakage(
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(256, 40, 1))
     >>> print(round(zoo.leakage(lambda x: np.cumsum(x, axis=1), x).index, 1))
-    0.9
+    1.0
 
     Reference: the total index is that of
     [Homma & Saltelli, 1996](https://doi.org/10.1016/0951-8320(96)00002-6).
@@ -178,8 +178,7 @@ def leakage(
     errors.check_seed(seed)
     if not errors.is_int(resamples) or resamples < 0:
         raise errors.ArgumentError(errors.sentence("resamples", "an int of at least 0", resamples))
-    mask = None if np.ndim(x) < 2 else functions.find_mask(model, x, mask)
-    x = functions.check_input(x, mask, rows=2, steps=2)
+    x, mask = functions.read_rows(model, x, mask, rows=2, steps=2)
     if isinstance(model, keras.Model) and np.issubdtype(x.dtype, np.floating):
         x = x.astype(np.float32)
     function = functions.as_function(model)
@@ -222,7 +221,7 @@ class _Plan:
     def noise(self) -> np.ndarray:
         """Variance under which an output feature counts as constant, `(outputs,)`."""
         scored = self.y if self.last else self.y[self.real]
-        return (_ROUND_OFF * np.abs(scored).max(axis=0)) ** 2 + np.finfo(np.float64).tiny
+        return (_ROUND_OFF * np.abs(scored).max(axis=0, initial=0.0)) ** 2 + np.finfo(np.float64).tiny
 
 
 @dataclasses.dataclass
@@ -327,6 +326,7 @@ def _by_gradient(model, plan: _Plan, first: int, probes: int, batch_size: int) -
         asked = feature == output
         sums.numerator[..., output] = weights[:, asked] @ (tails[:, lags] * reached)[asked]
         sums.denominator[..., output] = weights[:, asked] @ (total[:, None] * reached)[asked]
+        sums.tested |= reached[asked].any(axis=0)
         ahead.numerator[..., output] = future[asked].sum()
         ahead.denominator[..., output] = total[asked].sum()
     constant = plan.y.reshape(-1, outputs).var(axis=0) <= plan.noise()
@@ -335,19 +335,15 @@ def _by_gradient(model, plan: _Plan, first: int, probes: int, batch_size: int) -
 
 
 def _report(found: _Found, method, scale, threshold, seed) -> LeakageReport:
-    if not found.rows:
+    if not found.sums.tested[0]:
         raise errors.DataError(
             "`x` must have two rows with the same mask that are real on both sides of a cut. "
             "Received: none. Pad rows to fewer different lengths, or choose earlier cuts."
         )
-    values = found.sums.leakage(found.floor, scale)  # (1 + resamples, lags)
+    lags = found.lags[found.sums.tested]
+    values = found.sums.leakage(found.floor, scale)[:, found.sums.tested]  # (1 + resamples, lags)
     index, by_lag = float(values[0, 0]), values[0]
-    interval = np.full((2, len(found.lags)), np.nan)
-    error = float("nan")
-    if len(values) > 1 and not np.isnan(index):
-        with np.errstate(invalid="ignore"):
-            interval = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
-            error = float(np.nanstd(values[1:, 0]))
+    interval, error = _interval(values)
     numerator, denominator = found.sums.numerator[0, 0], found.sums.denominator[0, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
         by_feature = np.where(denominator > found.floor, numerator / denominator, np.nan)
@@ -356,11 +352,11 @@ def _report(found: _Found, method, scale, threshold, seed) -> LeakageReport:
         index=index,
         interval=(float(interval[0, 0]), float(interval[1, 0])),
         standard_error=error,
-        lags=found.lags,
+        lags=lags,
         by_lag=by_lag,
         by_lag_interval=interval,
         by_feature=by_feature,
-        memory_horizon=_horizon(found.lags, by_lag, threshold),
+        memory_horizon=_horizon(lags, by_lag, threshold),
         look_ahead=ahead,
         degenerate=bool(np.isnan(by_feature).any()),
         threshold=float(threshold),
@@ -370,6 +366,17 @@ def _report(found: _Found, method, scale, threshold, seed) -> LeakageReport:
         cuts=found.cuts,
         rows=found.rows,
     )
+
+
+def _interval(values: np.ndarray) -> tuple[np.ndarray, float]:
+    """95 % interval by lag `(2, lags)`, and the index's standard error, from the resamples."""
+    interval, error = np.full((2, values.shape[1]), np.nan), float("nan")
+    known = ~np.isnan(values[1:])
+    for lag in np.flatnonzero(known.any(axis=0)):
+        interval[:, lag] = np.quantile(values[1:, lag][known[:, lag]], (0.025, 0.975))
+    if known[:, :1].any():
+        error = float(values[1:, 0][known[:, 0]].std())
+    return interval, error
 
 
 def align(model, answer: np.ndarray, steps: int, output_step: int | None):

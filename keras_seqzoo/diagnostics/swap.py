@@ -34,11 +34,13 @@ class Sums:
 
     numerator: np.ndarray
     denominator: np.ndarray
+    tested: np.ndarray  # (lags,) bool, whether anything was measured at this lag
 
     @classmethod
     def zeros(cls, resamples: int, lags: int, outputs: int) -> Sums:
         """Nothing added yet."""
-        return cls(*(np.zeros((1 + resamples, lags, outputs)) for _ in range(2)))
+        shape = (1 + resamples, lags, outputs)
+        return cls(np.zeros(shape), np.zeros(shape), np.zeros(lags, bool))
 
     def add(self, lags: slice, difference, y, scored, weights) -> None:
         """Adds weighted means of `difference` and twice the weighted variances of `y`.
@@ -66,6 +68,7 @@ class Sums:
         measured = count > 1
         self.numerator[:, lags] += np.where(measured, mean(difference), 0.0)
         self.denominator[:, lags] += np.where(measured, 2 * variance, 0.0)
+        self.tested[lags] |= scored.sum(axis=0) > 1
 
     def leakage(self, floor: np.ndarray, scale: str) -> np.ndarray:
         """`(1 + resamples, lags)`; outputs whose variance is under `floor` explain nothing."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, sentence
@@ -89,10 +91,13 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
     """The mask of raw `inputs`, or None if `mask_value` is None: padding is never guessed.
 
     Raises:
-        ArgumentError: if `mask_value` is neither None nor a number; NaN is one here.
+        ArgumentError: if `mask_value` is neither None nor a number that float32 holds; NaN and
+            infinity are numbers here.
     """
     if mask_value is None:
         return None
-    if isinstance(mask_value, bool) or not isinstance(mask_value, (int, float)):
+    if isinstance(mask_value, bool) or not isinstance(mask_value, numbers.Real):
         raise ArgumentError(sentence("mask_value", "None or a number, NaN included", mask_value))
+    if float(np.finfo(np.float32).max) < abs(mask_value) != math.inf:
+        raise ArgumentError(sentence("mask_value", "within the range of float32", mask_value))
     return StepMask(mask_value, name=name)(inputs)

@@ -95,8 +95,13 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
             "with normalize=True, or train it as it is."
         )
     steps = real_steps(model, x, mask)
-    mean = steps.mean(axis=0)
-    variance = steps.var(axis=0)
+    with np.errstate(over="ignore"):
+        mean, variance = steps.mean(axis=0), steps.var(axis=0)
+    if not (variance <= np.finfo(np.float32).max).all():
+        raise DataError(
+            "`x` must have variances that float32 holds. Received: "
+            f"{np.format_float_scientific(variance.max(), 1)}. Divide the readings by a constant."
+        )
     # Round-off of a constant feature is not variance.
     variance[variance <= (np.finfo(np.float32).eps * np.abs(mean)) ** 2] = 0.0
     for layer in scalings:
@@ -105,9 +110,9 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
 
 def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
     """The real steps of `x`, `(steps, features)` in float64, without padding."""
-    x = np.asarray(x)
+    x = _array("x", x)
     features = model.input_shape[-1]
-    if x.ndim != 3 or x.shape[-1] != features or not np.issubdtype(x.dtype, np.number):
+    if x.ndim != 3 or x.shape[-1] != features or x.dtype.kind not in "iuf":
         raise DataError(
             f"`x` must be numeric of shape (batch, time, {features}), as {model.name!r} takes it. "
             f"Received: shape {x.shape}, dtype {x.dtype}."
@@ -118,7 +123,8 @@ def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
         real &= _check_mask(mask, x)
     for layer in model.layers:
         if isinstance(layer, StepMask):
-            real &= ops.convert_to_numpy(layer(x.astype(np.float32)))
+            with np.errstate(over="ignore"):  # what float32 cannot hold is no padding
+                real &= ops.convert_to_numpy(layer(x.astype(np.float32)))
     steps = x[real]
     if not len(steps):
         raise DataError(f"`x` must have at least one real step. Received: shape {x.shape}.")
@@ -132,9 +138,16 @@ def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
 
 
 def _check_mask(mask, x: np.ndarray) -> np.ndarray:
-    mask = np.asarray(mask)
+    mask = _array("mask", mask)
     if mask.dtype != bool or mask.shape != x.shape[:2]:
         raise DataError(
             sentence("mask", f"a bool array of shape {x.shape[:2]}", (mask.dtype, mask.shape))
         )
     return mask
+
+
+def _array(name: str, values) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise DataError(f"`{name}` must be one array. NumPy says: {error}") from error

@@ -84,7 +84,7 @@ def search(
         overwrite: bool, start over instead of resuming.
         seed: int, at least 0. The same seed gives the same trials and scores.
         callbacks: Keras callbacks, copied for every trial; `EarlyStopping("val_identity_cost",
-            patience=5)` sees the objectives.
+            mode="min", patience=5)` sees the objectives.
         hyperparameters: `keras_tuner.HyperParameters` that override dimensions of the space.
         space: mapping that replaces dimensions, as in `keras_seqzoo.hypermodel`.
         block: int, windows that overlap one another, for `keras_seqzoo.leakage`.
@@ -346,11 +346,15 @@ class Search(keras_tuner.Tuner):
             ) from error
         return model
 
-    def write_report(self) -> Path:
-        """Writes `report.html`, one self-contained file, into the directory."""
+    def write_report(self, **details: Any) -> Path:
+        """Writes `report.html`, one self-contained file, into the directory.
+
+        Args:
+            **details: of `report.render_report`: measured, columns, command, notes.
+        """
         from keras_seqzoo.tuning.report import render_report
 
-        return files.write_text(self.path / REPORT, render_report(self))
+        return files.write_text(self.path / REPORT, render_report(self, **details))
 
     def _weights(self, trial: Trial) -> Path:
         return self.path / TRIALS / f"{int(trial.trial_id):04d}.weights.h5"

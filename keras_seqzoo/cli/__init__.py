@@ -1,0 +1,48 @@
+"""The command line. One file per command; what is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+import keras_seqzoo
+from keras_seqzoo.errors import SeqZooError
+
+COMMANDS = ("describe", "export", "leakage", "list", "search")
+
+
+class UserMistake(click.ClickException):
+    """One plain sentence on standard error, exit status 2."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """Finds commands by their file, so that `--help` and `list` stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"keras_seqzoo.cli.{name}").command
+
+    def invoke(self, ctx: click.Context):
+        """Runs the command; what the user got wrong ends in one sentence."""
+        try:
+            return super().invoke(ctx)
+        except (SeqZooError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # `keras-seqzoo list | head -1`
+                sys.exit(0)
+            raise UserMistake(" ".join(str(error).split())) from error
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(keras_seqzoo.__version__, prog_name="keras-seqzoo")
+def main() -> None:
+    """Recurrent sequence models for Keras: find, tune, measure and export them."""

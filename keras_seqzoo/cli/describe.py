@@ -1,0 +1,21 @@
+"""`keras-seqzoo describe`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from keras_seqzoo import registry
+from keras_seqzoo.cli.quiet import load_tensorflow
+
+
+@click.command("describe")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="The card as JSON.")
+def command(name: str, as_json: bool) -> None:
+    """Show the card of model NAME: shapes, arguments, search space, references."""
+    registry.entry(name)  # an unknown name needs no TensorFlow to be refused
+    load_tensorflow()
+    card = registry.describe(name)
+    click.echo(json.dumps(card.to_dict(), indent=2) if as_json else str(card))

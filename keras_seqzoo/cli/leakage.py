@@ -1,0 +1,38 @@
+"""`keras-seqzoo leakage`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from keras_seqzoo.cli import options
+from keras_seqzoo.cli.quiet import load_tensorflow
+
+
+@click.command("leakage")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@options.reading
+@click.option("--method", type=click.Choice(["swap", "gradient"]), default="swap", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the profile into this file.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def command(model, file, columns, missing, window, stride, method, seed, plot, as_json) -> None:
+    """Measure how much MODEL's output owes to earlier readings of FILE.
+
+    MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy.
+    """
+    readings = options.read(file, columns, missing, quiet=as_json)
+    load_tensorflow()
+    from keras_seqzoo import artifacts, data, diagnostics
+
+    x = data.windows(readings, length=window, stride=stride)
+    block = 1 if stride is None else -(-window // stride)
+    report = diagnostics.leakage(
+        artifacts.load(model), x, method=method, seed=seed, block=block
+    )
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+    if plot is not None:
+        options.write_plot(report.plot().figure, plot)

@@ -1,0 +1,26 @@
+"""`keras-seqzoo list`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from keras_seqzoo import registry
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--task", type=click.Choice(registry.TASKS), help="Only models for this task.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave these out.")
+@click.option("--json", "as_json", is_flag=True, help="Names as a JSON list.")
+def command(pattern: str, task: str | None, exclude: tuple[str, ...], as_json: bool) -> None:
+    """List the models in the zoo whose name matches PATTERN (wildcards; default all)."""
+    names = registry.list_models(pattern, task=task, exclude=exclude)
+    if as_json:
+        click.echo(json.dumps(names))
+        return
+    width = max(map(len, names), default=0)
+    for name in names:
+        entry = registry.entry(name)
+        click.echo(f"{name:<{width}}  {entry.task:<14}  {entry.summary}")

@@ -1,0 +1,194 @@
+"""`keras-seqzoo search`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from keras_seqzoo import files, registry
+from keras_seqzoo.cli import options
+from keras_seqzoo.cli.quiet import load_tensorflow
+from keras_seqzoo.errors import ArgumentError, sentence
+
+SAVED_MODEL = "saved_model"
+_BUILT_IN_STEPS = 12_000
+
+
+@click.command("search")
+@click.argument("name")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help=".csv, .tsv, .parquet or .npy; default generated readings of a machine.",
+)
+@options.reading
+@click.option(
+    "--split",
+    default="60/20/20",
+    show_default=True,
+    help="Percent to train on, to choose by and to measure once, in time order.",
+)
+@click.option("--max-trials", type=int, default=30, show_default=True)
+@click.option("--epochs", type=int, default=30, show_default=True, help="Per trial.")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--sampler", type=click.Choice(["tpe", "random", "nsga2"]), default="tpe",
+              show_default=True)  # fmt: skip
+@click.option("--max-leakage", type=float, help="Choose the least error within this leakage.")
+@click.option("--max-error", type=float, help="Choose the least leakage within this error.")
+@click.option("--set", "fixed", multiple=True, metavar="NAME=VALUE", help="Fix an argument.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--directory", type=click.Path(path_type=Path), help="Where it goes; default runs/NAME."
+)
+@click.option("--overwrite", is_flag=True, help="Start over instead of resuming.")
+@click.option("--no-export", is_flag=True, help="Write no SavedModel.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+def command(
+    name, data, columns, missing, window, stride, split, max_trials, epochs, batch_size, sampler,
+    max_leakage, max_error, fixed, seed, directory, overwrite, no_export, quiet,
+) -> None:  # fmt: skip
+    """Tune model NAME on a record of readings.
+
+    Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
+    The same command again resumes an interrupted search.
+    """
+    registry.entry(name)
+    fractions = _fractions(split)
+    arguments = dict(_assignment(text) for text in fixed)
+    directory = directory or Path("runs") / name
+    readings = _readings(data, columns, missing, seed, quiet)
+    train, validation, test = _windows(readings, fractions, window, stride)
+    if not quiet:
+        click.echo(
+            f"Windows of {window} steps: {len(train)} to train, {len(validation)} to choose by, "
+            f"{len(test)} to measure once."
+        )
+    load_tensorflow()
+    from keras_seqzoo import artifacts, tuning
+    from keras_seqzoo.tuning.report import measure
+
+    found = tuning.search(
+        name,
+        train,
+        validation_data=validation,
+        max_trials=max_trials,
+        epochs=epochs,
+        batch_size=batch_size,
+        sampler=sampler,
+        directory=directory,
+        overwrite=overwrite,
+        seed=seed,
+        max_leakage=max_leakage,
+        max_error=max_error,
+        report=False,
+        verbose=int(not quiet),
+        **arguments,
+    )
+    measured = measure(found.best_model, test, train)
+    report = found.write_report(
+        measured={"test": measured},
+        columns=list(readings.columns),
+        command=shlex.join(["keras-seqzoo", *sys.argv[1:]]),
+        notes=readings.notes,
+    )
+    exported = directory / SAVED_MODEL
+    if not no_export:
+        artifacts.export(found.best_model, exported, overwrite=True, verbose=0)
+    if not quiet:
+        _say(found, measured, report, None if no_export else exported)
+
+
+def _readings(path: Path | None, columns: str | None, missing: str, seed: int, quiet: bool):
+    if path is not None:
+        return options.read(path, columns, missing, quiet=quiet)
+    from keras_seqzoo import data
+
+    if columns is not None:
+        raise ArgumentError(sentence("columns", "given together with --data", columns))
+    readings = data.sensor_readings(steps=_BUILT_IN_STEPS, seed=seed)
+    if not quiet:
+        click.echo(
+            f"{len(readings)} generated readings of {', '.join(readings.columns)} (--data FILE for "
+            "your own)."
+        )
+        for note in readings.notes:
+            click.echo(f"  {note}")
+    return readings
+
+
+def _windows(readings, fractions: list[float], window: int, stride: int | None):
+    """Windows of each part, cut after the split: no window is on both sides of it.
+
+    Training windows overlap by half unless told otherwise; the others do not, so that their rows
+    can take one another's past.
+    """
+    from keras_seqzoo import data
+
+    strides = (stride or max(window // 2, 1), window, window)
+    parts = readings.split(*fractions)
+    return [
+        data.windows(part, length=window, stride=step)
+        for part, step in zip(parts, strides, strict=True)
+    ]
+
+
+def _fractions(split: str) -> list[float]:
+    try:
+        parts = [float(part) for part in split.split("/")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3 or min(parts) <= 0 or abs(sum(parts) - 100) > 1e-6:
+        raise ArgumentError(sentence("split", "three percentages such as 60/20/20", split))
+    return [part / 100 for part in parts]
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentError(sentence("set", "NAME=VALUE, such as units=8", text))
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, {"None": None, "True": True, "False": False}.get(value, value)
+
+
+def _say(found, measured, report: Path, exported: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from keras_seqzoo.tuning import results
+
+    console = Console()
+    table = Table(title=f"Best of {len(found.results)} trials")
+    for heading in ("", "identity error", "state leakage", "interval (95 %)"):
+        table.add_column(heading, justify="right" if heading else "left")
+    chosen = found.chosen
+    table.add_row(
+        "validation",
+        f"{results.value(chosen, results.ERROR):.2g}",
+        f"{results.value(chosen, results.LEAKAGE):.2g}",
+        "",
+    )
+    for label, error, leakage in (
+        ("test, measured once", f"{measured.error:.2g}", measured.leakage),
+        ("anomaly score on test", "", measured.score_leakage),
+    ):
+        if leakage is not None:
+            low, high = leakage.interval
+            table.add_row(label, error, f"{leakage.index:.2g}", f"{low:.2g} to {high:.2g}")
+    console.print(table)
+    values = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in chosen.hyperparameters.values.items()
+    )
+    console.print(f"Trial {int(chosen.trial_id)}: {values}", highlight=False)
+    console.print(f"Model:      {files.shown(found.path / 'best.keras')}", highlight=False)
+    if exported is not None:
+        console.print(
+            f"SavedModel: {files.shown(exported)} (verified without keras)", highlight=False
+        )
+    console.print(f"Report:     {files.shown(report)}", highlight=False)
