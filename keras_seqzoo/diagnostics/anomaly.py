@@ -12,7 +12,12 @@ from keras_seqzoo.errors import DataError
 
 
 def anomaly_score(
-    model: Any, x_train: Any, *, mask: Any = None, batch_size: int = functions.BATCH_SIZE
+    model: Any,
+    x_train: Any,
+    *,
+    alone: bool = False,
+    mask: Any = None,
+    batch_size: int = functions.BATCH_SIZE,
 ) -> Callable[[Any], np.ndarray]:
     """A function that scores each reading by how badly the model gives it back.
 
@@ -21,7 +26,7 @@ def anomaly_score(
 
     The score is a function of the residual, so its leakage is not the model's: a residual of 0.5 %
     of the variance, with a model leakage of 0.2 %, can owe 40 % to the past. Measure it:
-    `keras_seqzoo.leakage(score, x)`.
+    `keras_seqzoo.leakage(score, x)`. With `alone=True` it is 0 by construction.
 
     Shapes: the score maps `(batch, time, features)` to `(batch, time)`, at least 0.
     Masking: padded steps of `x_train` (the model's own mask, or `mask`) are left out; the scores
@@ -31,6 +36,8 @@ def anomaly_score(
     Args:
         model: a model, a loaded SavedModel or a function that gives its input back at every step.
         x_train: rows the model was trained on.
+        alone: bool, run every reading as a window of one step, from the initial state, so that no
+            other reading can enter its score. For models that keep next to nothing anyway.
         mask: bool array `(batch, time)` for `x_train`, True for real steps.
         batch_size: int, rows per call of the model.
 
@@ -48,7 +55,11 @@ def anomaly_score(
     function = functions.as_function(model)
 
     def residual(x: np.ndarray) -> np.ndarray:
-        output = functions.run(function, x, batch_size)
+        if alone:
+            steps = x.reshape(-1, 1, *x.shape[2:])
+            output = functions.run(function, steps, batch_size).reshape(x.shape)
+        else:
+            output = functions.run(function, x, batch_size)
         if output.shape != x.shape:
             raise DataError(
                 "The model must give its input back at every step (return_sequences=True). "

@@ -18,6 +18,8 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
     kind = module.__name__.rpartition(".")[2]
     if value is None and kind == "initializers":
         raise ArgumentError(sentence(name, "an identifier of keras.initializers", value))
+    if kind == "regularizers" and isinstance(value, str) and value == "l1_l2":
+        return module.L1L2(0.01, 0.01)  # as strong as "l1" and "l2"; Keras's "l1l2" has strength 0
     try:
         found = module.get(value)
     except Exception as error:  # Keras raises whatever the identifier makes it trip over

@@ -26,7 +26,7 @@ from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, quiet_optuna, register_metrics
 from keras_seqzoo.tuning.progress import SearchProgress
 from keras_seqzoo.tuning.rows import Rows, split_rows
-from keras_seqzoo.tuning.seeds import derive
+from keras_seqzoo.tuning.seeds import derive, preserved
 
 STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.html", ".lock"
 
@@ -334,7 +334,8 @@ class Search(keras_tuner.Tuner):
 
     def load_model(self, trial: Trial) -> keras.Model:
         """The trained model of any trial. Keras's global state is left alone."""
-        model = self.hypermodel.build(trial.hyperparameters)
+        with preserved():
+            model = self.hypermodel.build(trial.hyperparameters)
         self.hypermodel.prepare(model, self.rows)
         model.optimizer.build(model.trainable_variables)
         path = self._weights(trial)

@@ -18,12 +18,19 @@ def derive(seed: int, trial: int, purpose: str) -> int:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy and Keras inside, and gives the first two their state back after."""
+def preserved() -> Iterator[None]:
+    """Gives Python's and NumPy's global generators their state back after."""
     python, numpy = random.getstate(), np.random.get_state()
-    keras.utils.set_random_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds Python, NumPy and Keras inside, and preserves the first two."""
+    with preserved():
+        keras.utils.set_random_seed(seed)
+        yield

@@ -1,0 +1,236 @@
+"""The claims about SimpleRNN near-identity mappings, tested: units, regularizers, outputs, scaling.
+
+    python -m benchmarks.claims [--seeds 5] [--fine]
+
+Independent readings between 1 and 15, windows of 12 steps and 3 features: the index is then the
+Sobol index of the past. Every configuration is trained with every seed on the same rows and
+measured on others; claims are settled by paired differences of the logarithm of the leakage over
+seeds, with 95 % t-intervals. Writes results/claims.json and results/claims.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+
+import keras_seqzoo as zoo
+from benchmarks import common
+from keras_seqzoo.losses import NormalizedMeanSquaredError
+
+UNITS = (2, 8, 32)
+STRENGTHS = (1e-3, 1e-2, 1e-1)
+FINE_UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+FINE_STRENGTHS = tuple(np.logspace(-4, 0, 9))
+KINDS = ("l1", "l2", "l1_l2")
+ROWS, STEPS, FEATURES, EPOCHS = 512, 12, 3, 25
+FLOOR = 1e-12  # an exact 0 has no logarithm
+# Two-sided 95 % points of Student's t by degrees of freedom.
+T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+
+
+def train(units, kind, strength, sequences, seed, *, normalize=True):
+    """Identity error, leakage and saturation of one configuration on unseen rows."""
+    rng = np.random.default_rng(seed)
+    x, x_test = rng.uniform(1, 15, (2, ROWS, STEPS, FEATURES)).astype("float32")
+    keras.utils.set_random_seed(seed)
+    regularizer = {
+        None: lambda s: None,
+        "l1": keras.regularizers.L1,
+        "l2": keras.regularizers.L2,
+        "l1_l2": lambda s: keras.regularizers.L1L2(s, s),
+    }[kind](strength)
+    model = zoo.get(
+        "simple_rnn_identity",
+        features=FEATURES,
+        units=units,
+        return_sequences=sequences,
+        recurrent_regularizer=regularizer,
+        normalize=normalize,
+    )
+    if normalize:
+        zoo.adapt(model, x)
+    y = x if sequences else x[:, -1]
+    loss = NormalizedMeanSquaredError(x.var(axis=(0, 1)))
+    model.compile(keras.optimizers.Adam(1e-2), loss, steps_per_execution=16)
+    model.fit(x, y, epochs=EPOCHS, batch_size=32, verbose=0)
+    states = keras.Model(model.inputs, model.get_layer("recurrent").output)
+    return {
+        "units": units,
+        "kind": kind or "none",
+        "strength": strength,
+        "return_sequences": sequences,
+        "seed": seed,
+        "normalize": normalize,
+        "identity_error": zoo.identity_error(model, x_test),
+        "leakage": zoo.leakage(model, x_test, resamples=0).index,
+        "saturated": float((np.abs(states.predict_on_batch(x_test)) > 0.99).mean()),
+    }
+
+
+def interval(values) -> tuple[float, float, float]:
+    """Mean and 95 % t-interval."""
+    values = np.asarray(values)
+    half = T.get(len(values) - 1, 1.96) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def compare(runs, change, base, keys) -> dict | None:
+    """Ratio of the leakage of runs that satisfy `change` to that of their twins in `base`.
+
+    Twins agree in `keys`. Differences of logarithms are averaged within a seed before the interval
+    is taken over seeds: runs of one seed share their rows.
+    """
+    twins = {tuple(run[key] for key in keys): run for run in runs if base(run)}
+    by_seed: dict[int, list[float]] = {}
+    for run in filter(change, runs):
+        twin = twins.get(tuple(run[key] for key in keys))
+        if twin is not None:
+            logs = [np.log(max(one["leakage"], FLOOR)) for one in (run, twin)]
+            by_seed.setdefault(run["seed"], []).append(logs[0] - logs[1])
+    if len(by_seed) < 2:
+        return None
+    mean, low, high = interval([np.mean(values) for values in by_seed.values()])
+    verdict = "holds" if high < 0 else "the opposite holds" if low > 0 else "undecided"
+    return {
+        "ratio": float(np.exp(mean)),
+        "low": float(np.exp(low)),
+        "high": float(np.exp(high)),
+        "verdict": verdict,
+    }
+
+
+def settle(runs, units) -> list[dict]:
+    """Every claim with its ratio, interval and verdict."""
+    scaled = [run for run in runs if run["normalize"]]
+    few, many = min(units), max(units)
+    found = []
+
+    def claim(text, change, base, keys, among=scaled):
+        result = compare(among, change, base, keys)
+        if result is not None:
+            found.append({"claim": text} | result)
+
+    for sequences in (True, False):
+        claim(
+            f"{few} units leak less than {many} (no regularizer, return_sequences={sequences})",
+            lambda r, s=sequences: r["units"] == few and r["kind"] == "none"
+            and r["return_sequences"] == s,
+            lambda r, s=sequences: r["units"] == many and r["kind"] == "none"
+            and r["return_sequences"] == s,
+            ["seed"],
+        )  # fmt: skip
+    claim(
+        f"{few} units leak less than {many} (with a regularizer)",
+        lambda r: r["units"] == few and r["kind"] != "none",
+        lambda r: r["units"] == many and r["kind"] != "none",
+        ["seed", "kind", "strength", "return_sequences"],
+    )
+    strengths = sorted({run["strength"] for run in scaled if run["kind"] != "none"})
+    for kind, strength in itertools.product(KINDS, strengths):
+        claim(
+            f"{kind} of {strength:g} leaks less than no regularizer",
+            lambda r, k=kind, s=strength: r["kind"] == k and r["strength"] == s,
+            lambda r: r["kind"] == "none",
+            ["seed", "units", "return_sequences"],
+        )
+    for kind in ("none", "any"):
+        chosen = (lambda r: r["kind"] == "none") if kind == "none" else (
+            lambda r: r["kind"] != "none"
+        )  # fmt: skip
+        claim(
+            "return_sequences=False leaks less than True "
+            + ("(no regularizer)" if kind == "none" else "(with a regularizer)"),
+            lambda r, c=chosen: not r["return_sequences"] and c(r),
+            lambda r, c=chosen: r["return_sequences"] and c(r),
+            ["seed", "units", "kind", "strength"],
+        )
+    claim(
+        "scaled input leaks less than raw input of 1..15",
+        lambda r: r["normalize"],
+        lambda r: not r["normalize"],
+        ["seed", "units", "kind", "return_sequences"],
+        among=runs,
+    )
+    return found
+
+
+def draw(runs, path) -> None:
+    """Leakage against units and against strength, every run a dot, medians as lines."""
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots(2, 2, sharey=True)
+    colors = {"none": "#8a8f98", "l1": "#1f77b4", "l2": "#d9822b", "l1_l2": "#2ca02c"}
+    scaled = [run for run in runs if run["normalize"]]
+    for row, sequences in zip(axes, (True, False), strict=True):
+        part = [run for run in scaled if run["return_sequences"] == sequences]
+        for kind, color in colors.items():
+            ours = [run for run in part if run["kind"] == kind]
+            for ax, key in zip(row, ("units", "strength"), strict=True):
+                if kind == "none" and key == "strength":
+                    median = np.median([run["leakage"] for run in ours])
+                    ax.axhline(median, color=color, linestyle="--", label="none, median")
+                    continue
+                places = sorted({run[key] for run in ours})
+                values = [[r["leakage"] for r in ours if r[key] == place] for place in places]
+                for place, value in zip(places, values, strict=True):
+                    ax.scatter([place] * len(value), value, s=10, color=color, alpha=0.35)
+                ax.plot(places, [np.median(v) for v in values], color=color, label=kind)
+        row[0].set_ylabel(f"state leakage\n(return_sequences={sequences})")
+        for ax, key in zip(row, ("units", "strength"), strict=True):
+            ax.set(xscale="log", yscale="log", xlabel=key)
+            ax.grid(color="#e6e8eb")
+            ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    """Runs the grid, settles the claims, prints and writes them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--fine", action="store_true", help="a finer grid; takes hours")
+    options = parser.parse_args()
+    tf.get_logger().setLevel("ERROR")
+    units, strengths = (FINE_UNITS, FINE_STRENGTHS) if options.fine else (UNITS, STRENGTHS)
+    kinds = [(None, 0.0), *itertools.product(KINDS, strengths)]
+    grid = list(itertools.product(units, kinds, (True, False), range(options.seeds)))
+    runs = []
+    for number, (size, (kind, strength), sequences, seed) in enumerate(grid, start=1):
+        runs.append(train(size, kind, float(strength), sequences, seed))
+        if number % 20 == 0:
+            print(f"{number}/{len(grid)} configurations", flush=True)
+    for size, seed in itertools.product(units, range(options.seeds)):
+        runs.append(train(size, None, 0.0, True, seed, normalize=False))
+    claims = settle(runs, units)
+    raw, scaled = (
+        [r for r in runs if r["kind"] == "none" and r["return_sequences"] and r["normalize"] == n]
+        for n in (False, True)
+    )
+    saturation = {
+        name: {
+            key: interval([r[key] for r in group]) for key in ("saturated", "identity_error")
+        }
+        for name, group in (("raw 1..15", raw), ("scaled", scaled))
+    }
+    print("\n| claim | leakage ratio | 95 % interval | verdict |\n| --- | --- | --- | --- |")
+    for one in claims:
+        print(f"| {one['claim']} | {one['ratio']:.3g} | {one['low']:.3g} to {one['high']:.3g} | "
+              f"{one['verdict']} |")  # fmt: skip
+    print("\n| input | share of states beyond 0.99 | identity error |\n| --- | --- | --- |")
+    for name, figures in saturation.items():
+        cells = [f"{m:.3g} ({a:.3g} to {b:.3g})" for m, a, b in figures.values()]
+        print(f"| {name} | {cells[0]} | {cells[1]} |")
+    name = "claims_fine" if options.fine else "claims"
+    common.write(name, {"claims": claims, "saturation": saturation, "runs": runs})
+    draw(runs, common.RESULTS / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
