@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_seqzoo.registry import Entry
+from keras_seqzoo.entry import Entry
 from keras_seqzoo.space import Choice, Float, Int
 
 _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}

@@ -1,143 +1,27 @@
-"""The zoo: register, get, list and describe entries. Plain Python, no Keras until a model is built."""
+"""The zoo: register, get, list and describe. Plain Python, no Keras until a model is built."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import importlib
+import functools
 import importlib.metadata
-import inspect
 import re
-import textwrap
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from keras_seqzoo import errors
-from keras_seqzoo.space import Dimension
+from keras_seqzoo import catalog, errors
+from keras_seqzoo.card import Card, make_card
+from keras_seqzoo.entry import TASKS, Entry
 
 if TYPE_CHECKING:
     import keras
 
-TASKS = (
-    "identity",
-    "classification",
-    "tagging",
-    "transduction",
-    "reconstruction",
-    "forecasting",
-)
 PLUGIN_GROUP = "keras_seqzoo.entries"
 
 _entries: dict[str, Entry] = {}
 _loading = False  # True from the first look at the zoo on
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One name in the zoo.
-
-    Attributes:
-        name: str in snake_case, the key, and the default name of the model.
-        constructor: the function that returns the model, or `"module:function"`, which is
-            imported on first use.
-        task: one of `TASKS`.
-        summary: str, one sentence.
-        inputs: str, the shape that goes in.
-        outputs: str, the shape that comes out.
-        causal: bool, whether no output depends on a later input.
-        family: str, the entries of one constructor share it. Defaults to the task.
-        defaults: mapping of argument to value, where they differ from the constructor's own.
-        space: mapping of name to `Dimension`, what a search varies.
-        references: tuple of str.
-    """
-
-    name: str
-    constructor: Callable[..., keras.Model] | str
-    task: str
-    summary: str
-    inputs: str
-    outputs: str
-    causal: bool
-    family: str = ""
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    space: Mapping[str, Dimension] = dataclasses.field(default_factory=dict)
-    references: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        _check_entry(self)
-        object.__setattr__(self, "family", self.family or self.task)
-
-    def load(self) -> Callable[..., keras.Model]:
-        """The constructor itself, imported now if it is given by name."""
-        if not isinstance(self.constructor, str):
-            return self.constructor
-        return _load_constructor(self.name, self.constructor)
-
-    def arguments(self) -> dict[str, Any]:
-        """Every argument of the constructor with its default for this entry."""
-        parameters = inspect.signature(self.load()).parameters
-        own = {name: parameter.default for name, parameter in parameters.items()}
-        return own | {"name": self.name} | dict(self.defaults)
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """What `describe` returns. `str(card)` is meant for a terminal."""
-
-    entry: Entry
-    arguments: Mapping[str, tuple[Any, str]]  # name: (default, meaning and range)
-
-    def __getattr__(self, field: str) -> Any:
-        if field.startswith("_"):
-            raise AttributeError(field)
-        return getattr(self.entry, field)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The card as plain data, for JSON."""
-        card = {
-            field: getattr(self.entry, field)
-            for field in ("name", "task", "family", "summary", "inputs", "outputs", "causal")
-        }
-        card["arguments"] = {
-            name: {"default": default, "meaning": meaning}
-            for name, (default, meaning) in self.arguments.items()
-        }
-        card["space"] = {name: str(dimension) for name, dimension in self.entry.space.items()}
-        card["references"] = list(self.entry.references)
-        return card
-
-    def __str__(self) -> str:
-        entry = self.entry
-        lines = [
-            entry.name,
-            *textwrap.wrap(entry.summary, 96, initial_indent="  ", subsequent_indent="  "),
-            "",
-            f"  task     {entry.task}",
-            f"  in       {entry.inputs}",
-            f"  out      {entry.outputs}",
-            f"  causal   {'yes' if entry.causal else 'no'}",
-        ]
-        lines += ["", "  Arguments"]
-        width = max((len(name) for name in self.arguments), default=0)
-        for name, (default, meaning) in self.arguments.items():
-            indent = " " * (width + 6)
-            text = f"{meaning} (default {default!r})" if meaning else f"(default {default!r})"
-            lines += textwrap.wrap(
-                text, 96, initial_indent=f"    {name:<{width}}  ", subsequent_indent=indent
-            )
-        if entry.space:
-            lines += ["", "  Search space"]
-            width = max(map(len, entry.space))
-            for name, dimension in entry.space.items():
-                when = "".join(
-                    f" (when {parent} is {' or '.join(values)})"
-                    for parent, values in dimension.when.items()
-                )
-                lines.append(f"    {name:<{width}}  {dimension}{when}")
-        if entry.references:
-            lines += ["", "  References", *(f"    {reference}" for reference in entry.references)]
-        return "\n".join(lines)
 
 
 def register(
@@ -293,16 +177,22 @@ def list_models(
 def describe(name: str) -> Card:
     """The card of an entry: shapes, every argument with default and range, space, references.
 
+    Args:
+        name: str, one of `list_models()`.
+
+    Returns:
+        A `Card`; `str(card)` reads well in a terminal, `card.to_dict()` is plain data.
+
     Raises:
         UnknownNameError: if there is no such entry.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> zoo.describe("simple_rnn_identity").arguments["units"][0]
+    8
     """
-    entry = _find(name)
-    meanings = _docstring_arguments(inspect.getdoc(entry.load()) or "")
-    arguments = {
-        argument: (default, meanings.get(argument, ""))
-        for argument, default in entry.arguments().items()
-    }
-    return Card(entry, arguments)
+    return make_card(_find(name))
 
 
 def entry(name: str) -> Entry:
@@ -337,8 +227,6 @@ def _load_entries() -> dict[str, Entry]:
 
 
 def _load_builtin_and_plugins() -> None:
-    from keras_seqzoo import catalog
-
     for entry in catalog.ENTRIES:
         _add(entry)
     for plugin in importlib.metadata.entry_points(group=PLUGIN_GROUP):
@@ -348,70 +236,6 @@ def _load_builtin_and_plugins() -> None:
             warnings.warn(
                 f"The entries of {plugin.value!r} could not be added: {error}", stacklevel=2
             )
-
-
-def _load_constructor(name: str, target: str) -> Callable[..., keras.Model]:
-    module, _, function = target.partition(":")
-    try:
-        constructor = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise errors.RegistrationError(
-            f"The constructor of {name!r} cannot be loaded from {target!r}: {error}"
-        ) from error
-    _check_signature(name, constructor)
-    return constructor
-
-
-def _check_entry(entry: Entry) -> None:
-    if not isinstance(entry.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", entry.name):
-        raise errors.RegistrationError(
-            errors.sentence("name", "snake_case, such as 'gru_tagger'", entry.name)
-        )
-    if entry.task not in TASKS:
-        raise errors.RegistrationError(
-            errors.sentence("task", f"one of {', '.join(TASKS)}", entry.task)
-        )
-    for field in ("summary", "inputs", "outputs"):
-        value = getattr(entry, field)
-        if not isinstance(value, str) or not value.strip():
-            raise errors.RegistrationError(errors.sentence(field, "a non-empty string", value))
-    if not isinstance(entry.causal, bool):
-        raise errors.RegistrationError(errors.sentence("causal", "True or False", entry.causal))
-    for key, value in dict(entry.space).items():
-        if not isinstance(value, Dimension):
-            raise errors.RegistrationError(
-                errors.sentence(f"space[{key!r}]", "an Int, a Float or a Choice", value)
-            )
-    if isinstance(entry.constructor, str):
-        if not re.fullmatch(r"[\w.]+:\w+", entry.constructor):
-            raise errors.RegistrationError(
-                errors.sentence("constructor", "'module:function'", entry.constructor)
-            )
-    elif callable(entry.constructor):
-        _check_signature(entry.name, entry.constructor)
-    else:
-        raise errors.RegistrationError(
-            errors.sentence("constructor", "a function or 'module:function'", entry.constructor)
-        )
-
-
-def _check_signature(name: str, constructor: Callable) -> None:
-    parameters = inspect.signature(constructor).parameters.values()
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            raise errors.RegistrationError(
-                f"The constructor of {name!r} must name its arguments. Received: "
-                f"{parameter}, which would swallow misspelt ones."
-            )
-        if parameter.default is parameter.empty:
-            raise errors.RegistrationError(
-                f"Every argument of the constructor of {name!r} must have a default, so that "
-                f"get({name!r}) works. Received: {parameter.name} without one."
-            )
-    if "name" not in {parameter.name for parameter in parameters}:
-        raise errors.RegistrationError(
-            f"The constructor of {name!r} must take `name`, the name of the model."
-        )
 
 
 def _patterns(name: str, given: str | Iterable[str]) -> list[str]:
@@ -426,14 +250,3 @@ def _patterns(name: str, given: str | Iterable[str]) -> list[str]:
 def _natural(name: str) -> list:
     parts = re.split(r"(\d+)", name)
     return [int(part) if part.isdigit() else part for part in parts]
-
-
-def _docstring_arguments(docstring: str) -> dict[str, str]:
-    """`{argument: meaning}` from the `Args:` section of a docstring."""
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
-    if section is None:
-        return {}
-    items = re.findall(
-        r"^    (\w+): (.*?)(?=^    \w|\Z)", section[1].rstrip() + "\n", re.MULTILINE | re.DOTALL
-    )
-    return {name: " ".join(text.split()) for name, text in items}

@@ -298,8 +298,10 @@ def test_rows_are_sorted_and_repeats_merged(csv, repeats, expected):
     assert said(record, "1 row repeated")
 
 
-def test_the_mean_of_repeats_leaves_missing_values_out(csv):
-    np.testing.assert_array_equal(read_readings(csv(BACK)).values[2], [4, 30])
+@pytest.mark.parametrize("hole", ["", "NaN", "inf"])
+def test_the_mean_of_repeats_leaves_missing_values_out(csv, hole):
+    record = read_readings(csv(BACK.replace(",5,\n", f",5,{hole}\n")))
+    np.testing.assert_array_equal(record.values[2], [4, 30])
 
 
 def stamped(minutes, values=None):

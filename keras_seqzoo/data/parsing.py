@@ -178,9 +178,7 @@ def _without_row_numbers(columns: Columns, notes: list[str]) -> Columns:
 def _parquet(path: Any, notes: list[str]) -> Columns:
     """Columns of a .parquet file; an index with a name or with stamps is a column too."""
     try:
-        # A handle, not a path: from a path such as "year=2024/a.parquet" Arrow makes up columns.
-        with open(path, "rb") as file:
-            table = pd.read_parquet(file, engine="pyarrow")
+        table = pd.read_parquet(os.fspath(path), engine="pyarrow")
     except ImportError:
         hint = "Install pyarrow: pip install 'keras-seqzoo[parquet]'."
         raise refuse(

@@ -57,9 +57,10 @@ class Readings:
         return len(self.values)
 
     def __repr__(self) -> str:
+        stretches = len(self.starts)
         return (
             f"Readings({len(self)} steps, {self.features} features: {', '.join(self.columns)}; "
-            f"{len(self.starts)} unbroken stretches; from {self.source or 'memory'})"
+            f"{stretches} unbroken stretch{'es' * (stretches > 1)}; from {self.source or 'memory'})"
         )
 
     @property

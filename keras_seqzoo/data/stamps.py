@@ -15,7 +15,6 @@ from keras_seqzoo.errors import DataError
 
 _EPOCHS = ("timestamp", "datetime", "date", "time")  # the best name first
 _SUGGESTS = re.compile(r"time|date|stamp|^ts$|^when$", re.IGNORECASE)
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp][Mm])?")
 _OFFSET = re.compile(r"\d:\d\d(:\d\d)?(\.\d+)?\s?(Z|[+-]\d\d:?\d\d)$")
 # What pandas does not guess: unpadded days, and hours with AM or PM.
 _FORMATS = tuple(
@@ -88,10 +87,11 @@ def _likely_first(names: Columns) -> list[str]:
 
 
 def _share(cells: list[str]) -> float:
-    """The share of cells, of a sample, that read as stamps with a date."""
+    """The share of cells, of a sample, that read as stamps with a date.
+
+    Hours without a day never do: they step back every midnight and cannot be sorted.
+    """
     sample = cells[:: max(1, len(cells) // _SAMPLE)]
-    if all(_CLOCK.fullmatch(cell) for cell in sample):
-        return 0.0  # hours without a day step back every midnight and cannot be sorted
     return max(_read(sample, form).notna().mean() for form in _formats(sample))
 
 

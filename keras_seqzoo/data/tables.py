@@ -127,7 +127,7 @@ def _numeric(found: Columns, stamps: list[str], notes: list[str]) -> list[str]:
         columns += [f"{name!r}, the times" for name in stamps]
         raise DataError(
             f"`path` must have a column of numbers. Received: {'; '.join(columns)}. "
-            "Check that commas (.csv) or tabs (.tsv) separate the cells and points the decimals."
+            "Mend those cells; commas (.csv) or tabs (.tsv) separate cells, points decimals."
         )
     notes += [
         f"Column {name!r} was left out: it {reason}." for name, reason in reasons.items() if reason

@@ -68,7 +68,13 @@ def anomaly_score(
         return x.astype(np.float64) - output
 
     x_train, mask = functions.read_rows(model, x_train, mask)
+    if x_train.ndim != 3:
+        raise DataError(
+            f"`x_train` must have shape (batch, time, features). Received: shape {x_train.shape}."
+        )
     real = np.ones(x_train.shape[:2], bool) if mask is None else mask
+    if not real.any():
+        raise DataError("`x_train` must have real steps. Received: padding alone.")
     usual = (residual(x_train)[real] ** 2).mean(axis=0)
     usual = np.maximum(usual, np.finfo(np.float64).tiny)
 

@@ -81,7 +81,7 @@ def read_rows(
             real steps.
     """
     x = as_array("x", x)
-    if x.ndim < 2 or x.dtype == bool or not np.issubdtype(x.dtype, np.number):
+    if x.ndim < 2 or x.dtype.kind not in "iufc":  # NumPy counts timedelta as a number
         raise DataError(
             "`x` must be numeric of shape (batch, time, features), or (batch, time) for tokens. "
             f"Received: shape {x.shape}, dtype {x.dtype}."

@@ -1,0 +1,86 @@
+"""A near-identity SimpleRNN for real machine temperatures, tuned and measured once.
+
+    python -m benchmarks.temperatures --data machine_temperature_system_failure.csv
+
+The record (Numenta Anomaly Benchmark, realKnownCause,
+https://github.com/numenta/NAB/tree/master/data/realKnownCause) in time order: the first 60 % to
+train, the next 20 % to choose by `select(max_leakage=0.002)` among 30 trials, the last 20 % measured
+once. The anomaly score's own leakage is measured beside it, for two budgets. Writes
+results/temperatures.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras_seqzoo as zoo
+from benchmarks import common
+
+LENGTH, STRIDE = 50, 25
+BUDGETS = (0.002, 1e-6)
+
+
+def main() -> None:
+    """Searches, chooses by each budget, measures on the last part and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--max-trials", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", help="keeps the search; default a temporary folder")
+    options = parser.parse_args()
+    readings = zoo.read_readings(options.data)
+    for note in readings.notes:
+        print(note)
+    train, validation, test = readings.split(0.6, 0.2, 0.2)
+    x = zoo.windows(train, length=LENGTH, stride=STRIDE)
+    x_val, x_test = (zoo.windows(part, length=LENGTH) for part in (validation, test))
+    started = time.monotonic()
+    search = zoo.search(
+        "simple_rnn_identity",
+        x,
+        validation_data=x_val,
+        max_trials=options.max_trials,
+        seed=options.seed,
+        directory=options.directory or tempfile.mkdtemp(),
+    )
+    seconds = time.monotonic() - started
+    figures = {}
+    for budget in BUDGETS:
+        model = search.select(max_leakage=budget)
+        report = zoo.leakage(model, x_test)
+        scores = {
+            alone: zoo.leakage(zoo.anomaly_score(model, x, alone=alone), x_test)
+            for alone in (False, True)
+        }
+        figures[f"max_leakage={budget:g}"] = {
+            "identity_error": zoo.identity_error(model, x_test),
+            "leakage": report.to_dict(),
+            "score_leakage": scores[False].to_dict(),
+            "score_leakage_alone": scores[True].index,
+        }
+    print("\n| chosen by | identity error | leakage (95 %) | score's leakage (95 %) | alone |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, one in figures.items():
+        cells = [
+            f"{one[key]['index']:.2g} ({one[key]['interval'][0]:.2g} to "
+            f"{one[key]['interval'][1]:.2g})"
+            for key in ("leakage", "score_leakage")
+        ]
+        print(
+            f"| {name} | {one['identity_error']:.2g} | {cells[0]} | {cells[1]} | "
+            f"{one['score_leakage_alone']:.2g} |"
+        )
+    print(f"{options.max_trials} trials in {seconds:.0f} s")
+    common.write(
+        "temperatures",
+        {"seed": options.seed, "trials": options.max_trials, "seconds": seconds, "test": figures},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What an entry of the zoo is: a constructor, its defaults and what is said of it, as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_seqzoo import errors
+from keras_seqzoo.space import Dimension
+
+if TYPE_CHECKING:
+    import keras
+
+TASKS = (
+    "identity",
+    "classification",
+    "tagging",
+    "transduction",
+    "reconstruction",
+    "forecasting",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One name in the zoo.
+
+    Attributes:
+        name: str in snake_case, the key, and the default name of the model.
+        constructor: the function that returns the model, or `"module:function"`, which is
+            imported on first use.
+        task: one of `TASKS`.
+        summary: str, one sentence.
+        inputs: str, the shape that goes in.
+        outputs: str, the shape that comes out.
+        causal: bool, whether no output depends on a later input.
+        family: str, the entries of one constructor share it. Defaults to the task.
+        defaults: mapping of argument to value, where they differ from the constructor's own.
+        space: mapping of name to `Dimension`, what a search varies.
+        references: tuple of str.
+    """
+
+    name: str
+    constructor: Callable[..., keras.Model] | str
+    task: str
+    summary: str
+    inputs: str
+    outputs: str
+    causal: bool
+    family: str = ""
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    space: Mapping[str, Dimension] = dataclasses.field(default_factory=dict)
+    references: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _check_entry(self)
+        object.__setattr__(self, "family", self.family or self.task)
+
+    def load(self) -> Callable[..., keras.Model]:
+        """The constructor itself, imported now if it is given by name."""
+        if not isinstance(self.constructor, str):
+            return self.constructor
+        return _load_constructor(self.name, self.constructor)
+
+    def arguments(self) -> dict[str, Any]:
+        """Every argument of the constructor with its default for this entry."""
+        parameters = inspect.signature(self.load()).parameters
+        own = {name: parameter.default for name, parameter in parameters.items()}
+        return own | {"name": self.name} | dict(self.defaults)
+
+
+def _load_constructor(name: str, target: str) -> Callable[..., keras.Model]:
+    module, _, function = target.partition(":")
+    try:
+        constructor = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise errors.RegistrationError(
+            f"The constructor of {name!r} cannot be loaded from {target!r}: {error}"
+        ) from error
+    _check_signature(name, constructor)
+    return constructor
+
+
+def _check_entry(entry: Entry) -> None:
+    if not isinstance(entry.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", entry.name):
+        raise errors.RegistrationError(
+            errors.sentence("name", "snake_case, such as 'gru_tagger'", entry.name)
+        )
+    if entry.task not in TASKS:
+        raise errors.RegistrationError(
+            errors.sentence("task", f"one of {', '.join(TASKS)}", entry.task)
+        )
+    for field in ("summary", "inputs", "outputs"):
+        value = getattr(entry, field)
+        if not isinstance(value, str) or not value.strip():
+            raise errors.RegistrationError(errors.sentence(field, "a non-empty string", value))
+    if not isinstance(entry.causal, bool):
+        raise errors.RegistrationError(errors.sentence("causal", "True or False", entry.causal))
+    for key, value in dict(entry.space).items():
+        if not isinstance(value, Dimension):
+            raise errors.RegistrationError(
+                errors.sentence(f"space[{key!r}]", "an Int, a Float or a Choice", value)
+            )
+    if isinstance(entry.constructor, str):
+        if not re.fullmatch(r"[\w.]+:\w+", entry.constructor):
+            raise errors.RegistrationError(
+                errors.sentence("constructor", "'module:function'", entry.constructor)
+            )
+    elif callable(entry.constructor):
+        _check_signature(entry.name, entry.constructor)
+    else:
+        raise errors.RegistrationError(
+            errors.sentence("constructor", "a function or 'module:function'", entry.constructor)
+        )
+
+
+def _check_signature(name: str, constructor: Callable) -> None:
+    parameters = inspect.signature(constructor).parameters.values()
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            raise errors.RegistrationError(
+                f"The constructor of {name!r} must name its arguments. Received: "
+                f"{parameter}, which would swallow misspelt ones."
+            )
+        if parameter.default is parameter.empty:
+            raise errors.RegistrationError(
+                f"Every argument of the constructor of {name!r} must have a default, so that "
+                f"get({name!r}) works. Received: {parameter.name} without one."
+            )
+    if "name" not in {parameter.name for parameter in parameters}:
+        raise errors.RegistrationError(
+            f"The constructor of {name!r} must take `name`, the name of the model."
+        )

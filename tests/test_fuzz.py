@@ -1,0 +1,314 @@
+"""Whatever an argument is, it works or the error is one of ours."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import keras_seqzoo as zoo
+from keras_seqzoo import space
+from keras_seqzoo.errors import SeqZooError
+
+NAME = "simple_rnn_identity"
+# Derandomized: the same examples in every run, so that a failure is a change.
+CHECKS = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+BUILDS = settings(CHECKS, max_examples=20)
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 40),
+    st.sampled_from([-(10**30), -1, 0, 1.0, 2.5, 1e300, -1e300, float("inf"), float("nan")]),
+    st.sampled_from([np.int64(3), np.float32(2), np.bool_(True), 1j, b"l2", object(), 2**70]),
+    st.sampled_from(["", "/", "a/b", "l1", "l2", "tanh", "none", "zeros", "no such", "L2", "\x00"]),
+    st.text(max_size=8),
+)
+junk = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner, inner),
+        st.dictionaries(st.sampled_from(["class_name", "config", "l2", "x"]), inner, max_size=2),
+    ),
+    max_leaves=4,
+)
+ARGUMENTS = sorted(zoo.describe(NAME).arguments)
+
+
+def accepts_or_refuses(function, *arguments, **options):
+    """The result, or None where one of our own errors was raised; any other one fails the test."""
+    try:
+        return function(*arguments, **options)
+    except SeqZooError as error:
+        assert str(error)
+        return None
+
+
+# -------------------------------------------------------------------------------------- the zoo
+
+
+@CHECKS
+@given(argument=st.sampled_from(ARGUMENTS), value=junk)
+def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
+    model = accepts_or_refuses(zoo.get, NAME, **{argument: value})
+    assert model is None or isinstance(model, keras.Model)
+
+
+@BUILDS
+@given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
+def test_any_values_of_several_arguments_build_or_are_refused(config):
+    accepts_or_refuses(zoo.get, NAME, **config)
+
+
+good_config = st.fixed_dictionaries(
+    {},
+    optional={
+        "features": st.integers(1, 5),
+        "units": st.integers(1, 9),
+        "return_sequences": st.booleans(),
+        "activation": st.sampled_from(["tanh", "relu", "linear", None]),
+        "recurrent_regularizer": st.sampled_from([None, "l1", "l2", "l1_l2"]),
+        "kernel_regularizer": st.sampled_from([None, "l1", "l2", "l1_l2"]),
+        "recurrent_initializer": st.sampled_from(["orthogonal", "zeros", "glorot_uniform"]),
+        "normalize": st.booleans(),
+        "mask_value": st.sampled_from([None, 0, -1.5, float("nan"), float("inf")]),
+        "time": st.sampled_from([None, 4]),
+        "name": st.sampled_from(["a", "A model", "pump-3", "é"]),
+    },
+)
+
+
+@BUILDS
+@given(config=good_config)
+def test_every_documented_value_builds_and_answers(config):
+    model = zoo.get(NAME, **config)
+    x = np.random.default_rng(0).normal(size=(2, 4, config.get("features", 1)))
+    found = np.asarray(model(x.astype("float32")))
+    assert found.shape == (x.shape if config.get("return_sequences", True) else x[:, 0].shape)
+    assert np.isfinite(found).all()
+    assert model.name == config.get("name", NAME)
+
+
+@CHECKS
+@given(name=junk, argument=st.text(max_size=10), value=junk)
+def test_any_name_is_found_or_refused(name, argument, value):
+    for verb in (zoo.describe, zoo.get, zoo.unregister):
+        assert accepts_or_refuses(verb, name) is None
+    if argument not in ARGUMENTS:
+        assert accepts_or_refuses(zoo.get, NAME, **{argument: value}) is None
+
+
+@CHECKS
+@given(
+    options=st.fixed_dictionaries(
+        {},
+        optional={
+            "pattern": junk,
+            "exclude": junk,
+            "task": junk,
+            "causal": junk,
+            "family": junk,
+            "famly": junk,
+        },
+    )
+)
+def test_any_filter_lists_names_or_is_refused(options):
+    names = accepts_or_refuses(zoo.list_models, **options)
+    assert names is None or set(names) <= set(zoo.list_models())
+
+
+@CHECKS
+@given(
+    given_dimension=junk,
+    standard=st.sampled_from(
+        [None, space.Int(1, 9), space.Float(0.1, 1.0, log=True), space.Choice(("a", "b"))]
+    ),
+)
+def test_any_dimension_is_read_or_refused(given_dimension, standard):
+    found = accepts_or_refuses(space.dimension, "units", given_dimension, standard)
+    assert found is None or isinstance(found, space.Dimension)
+
+
+@CHECKS
+@given(
+    low=st.one_of(st.integers(-5, 5), st.floats(-5, 5)),
+    high=st.one_of(st.integers(-5, 5), st.floats(-5, 5)),
+    log=st.booleans(),
+)
+def test_a_range_is_what_was_given(low, high, log):
+    standard = space.Float(0.1, 1.0, log=log)
+    found = accepts_or_refuses(space.dimension, "rate", (low, high), standard)
+    if found is None:
+        assert low > high or (log and low <= 0)
+    else:
+        assert (found.low, found.high, found.log) == (low, high, log)
+
+
+@pytest.mark.xfail(strict=True, reason="errors.is_real asks math.isfinite, which overflows")
+def test_an_int_beyond_every_float_is_read_or_refused():
+    accepts_or_refuses(space.dimension, "units", (1, 10**400))
+
+
+@pytest.mark.xfail(strict=True, reason="errors.check_choice asks an array for its truth")
+def test_an_array_is_no_choice():
+    accepts_or_refuses(zoo.list_models, task=np.array([1, 2]))
+
+
+# ---------------------------------------------------------------------------------------- arrays
+
+numbers = st.one_of(
+    st.floats(width=32), st.floats(-100, 100, width=32), st.sampled_from([0.0, 1.0, 3e38])
+)
+arrays = st.one_of(
+    hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, min_side=0, max_side=5), elements=numbers),
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 2)),
+        elements=st.floats(-100, 100),
+    ),
+    hnp.arrays(
+        hnp.scalar_dtypes().filter(lambda dtype: dtype.itemsize <= 64),
+        hnp.array_shapes(min_dims=2, max_dims=3, max_side=4),
+        fill=st.nothing(),
+    ),
+    hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=3, max_side=5)),
+    st.sampled_from([[[1.0], [1.0, 2.0]], [[[1.0]], [[1.0], [2.0]]], "text", None, 3, [], {}]),
+)
+masks = st.one_of(
+    st.none(),
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)),
+    arrays,
+    st.just([[True], [True, False]]),
+)
+# Rows that can be measured, with a mask that fits: the way to what lies behind the checks.
+fitting = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).flatmap(
+    lambda shape: st.tuples(
+        hnp.arrays(np.float32, shape, elements=st.floats(-100, 100, width=32)),
+        st.one_of(st.none(), hnp.arrays(bool, shape[:2])),
+    )
+)
+rows_and_masks = st.one_of(st.tuples(arrays, masks), fitting)
+SCALED = [
+    zoo.get(NAME, features=features, mask_value=mask_value)
+    for features in (1, 2)
+    for mask_value in (None, float("nan"), 0.0)
+]
+
+
+@CHECKS
+@given(model=st.sampled_from(SCALED), rows=rows_and_masks)
+def test_any_rows_adapt_a_model_or_are_refused(model, rows):
+    x, mask = rows
+    accepts_or_refuses(zoo.adapt, model, x, mask=mask)
+    for weight in model.get_weights():
+        assert np.isfinite(weight).all()
+
+
+def outputs(x: np.ndarray) -> dict[str, object]:
+    """What plain functions of all sorts make of a batch."""
+    return {
+        "same": x,
+        "running sum": np.cumsum(x, axis=1),
+        "last step": x[:, -1],
+        "one score per step": x.reshape(*x.shape[:2], -1).sum(axis=-1),
+        "one score per row": x.reshape(len(x), -1).sum(axis=-1),
+        "constant": np.zeros_like(x),
+        "whole batch mixed": x - x.mean(axis=0),
+        "longer": np.concatenate([x, x], axis=1),
+        "not finite": np.full(x.shape, np.nan),
+        "other rows": x[:1],
+        "nothing": x[:, :, :0] if x.ndim > 2 else x[:, :0],
+        "scalar": 3.0,
+        "none": None,
+        "list": [x, x],
+        "dict": {"y": x},
+        "text": np.full(x.shape, "a"),
+        "complex": x * 1j,
+        "bool": x > 0,
+        "another shape each time": np.zeros((len(x), x.shape[1], 1 + int(abs(x.sum())) % 3)),
+        "objects": np.full(x.shape, None),
+    }
+
+
+FUNCTIONS = sorted(outputs(np.ones((2, 2, 1))))
+# Half of the examples get past the checks of the output.
+kinds = st.one_of(
+    st.sampled_from(["same", "running sum", "last step", "one score per step"]),
+    st.sampled_from(FUNCTIONS),
+)
+quiet_numpy = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+
+
+def function(kind: str):
+    with np.errstate(all="ignore"):
+        return lambda x: outputs(x)[kind]
+
+
+@quiet_numpy  # the functions above overflow, which is no fault of what measures them
+@CHECKS
+@given(
+    kind=kinds,
+    rows=rows_and_masks,
+    y=st.one_of(st.none(), arrays),
+    batch_size=st.sampled_from([1, 2, 4096, 0, None, 2.0, 2**70]),
+)
+def test_any_identity_error_is_measured_or_refused(kind, rows, y, batch_size):
+    x, mask = rows
+    found = accepts_or_refuses(
+        zoo.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
+    )
+    assert found is None or np.isnan(found) or found >= 0
+
+
+valid_options = st.fixed_dictionaries(
+    {"resamples": st.sampled_from([0, 5])},
+    optional={
+        "cuts": st.sampled_from([1, 3, 8, (1,), np.array([1])]),
+        "burn_in": st.just(1),
+        "output_step": st.sampled_from([0, -1]),
+        "threshold": st.sampled_from([0.01, 0.5]),
+        "scale": st.sampled_from(["feature", "none"]),
+        "block": st.integers(1, 7),
+        "seed": st.integers(0, 3),
+        "batch_size": st.sampled_from([1, 2, 4096, 2**70]),
+        "method": st.just("swap"),
+    },
+)
+# Counts are bounded: what is asked for is computed, and a billion resamples are a billion.
+OPTIONS = (
+    "resamples", "cuts", "burn_in", "output_step", "threshold", "scale", "block", "seed",
+    "batch_size", "method", "probes", "mask",
+)  # fmt: skip
+small_junk = junk.filter(lambda value: not isinstance(value, int) or abs(value) < 100)
+invalid_options = st.dictionaries(st.sampled_from(OPTIONS), small_junk, min_size=1, max_size=1)
+
+
+@quiet_numpy
+@CHECKS
+@given(
+    kind=kinds,
+    rows=rows_and_masks,
+    options=st.one_of(valid_options, valid_options, invalid_options),
+)
+def test_any_leakage_is_measured_or_refused(kind, rows, options):
+    x, mask = rows
+    report = accepts_or_refuses(zoo.leakage, function(kind), x, **{"mask": mask} | options)
+    if report is not None:
+        assert np.isnan(report.index) or report.index >= 0
+        assert str(report)
+        assert report.to_dict()["rows"] == report.rows
+
+
+@quiet_numpy
+@CHECKS
+@given(kind=kinds, rows=rows_and_masks)
+def test_any_anomaly_score_is_made_or_refused(kind, rows):
+    x, mask = rows
+    score = accepts_or_refuses(zoo.anomaly_score, function(kind), x, mask=mask)
+    if score is not None:
+        found = accepts_or_refuses(score, x)
+        assert found is None or found.shape == np.shape(x)[:2]
