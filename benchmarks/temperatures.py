@@ -4,8 +4,8 @@
 
 The record (Numenta Anomaly Benchmark, realKnownCause,
 https://github.com/numenta/NAB/tree/master/data/realKnownCause) in time order: the first 60 % to
-train, the next 20 % to choose by `select(max_leakage=0.002)` among 30 trials, the last 20 % measured
-once. The anomaly score's own leakage is measured beside it, for two budgets. Writes
+train, the next 20 % to choose by `select(max_leakage=0.002)` among 30 trials, the last 20 %
+measured once. The anomaly score's own leakage is measured beside it, for two budgets. Writes
 results/temperatures.json.
 """
 

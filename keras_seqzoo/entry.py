@@ -70,6 +70,12 @@ class Entry:
         """Every argument of the constructor with its default for this entry."""
         parameters = inspect.signature(self.load()).parameters
         own = {name: parameter.default for name, parameter in parameters.items()}
+        for name in self.defaults:
+            if name not in own:
+                raise errors.RegistrationError(
+                    f"The defaults of {self.name!r} must be arguments of its constructor. "
+                    + errors.unknown("argument", name, own)
+                )
         return own | {"name": self.name} | dict(self.defaults)
 
 
@@ -100,7 +106,12 @@ def _check_entry(entry: Entry) -> None:
             raise errors.RegistrationError(errors.sentence(field, "a non-empty string", value))
     if not isinstance(entry.causal, bool):
         raise errors.RegistrationError(errors.sentence("causal", "True or False", entry.causal))
-    for key, value in dict(entry.space).items():
+    for field in ("space", "defaults"):
+        if not isinstance(getattr(entry, field), Mapping):
+            raise errors.RegistrationError(
+                errors.sentence(field, "a mapping", getattr(entry, field))
+            )
+    for key, value in entry.space.items():
         if not isinstance(value, Dimension):
             raise errors.RegistrationError(
                 errors.sentence(f"space[{key!r}]", "an Int, a Float or a Choice", value)

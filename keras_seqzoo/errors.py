@@ -75,9 +75,12 @@ def is_int(value: Any) -> bool:
 
 def is_real(value: Any) -> bool:
     """Whether `value` is a finite real number that is not a bool."""
-    return (
-        isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond any float
+        return False
 
 
 def check_positive(**arguments: Any) -> None:
@@ -97,7 +100,7 @@ def check_bool(**arguments: Any) -> None:
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises `ArgumentError` unless `value` is one of `choices`."""
     choices = list(choices)
-    if not any(value is choice or value == choice for choice in choices):
+    if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         expected = "one of " + ", ".join(repr(choice) for choice in choices)
         raise ArgumentError(sentence(name, expected, value))
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_seqzoo.errors import ExistsError
+from keras_seqzoo.errors import ArgumentError, ExistsError, sentence
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h and linux/fs.h
 
@@ -62,6 +62,13 @@ def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Ite
         _move_folder(fresh, path)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def as_path(name: str, value: str | os.PathLike) -> Path:
+    """`value` as a path, or an `ArgumentError` that says which argument is none."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ArgumentError(sentence(name, "a path", value))
+    return Path(os.fsdecode(value))
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 import importlib.metadata
 import re
 import warnings
@@ -164,6 +163,10 @@ def list_models(
     for field in fields:
         if field not in known:
             raise errors.ArgumentError(errors.unknown("field of a card", field, known))
+        if not isinstance(fields[field], (str, bool, tuple)):
+            raise errors.ArgumentError(
+                errors.sentence(field, "what a card holds, a string or a bool", fields[field])
+            )
     names = [
         name
         for name, entry in _load_entries().items()
@@ -203,9 +206,7 @@ def entry(name: str) -> Entry:
 def _find(name: str) -> Entry:
     entries = _load_entries()
     if not isinstance(name, str) or name not in entries:
-        raise errors.UnknownNameError(
-            errors.unknown("model", name, sorted(entries, key=_natural))
-        )
+        raise errors.UnknownNameError(errors.unknown("model", name, sorted(entries, key=_natural)))
     return entries[name]
 
 

@@ -356,7 +356,9 @@ def test_memory_horizon_is_the_first_lag_from_which_on_leakage_stays_below():
 
 def test_identity_error_by_hand():
     x = np.array([[[0.0, 10.0], [2.0, 30.0]]])  # variances 1 and 100
-    np.testing.assert_allclose(zoo.identity_error(lambda x: x + [1.0, 5.0], x), (1 + 0.25) / 2)
+    np.testing.assert_allclose(
+        zoo.identity_error(lambda x: x + np.array([1.0, 5.0]), x), (1 + 0.25) / 2
+    )
     assert zoo.identity_error(lambda x: x[:, -1], np.arange(6.0).reshape(3, 2, 1)) == 0
     with pytest.raises(DataError, match="must vary"):
         zoo.identity_error(lambda x: x, np.ones((2, 3, 1)))

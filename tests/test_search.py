@@ -1,5 +1,6 @@
 """Searches: the same trials every time, whatever happens to the process."""
 
+import errno
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import keras_seqzoo as zoo
-from keras_seqzoo import registry
+from keras_seqzoo import files, registry
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -27,7 +28,7 @@ from keras_seqzoo.errors import (
     UnknownNameError,
 )
 from keras_seqzoo.space import Choice, Float, Int
-from keras_seqzoo.tuning import results
+from keras_seqzoo.tuning import oracle, results
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.seeds import derive, seeded
 from keras_seqzoo.tuning.training import BestEpoch
@@ -72,7 +73,7 @@ def test_more_trials_go_on_where_the_search_ended(tmp_path, finished):
 SCRIPT = """
     import os, signal, sys
     import numpy as np, keras, keras_seqzoo as zoo
-    from keras_seqzoo.tuning import oracle, search as module
+    from keras_seqzoo.tuning import oracle
     sys.path.insert(0, {tests!r})
     from test_search import rows
 
@@ -121,11 +122,30 @@ def test_killed_search_resumes_and_ends_as_an_uninterrupted_one(tmp_path, finish
         resumed.best_model.get_weights(), finished.best_model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(one, other)
-    study = optuna.load_study(
-        study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}"
-    )
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'study.db'}")
     interrupted = len(study.get_trials()) - 5
     assert interrupted <= 1  # at most the trial in flight is repeated
+
+
+@pytest.mark.parametrize("where", ["weights", "study"])
+def test_full_disk_stops_the_search_and_loses_nothing(tmp_path, finished, monkeypatch, where):
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) != 3:
+            return genuine(*args, **kwargs)
+        if where == "weights":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        raise optuna.exceptions.StorageInternalError("database or disk is full")
+
+    target, name = (files, "replacing") if where == "weights" else (oracle.StudyOracle, "note")
+    genuine = getattr(target, name)
+    monkeypatch.setattr(target, name, full)
+    with pytest.raises(SearchError, match=r"had to stop.*Nothing that was finished is lost"):
+        search(tmp_path, max_trials=5)
+    monkeypatch.undo()
+    same(search(tmp_path, max_trials=5).results, finished.results)
 
 
 def test_second_process_is_refused(tmp_path):
@@ -194,7 +214,7 @@ def test_failing_trial_keeps_its_traceback_and_the_search_goes_on(tmp_path, pick
 
 
 def test_search_whose_trials_all_fail_raises_with_the_first_traceback(tmp_path, picky):
-    with pytest.raises(SearchError, match="(?s)All 2 trials failed.*three is too many"):
+    with pytest.raises(SearchError, match=r"(?s)All 2 trials failed.*three is too many"):
         search(tmp_path, name=picky, max_trials=2, units=3)
 
 
@@ -292,9 +312,7 @@ def test_pareto_front_is_what_nothing_betters(costs):
 
 
 def test_two_objectives_are_sampled_for_their_front(tmp_path):
-    found = search(
-        tmp_path, objective=["val_identity_error", "val_state_leakage"], max_trials=3
-    )
+    found = search(tmp_path, objective=["val_identity_error", "val_state_leakage"], max_trials=3)
     assert len(found.oracle.study.best_trials) == found.results["pareto"].sum()
     assert found.best_model is not None
 
@@ -369,9 +387,7 @@ def test_kerastuners_own_tuners_run_it(tmp_path, kind):
             hypermodel, hypermodel.objective, max_epochs=3, factor=3, **options
         )
     elif kind == "random":
-        tuner = keras_tuner.RandomSearch(
-            hypermodel, hypermodel.objective, max_trials=2, **options
-        )
+        tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2, **options)
     else:
         pytest.importorskip("sklearn")
         tuner = keras_tuner.BayesianOptimization(
@@ -450,6 +466,11 @@ def test_objective_missing_from_the_logs_ends_the_search_at_once(tmp_path):
     objective = keras_tuner.Objective("val_f1", "max")
     with pytest.raises(SearchError, match=r"val_f1.*the logs have"):
         search(tmp_path, objective=objective)
+
+
+def test_objective_with_the_penalty_in_it_warns(tmp_path):
+    with pytest.warns(UserWarning, match="penalty"):
+        search(tmp_path, max_trials=1, objective="val_loss")
 
 
 def test_space_dimensions_say_no_early():

@@ -1,4 +1,4 @@
-"""Models out: an artifact that runs without Keras and without this package, proved before it is there."""
+"""Models out: an artifact that runs without Keras and without us, proved before it is there."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def export(
     """Writes a model as a SavedModel that TensorFlow alone can serve.
 
     Its `serve` endpoint, which is also the default signature, takes raw input of any batch size
-    and, unless the model fixed it, any number of steps. With `verify`, the artifact is moved, loaded
-    in a fresh process where keras and keras_seqzoo cannot be imported, and compared with the model
-    on several batch sizes, lengths and paddings; only then does it appear at `path`, with the
-    figures in `parity.json` inside it. Until that moment `path` is what it was.
+    and, unless the model fixed it, any number of steps. With `verify`, the artifact is moved,
+    loaded in a fresh process where keras and keras_seqzoo cannot be imported, and compared with
+    the model on several batch sizes, lengths and paddings; only then does it appear at `path`,
+    with the figures in `parity.json` inside it. Until that moment `path` is what it was.
 
     Shapes: the endpoint maps `(batch, time, features)` to the model's output.
     Masking: inside the artifact, as in the model.
@@ -68,7 +68,7 @@ def export(
     errors.check_choice("format", format, FORMATS)
     errors.check_bool(verify=verify, overwrite=overwrite)
     _check_model(model)
-    path = Path(path)
+    path = files.as_path("path", path)
     with files.replacing_folder(path, overwrite=overwrite) as folder:
         _write(model, folder)
         parity = None
@@ -91,9 +91,7 @@ def _write(model: keras.Model, folder: Path) -> None:
     signature = tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(
-        "serve", lambda x: model(x, training=False), input_signature=[signature]
-    )
+    archive.add_endpoint("serve", lambda x: model(x, training=False), input_signature=[signature])
     try:
         archive.write_out(str(folder), verbose=False)
     except (OSError, tf.errors.OpError) as error:

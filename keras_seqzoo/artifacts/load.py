@@ -11,6 +11,7 @@ import keras
 
 # Registers the classes that a model file may name.
 import keras_seqzoo.layers  # noqa: F401
+from keras_seqzoo import files
 from keras_seqzoo.errors import ArtifactError
 
 
@@ -25,7 +26,8 @@ def load(path: str | os.PathLike) -> Any:
 
     Returns:
         A `keras.Model`, or what `tf.saved_model.load` gives, whose `serve` is the endpoint. Both
-        go into `keras_seqzoo.leakage`.
+        go into `keras_seqzoo.leakage`. Keep a reference to the latter while you use `serve`:
+        TensorFlow frees its variables with it.
 
     Raises:
         ArtifactError: if there is nothing, something else, or a damaged file.
@@ -38,7 +40,7 @@ def load(path: str | os.PathLike) -> Any:
     >>> zoo.load(path).name
     'simple_rnn_identity'
     """
-    path = Path(path)
+    path = files.as_path("path", path)
     if (path / "saved_model.pb").is_file():
         return _load_saved_model(path)
     if not path.is_file():
@@ -55,10 +57,8 @@ def load(path: str | os.PathLike) -> Any:
     try:
         return keras.saving.load_model(path, safe_mode=True)
     except Exception as error:  # a damaged archive fails in as many ways as it has bytes
-        cause = str(error).strip().splitlines()
-        raise ArtifactError(
-            f"The model file '{path}' cannot be loaded: {cause[0] if cause else type(error).__name__}"
-        ) from error
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ArtifactError(f"The model file '{path}' cannot be loaded: {cause}") from error
 
 
 def _load_saved_model(path: Path) -> Any:

@@ -1,6 +1,6 @@
 """Serves an artifact with TensorFlow alone. Run as a script, in a process of its own.
 
-    python -I serve_alone.py ARTIFACT GIVEN.npz ANSWERS.npz
+python -I serve_alone.py ARTIFACT GIVEN.npz ANSWERS.npz
 """
 
 import sys

@@ -130,7 +130,11 @@ def _serve_alone(artifact: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
         command = [sys.executable, "-I", _CHILD, artifact, given, answers]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         done = subprocess.run(
-            list(map(str, command)), env=os.environ | quiet, capture_output=True, text=True, check=False
+            list(map(str, command)),
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode or not answers.exists():
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -144,5 +148,3 @@ def _serve_alone(artifact: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
 def _versions() -> dict[str, str]:
     packages = ("keras-seqzoo", "keras", "tensorflow", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-

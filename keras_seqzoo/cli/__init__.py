@@ -40,6 +40,9 @@ class Commands(click.Group):
             if isinstance(error, BrokenPipeError):  # `keras-seqzoo list | head -1`
                 sys.exit(0)
             raise UserMistake(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped. The same search command again goes on from here.", err=True)
+            sys.exit(130)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

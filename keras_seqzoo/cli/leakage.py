@@ -15,7 +15,9 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path))
 @options.reading
-@click.option("--method", type=click.Choice(["swap", "gradient"]), default="swap", show_default=True)
+@click.option(
+    "--method", type=click.Choice(["swap", "gradient"]), default="swap", show_default=True
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the profile into this file.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
@@ -30,9 +32,7 @@ def command(model, file, columns, missing, window, stride, method, seed, plot, a
 
     x = data.windows(readings, length=window, stride=stride)
     block = 1 if stride is None else -(-window // stride)
-    report = diagnostics.leakage(
-        artifacts.load(model), x, method=method, seed=seed, block=block
-    )
+    report = diagnostics.leakage(artifacts.load(model), x, method=method, seed=seed, block=block)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if plot is not None:
         options.write_plot(report.plot().figure, plot)

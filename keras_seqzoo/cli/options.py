@@ -14,7 +14,9 @@ def reading(command):
     """Adds the options that say how a file becomes windows."""
     for option in reversed(
         (
-            click.option("--columns", help="Columns to read, comma-separated; default all numbers."),
+            click.option(
+                "--columns", help="Columns to read, comma-separated; default all numbers."
+            ),
             click.option(
                 "--missing",
                 type=click.Choice(["split", "ffill", "interpolate", "error"]),
@@ -38,9 +40,7 @@ def read(path: Path, columns: str | None, missing: str, *, quiet: bool = False):
 
     readings = data.read_readings(path, columns=columns, missing=missing)
     if not quiet:
-        click.echo(
-            f"{readings.source}: {len(readings)} readings of {', '.join(readings.columns)}."
-        )
+        click.echo(f"{readings.source}: {len(readings)} readings of {', '.join(readings.columns)}.")
         for note in readings.notes:
             click.echo(f"  {note}")
     return readings

@@ -25,6 +25,7 @@ def without_missing(
     Returns:
         the values without NaN; which rows were kept, bool `(steps,)`; and the rows of the result
         at which a stretch begins.
+
     Raises:
         DataError: if `missing` is "error" and a value is, or if no row is left.
     """

@@ -25,8 +25,10 @@ class Readings:
         starts: tuple of int, the rows at which a new unbroken stretch begins; the first is 0.
         notes: tuple of str, sentences that say what was noticed and what was done about it.
         source: str, where the readings come from.
+
     Raises:
         DataError: if the parts do not fit each other, or a value is not finite.
+
     Example:
         >>> record = Readings(values=[[1.0], [2.0], [9.0]], columns=("load",), starts=(0, 2))
         >>> [stretch.tolist() for stretch in record.stretches()]
@@ -79,11 +81,14 @@ class Readings:
 
         Args:
             fractions: numbers in (0, 1] that sum to 1 within 1e-9, one per part.
+
         Returns:
             list of `Readings`, whose values one after the other are those of this record.
+
         Raises:
             ArgumentError: if the fractions are not numbers in (0, 1] that sum to 1.
             DataError: if a part would have no reading.
+
         Example:
             >>> record = Readings(values=[[1.0], [2.0], [3.0], [4.0]], columns=("load",))
             >>> [len(part) for part in record.split(0.5, 0.25, 0.25)]

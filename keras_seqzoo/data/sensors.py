@@ -40,10 +40,13 @@ def sensor_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min")
         steps: int of at least 100.
         seed: int of at least 0; the same seed gives the same readings.
         interval: str, time between two readings as pandas writes it, such as "30s" or "5min".
+
     Returns:
         `Readings` in one stretch, from 2024-01-01 on; the notes say where the fault is.
+
     Raises:
         ArgumentError: if an argument is out of its range.
+
     Example:
         >>> sensor_readings(steps=500).columns
         ('temperature_F', 'pressure_bar', 'vibration_mm_s', 'current_A')
@@ -73,10 +76,13 @@ def sensor_fault(*, steps: int = 4000, seed: int = 0) -> range:
     Args:
         steps: int of at least 100.
         seed: int of at least 0.
+
     Returns:
         range of row numbers, inside the last fifth of the record.
+
     Raises:
         ArgumentError: if an argument is out of its range.
+
     Example:
         >>> rows = sensor_fault(steps=1000)
         >>> 840 <= rows[0] <= rows[-1] < 940

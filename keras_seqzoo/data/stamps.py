@@ -33,6 +33,7 @@ def take_times(
     Returns:
         the stamps in the order of the file, or None; the columns that are left; and the names
         of the columns that were taken.
+
     Raises:
         DataError: if a column holds stamps, but not in every row.
     """

@@ -46,11 +46,14 @@ def read_readings(
             "error" refuses the file. Nothing is carried over a gap.
         repeats: what to do about rows with the same stamp: "mean", "first" or "last", the latter
             two in the order of the file.
+
     Returns:
         `Readings`; `notes` says all that was noticed and done.
+
     Raises:
         ArgumentError: if an argument is not one of those above.
         DataError: if the file cannot be read, a name is unknown, or no reading is left.
+
     Example:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "pump.csv")

@@ -24,11 +24,14 @@ def windows(readings: Readings | Any, *, length: int = 50, stride: int | None = 
         length: int of at least 1, steps in each window.
         stride: int of at least 1, steps from the start of one window to the start of the next;
             None means `length`, so that windows do not overlap.
+
     Returns:
         float32 array `(rows, length, features)`, a copy.
+
     Raises:
         ArgumentError: if `length` or `stride` is not a positive int.
         DataError: if no window fits, or a value is not finite or too large for float32.
+
     Example:
         >>> windows([1.0, 2.0, 3.0, 4.0, 5.0], length=2)[..., 0].tolist()
         [[1.0, 2.0], [3.0, 4.0]]
@@ -50,9 +53,11 @@ def window_positions(
         readings: `Readings`, or an array `(steps, features)` or `(steps,)` without a gap.
         length: int of at least 1, steps in each window.
         stride: int of at least 1, or None for `length`.
+
     Raises:
         ArgumentError: if `length` or `stride` is not a positive int.
         DataError: if no window fits, or the array cannot be used.
+
     Example:
         >>> window_positions([1.0, 2.0, 3.0, 4.0, 5.0], length=2, stride=1).tolist()
         [0, 1, 2, 3]
@@ -68,7 +73,7 @@ def window_positions(
         longest = max(last - first for first, last in itertools.pairwise(edges))
         raise DataError(
             f"`length` must be at most {longest}, the longest unbroken stretch of the readings. "
-            f"Received: length={length}. Use a shorter length or a longer record."
+            f"Received: length={length}. Use shorter windows (--window) or a longer record."
         )
     return positions
 

@@ -1,4 +1,4 @@
-"""What can be measured: any Keras model, a loaded SavedModel or a plain callable, as one function."""
+"""What can be measured, as one function: a Keras model, a loaded SavedModel, any callable."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_positive, is_int, sentence
 
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
 
@@ -133,6 +133,34 @@ def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
             if found is not None:
                 return np.asarray(keras.ops.convert_to_numpy(found), bool)
     return None
+
+
+def align(model, answer: np.ndarray, steps: int, output_step: int | None):
+    """The output as `(batch, time, outputs)`, or as `(batch, outputs)` and True for one step.
+
+    Raises:
+        DataError: if the output is not aligned with the input's time and `output_step` is None.
+    """
+    y = answer.astype(np.float64)
+    if output_step is not None:
+        if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
+            raise ArgumentError(
+                sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
+            )
+        return y[:, output_step].reshape(len(y), -1), True
+    if y.ndim == 1:
+        return y[:, None], True
+    if y.ndim == 2:
+        last = y.shape[1] != steps
+        if isinstance(model, keras.Model):  # its own shape tells features from time
+            last = model.output_shape[1] is not None
+        return (y, True) if last else (y[..., None], False)
+    if y.shape[1] != steps:
+        raise DataError(
+            f"The output has {y.shape[1]} steps where the input has {steps}, so that they are not "
+            "aligned in time. Say which output step to look at with output_step=."
+        )
+    return y.reshape(*y.shape[:2], -1), False
 
 
 def _check_model(model: keras.Model) -> None:

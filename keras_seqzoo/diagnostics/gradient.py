@@ -67,7 +67,8 @@ def sensitivities(
         rng: generator.
 
     Returns:
-        `(probes * batch, time)` squared sensitivities summed over input features; and the step and the output feature asked about, `(probes * batch,)` each.
+        `(probes * batch, time)` squared sensitivities summed over input features; and the
+        step and the output feature asked about, `(probes * batch,)` each.
 
     Raises:
         DataError: if the input has no gradient, as tokens have none.

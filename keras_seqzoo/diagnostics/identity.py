@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from keras_seqzoo.diagnostics import functions, swap
-from keras_seqzoo.diagnostics.leakage import align
 from keras_seqzoo.errors import DataError
 
 
@@ -51,7 +50,7 @@ def identity_error(
     """
     x, mask = functions.read_rows(model, x, mask)
     answer = functions.run(functions.as_function(model), x, batch_size)
-    output, last = align(model, answer, x.shape[1], None)
+    output, last = functions.align(model, answer, x.shape[1], None)
     real = np.ones(x.shape[:2], bool) if mask is None else mask
     target = _target(x, y, real, last)
     if target.shape != output.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_seqzoo.diagnostics.leakage import LeakageReport
+    from keras_seqzoo.diagnostics.report import LeakageReport
 
 
 def plot_leakage(report: LeakageReport, ax=None):

@@ -75,12 +75,8 @@ class Sums:
         with np.errstate(invalid="ignore", divide="ignore"):
             if scale == "none":
                 total = self.denominator.sum(axis=-1)
-                return np.where(
-                    total > floor.sum(), self.numerator.sum(axis=-1) / total, np.nan
-                )
-            ratio = np.where(
-                self.denominator > floor, self.numerator / self.denominator, np.nan
-            )
+                return np.where(total > floor.sum(), self.numerator.sum(axis=-1) / total, np.nan)
+            ratio = np.where(self.denominator > floor, self.numerator / self.denominator, np.nan)
         known = ~np.isnan(ratio)
         return np.where(
             known.any(axis=-1),

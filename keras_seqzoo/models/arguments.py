@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+from keras import ops
+
 from keras_seqzoo.errors import ArgumentError, sentence
 
 
@@ -26,9 +28,28 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
         raise ArgumentError(
             sentence(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
         ) from error
-    if found is not None and not callable(found):
-        raise ArgumentError(sentence(name, f"an identifier of keras.{kind}", value))
+    if found is not None:
+        _try_out(kind, found, name, value)
     return found
+
+
+def _try_out(kind: str, found: Any, name: str, value: Any) -> None:
+    """Runs what an identifier stands for on 2 by 2 numbers: abstract classes and other callables
+    would fail only when the model is built, or called.
+    """
+    sample = ops.zeros((2, 2))
+    try:
+        result = found((2, 2), dtype="float32") if kind == "initializers" else found(sample)
+        shape = tuple(result.shape)
+    except Exception as error:  # whatever a foreign callable trips over
+        raise ArgumentError(
+            sentence(name, f"an identifier of keras.{kind}", value, f"It fails: {error!r}")
+        ) from error
+    expected = () if kind == "regularizers" else (2, 2)
+    if shape != expected:
+        raise ArgumentError(
+            sentence(name, f"an identifier of keras.{kind} that keeps the shape", value)
+        )
 
 
 def check_name(name: Any) -> str:

@@ -192,7 +192,9 @@ def _open_study(path: Path, objectives: list, settings: dict[str, Any]) -> optun
             study = optuna.create_study(
                 storage=url.render_as_string(hide_password=False),
                 study_name="search",
-                directions=["maximize" if one.direction == "max" else "minimize" for one in objectives],
+                directions=[
+                    "maximize" if one.direction == "max" else "minimize" for one in objectives
+                ],
                 load_if_exists=True,
             )
         _check_settings(study, settings, path)

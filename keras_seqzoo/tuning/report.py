@@ -17,13 +17,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from keras_seqzoo.diagnostics import LeakageReport, anomaly_score, functions, identity_error, leakage
+from keras_seqzoo.diagnostics import (
+    LeakageReport,
+    anomaly_score,
+    functions,
+    identity_error,
+    leakage,
+)
 from keras_seqzoo.tuning.results import ERROR, LEAKAGE
 
 if TYPE_CHECKING:
     import keras
 
-    from keras_seqzoo.tuning.search import Search
+    from keras_seqzoo.tuning.tuner import Search
 
 COLORS = {"none": "#8a8f98", "l1": "#1f77b4", "l2": "#d9822b", "l1_l2": "#2ca02c"}
 CHOSEN = "#c0392b"
@@ -245,7 +251,10 @@ def _table(results: pd.DataFrame) -> dict[str, Any]:
          "cells": [_cell(row[column]) for column in columns]}
         for _, row in order.iterrows()
     ]  # fmt: skip
-    return {"columns": [column.replace("val_", "").replace("_", " ") for column in columns], "rows": rows}
+    return {
+        "columns": [column.replace("val_", "").replace("_", " ") for column in columns],
+        "rows": rows,
+    }
 
 
 def _cell(value: Any) -> str:

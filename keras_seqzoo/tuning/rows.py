@@ -62,7 +62,9 @@ def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) ->
             "`x` must have enough rows for at least 1 to train and 2 to validate. Received: "
             f"{len(x)} rows, validation_split={validation_split}. Use shorter windows or a stride."
         )
-    return Rows(x[:kept], None if y is None else y[:kept], x[kept:], None if y is None else y[kept:])
+    return Rows(
+        x[:kept], None if y is None else y[:kept], x[kept:], None if y is None else y[kept:]
+    )
 
 
 def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One trial trained, start to end. Knows neither where its parameters come from nor where they go."""
+"""One trial trained. Knows neither where its parameters come from nor where its weights go."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ def train(
             f"{ {key: values[-1] for key, values in history.history.items()} }."
         )
     model.set_weights(best.weights)
-    return Trained(
-        model, best.metrics, best.epoch, history.history, time.monotonic() - started
-    )
+    return Trained(model, best.metrics, best.epoch, history.history, time.monotonic() - started)
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -91,8 +89,7 @@ class BestEpoch(keras.callbacks.Callback):
                 f"logs have {', '.join(logs)}."
             )
         values = [
-            -logs[one.name] if one.direction == "max" else logs[one.name]
-            for one in self.objectives
+            -logs[one.name] if one.direction == "max" else logs[one.name] for one in self.objectives
         ]
         cost = float(sum(values))
         if np.isfinite(values).all() and cost < self.cost:

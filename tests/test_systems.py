@@ -1,0 +1,90 @@
+"""The near-identity systems from end to end: shapes, training, error and leakage."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seqzoo as zoo
+from keras_seqzoo.losses import NormalizedMeanSquaredError
+
+
+def readings(features, steps, rows=256, seed=0):
+    """Independent raw readings between 1 and 15."""
+    return np.random.default_rng(seed).uniform(1, 15, (rows, steps, features)).astype("float32")
+
+
+def trained(x, *, epochs=40, **config):
+    model = zoo.get("simple_rnn_identity", features=x.shape[-1], **config)
+    zoo.adapt(model, x)
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        NormalizedMeanSquaredError(x.var(axis=(0, 1))),
+        steps_per_execution=8,
+    )
+    last = not config.get("return_sequences", True)
+    model.fit(x, x[:, -1] if last else x, epochs=epochs, batch_size=32, verbose=0)
+    return model
+
+
+def test_two_units_bring_the_last_of_five_inputs_out():
+    model = trained(readings(1, 5), units=2, time=5, return_sequences=False)
+    assert model.output_shape == (None, 1)
+    fresh = readings(1, 5, seed=1)
+    assert zoo.identity_error(model, fresh) < 0.05
+    assert zoo.leakage(model, fresh).index < 0.02
+
+
+@pytest.mark.parametrize("kind", ["l1", "l2", "l1_l2"])
+def test_regularizer_on_the_recurrent_kernel_lowers_the_leakage(kind):
+    x, fresh = readings(1, 5), readings(1, 5, seed=1)
+    config = {"units": 5, "time": 5, "return_sequences": False}
+    regularizer = {
+        "l1": keras.regularizers.L1(0.01),
+        "l2": keras.regularizers.L2(0.01),
+        "l1_l2": keras.regularizers.L1L2(0.01, 0.01),
+    }[kind]
+    free, pressed = (
+        zoo.leakage(trained(x, recurrent_regularizer=one, **config), fresh).index
+        for one in (None, regularizer)
+    )
+    assert pressed < 0.7 * free
+
+
+def test_three_features_come_out_at_every_step():
+    x = readings(3, 3)
+    model = trained(x, units=3, time=3)
+    assert model.predict_on_batch(x).shape == x.shape
+    fresh = readings(3, 3, seed=1)
+    assert zoo.identity_error(model, fresh) < 0.05
+    assert zoo.leakage(model, fresh).by_feature.max() < 0.02
+
+
+def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fault():
+    budget = 0.02
+    record = zoo.sensor_readings(steps=4000)
+    train, later = record.split(0.75, 0.25)
+    x, x_later = zoo.windows(train, length=20), zoo.windows(later, length=20)
+    model = trained(
+        x, units=16, recurrent_regularizer=keras.regularizers.L1(0.1), recurrent_initializer="zeros"
+    )
+    score = zoo.anomaly_score(model, x)
+    assert score(x_later).shape == x_later.shape[:2]
+    assert zoo.leakage(score, x_later).index < budget
+    alone = zoo.anomaly_score(model, x, alone=True)
+    assert zoo.leakage(alone, x_later).index == 0
+    fault = np.zeros(len(record), bool)
+    fault[zoo.data.sensor_fault(steps=4000)] = True
+    scores = score(x_later).ravel()
+    at_fault = fault[len(train) :][: scores.size]
+    assert scores[at_fault].mean() > 1.5 * scores[~at_fault].mean()
+
+
+def test_raw_readings_saturate_tanh_and_scaled_ones_do_not():
+    x = readings(1, 5)
+    for normalize, least, most in ((False, 0.3, 1.0), (True, 0.0, 0.01)):
+        model = zoo.get("simple_rnn_identity", units=8, normalize=normalize)
+        if normalize:
+            zoo.adapt(model, x)
+        states = keras.Model(model.inputs, model.get_layer("recurrent").output)
+        saturated = (np.abs(states.predict_on_batch(x)) > 0.99).mean()
+        assert least <= saturated <= most
