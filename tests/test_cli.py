@@ -60,6 +60,19 @@ def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
     assert "2 trials are done" in again.output
 
 
+def test_last_step_model_is_searched_and_reported_too(searched, tmp_path):
+    done = run(
+        "search", "simple_rnn_identity", "--data", searched[1], "--window", 10, "--max-trials", 1,
+        "--epochs", 1, "--directory", tmp_path, "--set", "return_sequences=false", "--quiet",
+        "--columns", "oil", "--no-export",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.output == ""
+    report = (tmp_path / "report.html").read_text()
+    assert "Input and output" in report
+    assert "Anomaly score" not in report
+
+
 def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
     folder, data, _ = searched
     figures = []

@@ -278,6 +278,8 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
     np.testing.assert_allclose(
         zoo.leakage(zoo.load(path), x).by_lag, zoo.leakage(model, x).by_lag, rtol=1e-3, atol=1e-9
     )
+    served = zoo.load(path)
+    assert zoo.identity_error(served, x.astype("float64")) == zoo.identity_error(served, x)
 
 
 def test_output_step_reads_an_output_that_is_not_aligned():

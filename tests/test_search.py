@@ -441,6 +441,8 @@ def test_report_is_one_file_that_needs_nothing_else(finished):
         ({"unit": 3}, UnknownArgumentError, "Did you mean 'units'"),
         ({"space": {"unit": [3]}}, UnknownArgumentError, "units"),
         ({"space": {"units": "many"}}, ArgumentError, "list of choices"),
+        ({"features": 5}, DataError, "as 'simple_rnn_identity' takes it"),
+        ({"activation": "tanhh"}, ArgumentError, "activation"),
         ({"max_trials": 0}, ArgumentError, "max_trials"),
         ({"epochs": 1.5}, ArgumentError, "epochs"),
         ({"seed": -1}, ArgumentError, "seed"),

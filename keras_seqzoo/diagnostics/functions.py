@@ -22,10 +22,9 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     """
     if isinstance(model, keras.Model):
         _check_model(model)
-        return lambda x: _array(model.predict_on_batch(x))
+        return lambda x: _array(model.predict_on_batch(_as_dtype(x, model.inputs[0].dtype)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
-        serve = getattr(model, "serve", None)
-        return lambda x: _array((serve or _default_signature(model))(x))
+        return _default_signature(model)
     if callable(model):
         return lambda x: _array(model(x))
     raise ArgumentError(
@@ -179,10 +178,17 @@ def _check_model(model: keras.Model) -> None:
 
 def _default_signature(model: Any) -> Callable:
     signature = model.signatures["serving_default"]
-    names = list(signature.structured_input_signature[1])
-    if len(names) != 1:
-        raise ArgumentError(f"The SavedModel must take one input. Received: {', '.join(names)}.")
-    return lambda x: signature(**{names[0]: keras.ops.convert_to_tensor(x)})
+    specs = signature.structured_input_signature[1]
+    if len(specs) != 1:
+        raise ArgumentError(f"The SavedModel must take one input. Received: {', '.join(specs)}.")
+    ((name, spec),) = specs.items()
+    dtype = spec.dtype.name
+    return lambda x: _array(signature(**{name: keras.ops.convert_to_tensor(_as_dtype(x, dtype))}))
+
+
+def _as_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
+    """`x` as the model takes it: rows are often float64 and tokens int64."""
+    return x.astype(dtype, copy=False)
 
 
 def _array(output: Any) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_seqzoo import errors
@@ -99,8 +98,6 @@ def leakage(
     if not errors.is_int(resamples) or resamples < 0:
         raise errors.ArgumentError(errors.sentence("resamples", "an int of at least 0", resamples))
     x, mask = functions.read_rows(model, x, mask, rows=2, steps=2)
-    if isinstance(model, keras.Model) and np.issubdtype(x.dtype, np.floating):
-        x = x.astype(np.float32)
     function = functions.as_function(model)
     answer = functions.run(function, x, batch_size)
     y, last = functions.align(model, answer, x.shape[1], output_step)

@@ -50,7 +50,8 @@ def search(
     Shapes: `x` is `(batch, time, features)`, windows in time order; `keras_seqzoo.windows` cuts
         them. With overlapping windows give `validation_data`, so that no reading is on both sides.
     Masking: what the model's `mask_value` marks counts nowhere.
-    State: none of the search's state is global; NumPy's and Python's generators are as before.
+    State: NumPy's and Python's generators and the dtype policy are as before; Keras's own seed is
+        that of the last trial.
 
     Args:
         name: str, one of `list_models()`.

@@ -31,6 +31,11 @@ from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.tuning.seeds import derive, preserved
 
+_CANNOT_KEEP = (
+    OSError,
+    optuna.exceptions.StorageInternalError,
+    sqlalchemy.exc.DatabaseError,
+)
 STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.html", ".lock"
 
 
@@ -126,6 +131,7 @@ class Search(keras_tuner.Tuner):
         """
         done = len(self.oracle.trials)
         try:
+            self._try_out()
             with (
                 self._lock,
                 quiet_optuna(),
@@ -135,15 +141,33 @@ class Search(keras_tuner.Tuner):
                 if done:
                     self.progress.say(f"{done} trials are done; the search goes on from there.")
                 super().search()
-        except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DatabaseError) as error:
-            raise _interrupted(self.path, error) from error
+        except _CANNOT_KEEP as error:  # not a trial's fault: it is repeated when the search goes on
+            raise errors.SearchError(
+                f"The search in '{self.path}' had to stop: {error}. Nothing that was finished is "
+                "lost: mend the cause and repeat the call to go on."
+            ) from error
         finally:
             self._lock.release(force=True)
 
+    def _try_out(self) -> None:
+        """Builds one model first: a wrong argument is to be told at once, not trial by trial."""
+        try:
+            with preserved():
+                model = self.hypermodel.build(self.oracle.get_space())
+            self.hypermodel.prepare(model, self.rows)
+        except errors.SeqZooError:
+            raise
+        except Exception:  # what fails with these values may not with others
+            return
+
     def run_trial(self, trial: Trial) -> dict[str, float]:
-        """Trains one trial and puts its weights into the directory."""
-        index = int(trial.trial_id)
-        trained = training.train(
+        """Trains one trial, keeps what came of it, and gives its figures."""
+        trained = self._train(trial)
+        self._keep(trial, trained)
+        return trained.metrics
+
+    def _train(self, trial: Trial) -> training.Trained:
+        return training.train(
             self.hypermodel,
             trial.hyperparameters,
             self.rows,
@@ -151,8 +175,11 @@ class Search(keras_tuner.Tuner):
             epochs=self.epochs,
             batch_size=self.batch_size,
             callbacks=self.callbacks,
-            seed=derive(self.seed, index, "training"),
+            seed=derive(self.seed, int(trial.trial_id), "training"),
         )
+
+    def _keep(self, trial: Trial, trained: training.Trained) -> None:
+        """Puts the weights into the directory and the figures into the study."""
         with files.replacing(self._weights(trial)) as temporary:
             trained.model.save_weights(temporary)
         self.oracle.note(
@@ -163,22 +190,20 @@ class Search(keras_tuner.Tuner):
             history=trained.history,
         )
         register_metrics(trial, trained.metrics, self.oracle.objectives, trained.epoch)
-        return trained.metrics
 
     def _try_run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
-        """Like KerasTuner's, but a trial's figures are never taken twice."""
+        """Like KerasTuner's, but only training may fail: what cannot be kept stops the search."""
         try:
-            self.run_trial(trial)
-            trial.status = TrialStatus.COMPLETED
+            trained = self._train(trial)
         except keras_tuner.errors.FatalError as error:
             raise errors.SearchError(str(error)) from error
-        except OSError as error:  # a full disk is not the trial's fault: it is repeated
-            raise _interrupted(self.path, error) from error
-        except Exception as error:  # one trial must not end the search
-            trial.status = TrialStatus.FAILED
-            trial.message = str(error) if isinstance(error, FailedTrialError) else (
-                traceback.format_exc()
-            )  # fmt: skip
+        except FailedTrialError as error:
+            trial.status, trial.message = TrialStatus.FAILED, str(error)
+        except Exception:  # one trial must not end the search
+            trial.status, trial.message = TrialStatus.FAILED, traceback.format_exc()
+        else:
+            self._keep(trial, trained)
+            trial.status = TrialStatus.COMPLETED
 
     def on_trial_end(self, trial: Trial) -> None:
         """Records the trial and shows it."""
@@ -311,13 +336,6 @@ def _list(objective: Any) -> list:
 def _describe_space(hyperparameters: keras_tuner.HyperParameters | None) -> list[str]:
     return (
         [] if hyperparameters is None else [repr(hp.get_config()) for hp in hyperparameters.space]
-    )
-
-
-def _interrupted(path: Path, error: Exception) -> errors.SearchError:
-    return errors.SearchError(
-        f"The search in '{path}' had to stop: {error}. Nothing that was finished is lost: mend the "
-        "cause and repeat the call to go on."
     )
 
 
