@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_seqzoo.arrays import as_array, as_mask, check_finite
 from keras_seqzoo.errors import ArgumentError, DataError, check_positive, is_int, sentence
 
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
@@ -56,20 +57,6 @@ def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.n
     return y
 
 
-def as_array(name: str, values: Any) -> np.ndarray:
-    """`values` as one array.
-
-    Raises:
-        DataError: if its rows have different lengths.
-    """
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise DataError(
-            f"`{name}` must be one array; pad rows to one length. NumPy says: {error}"
-        ) from error
-
-
 def read_rows(
     model: Any, x: Any, mask: Any, *, rows: int = 1, steps: int = 1
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -91,15 +78,7 @@ def read_rows(
             f"{x.shape}, dtype {x.dtype}."
         )
     mask = find_mask(model, x, mask)
-    bad = ~np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=-1)
-    bad &= True if mask is None else mask
-    if bad.any():
-        row, step = np.argwhere(bad)[0]
-        raise DataError(
-            "`x` must be finite in its real steps. Received: "
-            f"{bad.sum()} steps with NaN or infinity, the first at row {row}, step {step}. Leave "
-            "those rows out, or pass mask= (mask_value=) if they are padding."
-        )
+    check_finite(x, mask)
     return x, mask
 
 
@@ -113,13 +92,7 @@ def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
         DataError: if a given mask is not bool of shape `(batch, time)`.
     """
     if mask is not None:
-        mask = as_array("mask", mask)
-        if mask.dtype != bool or mask.shape != np.shape(x)[:2]:
-            raise DataError(
-                "`mask` must be a bool array of shape (batch, time) = "
-                f"{np.shape(x)[:2]}. Received: shape {mask.shape}, dtype {mask.dtype}."
-            )
-        return mask
+        return as_mask(mask, np.shape(x)[:2])
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None
     for layer in model.layers:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import DataError
 
@@ -84,7 +85,7 @@ def normalized_error(target: np.ndarray, output: np.ndarray) -> float:
 
 def _target(x: np.ndarray, y: Any, real: np.ndarray, last: bool) -> np.ndarray:
     if y is not None:
-        y = functions.as_array("y", y)
+        y = as_array("y", y)
         if y.dtype.kind not in "biuf" or 0 in y.shape:
             raise DataError(
                 f"`y` must be real numbers, and some. Received: shape {y.shape}, dtype {y.dtype}."

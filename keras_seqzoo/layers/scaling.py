@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, DataError, sentence
+from keras_seqzoo.arrays import as_array, as_mask, check_finite
+from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
 
 
@@ -110,7 +111,7 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
 
 def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
     """The real steps of `x`, `(steps, features)` in float64, without padding."""
-    x = _array("x", x)
+    x = as_array("x", x)
     features = model.input_shape[-1]
     if x.ndim != 3 or x.shape[-1] != features or x.dtype.kind not in "iuf":
         raise DataError(
@@ -120,34 +121,13 @@ def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
     x = x.astype(np.float64)
     real = np.ones(x.shape[:2], bool)
     if mask is not None:
-        real &= _check_mask(mask, x)
+        real &= as_mask(mask, x.shape[:2])
     for layer in model.layers:
         if isinstance(layer, StepMask):
             with np.errstate(over="ignore"):  # what float32 cannot hold is no padding
                 real &= ops.convert_to_numpy(layer(x.astype(np.float32)))
+    check_finite(x, real)
     steps = x[real]
     if not len(steps):
         raise DataError(f"`x` must have at least one real step. Received: shape {x.shape}.")
-    if not np.isfinite(steps).all():
-        raise DataError(
-            "`x` must be finite in its real steps. Received: "
-            f"{np.count_nonzero(~np.isfinite(steps))} values that are NaN or infinite. Leave those "
-            "rows out, or mark padding with the model's mask_value."
-        )
     return steps
-
-
-def _check_mask(mask, x: np.ndarray) -> np.ndarray:
-    mask = _array("mask", mask)
-    if mask.dtype != bool or mask.shape != x.shape[:2]:
-        raise DataError(
-            sentence("mask", f"a bool array of shape {x.shape[:2]}", (mask.dtype, mask.shape))
-        )
-    return mask
-
-
-def _array(name: str, values) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise DataError(f"`{name}` must be one array. NumPy says: {error}") from error

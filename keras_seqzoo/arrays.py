@@ -1,0 +1,51 @@
+"""Checks of arrays of rows that all speak the same sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_seqzoo.errors import DataError
+
+
+def as_array(name: str, values: Any) -> np.ndarray:
+    """`values` as one array.
+
+    Raises:
+        DataError: if its rows have different lengths.
+    """
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(
+            f"`{name}` must be one array; pad rows to one length. NumPy says: {error}"
+        ) from error
+
+
+def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """`mask` as a bool array of shape `(batch, time)`, which is `shape`.
+
+    Raises:
+        DataError: if it is another.
+    """
+    mask = as_array("mask", mask)
+    if mask.dtype != bool or mask.shape != shape:
+        raise DataError(
+            f"`mask` must be a bool array of shape (batch, time) = {shape}. Received: shape "
+            f"{mask.shape}, dtype {mask.dtype}."
+        )
+    return mask
+
+
+def check_finite(x: np.ndarray, mask: np.ndarray | None) -> None:
+    """Raises `DataError` unless every real step of `x`, `(batch, time, ...)`, is finite."""
+    bad = ~np.isfinite(x).all(axis=tuple(range(2, x.ndim)))
+    bad &= True if mask is None else mask
+    if bad.any():
+        row, step = np.argwhere(bad)[0]
+        raise DataError(
+            "`x` must be finite in its real steps. Received: "
+            f"{bad.sum()} steps with NaN or infinity, the first at row {row}, step {step}. Leave "
+            "those rows out, or mark padding: mask= here, mask_value= in the model."
+        )
