@@ -33,10 +33,14 @@ class Plan:
 
     def noise(self) -> np.ndarray:
         """Variance under which an output feature counts as constant, `(outputs,)`."""
-        scored = self.y if self.last else self.y[self.real]
-        return (_ROUND_OFF * np.abs(scored).max(axis=0, initial=0.0)) ** 2 + np.finfo(
-            np.float64
-        ).tiny
+        largest = np.abs(self.scored()).max(axis=0, initial=0.0)
+        return (_ROUND_OFF * largest) ** 2 + np.finfo(np.float64).tiny
+
+    def scored(self) -> np.ndarray:
+        """The output at all real steps, `(steps, outputs)`."""
+        if self.mask is None or self.last:
+            return self.y.reshape(-1, self.y.shape[-1])
+        return self.y[self.mask]
 
 
 @dataclasses.dataclass
@@ -59,18 +63,22 @@ def by_cuts(function, plan: Plan, cuts: np.ndarray, batch_size: int) -> Found:
     sums = swap.Sums.zeros(plan.resamples, len(lags), outputs)
     ahead = swap.Sums.zeros(0, 1, outputs)
     took_part = np.zeros(len(plan.x), bool)
+    # Without padding every row is scored at every cut, and the moments are the same for all.
+    whole = swap.Moments.of(plan.y, None, weights) if plan.mask is None else None
     passes = swap.sequence_passes(plan.x, plan.mask, cuts, plan.order, plan.block)
     for one, y in _answers(function, passes, plan, batch_size):
         cut = int(one.cut[0])
-        scored = plan.real[:, cut:] & one.swapped[:, None]
-        sums.add(
-            slice(0, steps - cut), (plan.y[:, cut:] - y[:, cut:]) ** 2, plan.y[:, cut:], scored,
-            weights,
-        )  # fmt: skip
+        kept, edge = slice(cut, None), slice(cut - 1, cut)
         # Seen from the donor, the same pass kept its past and present and changed its future.
-        present = plan.y[one.donor, cut - 1 : cut]
-        change = _without_round_off(y[:, cut - 1 : cut] - present, present)
-        ahead.add(slice(0, 1), change**2, present, one.swapped[:, None], np.ones((1, len(plan.x))))
+        present = plan.y[one.donor, edge]
+        if whole is None:
+            scored = plan.real[:, kept] & one.swapped[:, None]
+            moments = swap.Moments.of(plan.y[:, kept], scored, weights)
+            before = swap.Moments.of(present, one.swapped[:, None], weights[:1])
+        else:
+            moments, before = whole.columns(kept), whole.columns(edge).estimate()
+        sums.add(slice(0, steps - cut), (plan.y[:, kept] - y[:, kept]) ** 2, moments)
+        ahead.add(slice(0, 1), _without_round_off(y[:, edge] - present, present) ** 2, before)
         took_part |= one.swapped
     return Found(sums, lags, plan.noise(), ahead, tuple(map(int, cuts)), int(took_part.sum()))
 
@@ -84,7 +92,8 @@ def by_lags(function, plan: Plan, lags: np.ndarray, batch_size: int) -> Found:
     passes = swap.last_step_passes(plan.x, plan.mask, lags, plan.order, plan.block)
     for at, (one, changed) in enumerate(_answers(function, passes, plan, batch_size)):
         difference = (y - changed[:, None]) ** 2
-        sums.add(slice(at, at + 1), difference, y, one.swapped[:, None], weights)
+        moments = swap.Moments.of(y, one.swapped[:, None], weights)
+        sums.add(slice(at, at + 1), difference, moments)
         took_part |= one.swapped
     return Found(sums, lags, plan.noise(), None, (), int(took_part.sum()))
 
@@ -162,7 +171,7 @@ def _answers(function, passes, plan: Plan, batch_size: int):
 
 
 def _answer(function, x: np.ndarray, plan: Plan, batch_size: int) -> np.ndarray:
-    y = functions.run(function, x, batch_size).astype(np.float64)
+    y = functions.run(function, x, batch_size)
     if plan.output_step is not None:
         y = y[:, plan.output_step]
     return y.reshape(len(y), *plan.y.shape[1:])

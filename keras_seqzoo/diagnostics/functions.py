@@ -48,7 +48,7 @@ def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.n
             "The output must have the same shape for every batch. Received: "
             f"{', '.join(sorted({str(part.shape) for part in parts}))}."
         )
-    y = np.concatenate(parts)
+    y = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if y.dtype.kind not in "biuf" or 0 in y.shape:
         raise DataError(
             "The output must be real numbers, and some. Received: shape "

@@ -102,7 +102,6 @@ def leakage(
     answer = functions.run(function, x, batch_size)
     y, last = functions.align(model, answer, x.shape[1], output_step)
     real = np.ones(x.shape[:2], bool) if mask is None else mask
-    _check_output(y, None if last else real)
     rng = np.random.default_rng(seed)
     plan = Plan(
         x,
@@ -116,6 +115,7 @@ def leakage(
         rng,
         resamples,
     )
+    _check_output(plan.scored())
     first = _burn_in(burn_in, x.shape[1])
     if method == "gradient":
         found = by_gradient(model, plan, first, probes, batch_size)
@@ -171,8 +171,7 @@ def _interval(values: np.ndarray) -> tuple[np.ndarray, float]:
     return interval, error
 
 
-def _check_output(y: np.ndarray, real: np.ndarray | None) -> None:
-    scored = y if real is None else y[real]
+def _check_output(scored: np.ndarray) -> None:
     if not np.isfinite(scored).all():
         raise errors.DataError(
             f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "

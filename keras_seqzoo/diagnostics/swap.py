@@ -25,6 +25,54 @@ class Pass:
     cut: np.ndarray  # (batch,) first step kept
 
 
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Weighted counts and variances of outputs over the rows that are scored.
+
+    Attributes:
+        weights: `(1 + resamples, batch)`, how often each row counts.
+        scored: `(batch, columns)` bool, or None for all.
+        count: `(1 + resamples, columns, 1)`.
+        variance: `(1 + resamples, columns, outputs)`, unbiased.
+    """
+
+    weights: np.ndarray
+    scored: np.ndarray | None
+    count: np.ndarray
+    variance: np.ndarray
+
+    @classmethod
+    def of(cls, y: np.ndarray, scored: np.ndarray | None, weights: np.ndarray) -> Moments:
+        """The moments of `y`, `(batch, columns, outputs)`."""
+        if scored is None:
+            count = np.full((len(weights), y.shape[1], 1), float(len(y)))
+            centre = y.mean(axis=0)
+        else:
+            count = (weights @ scored.astype(float))[..., None]
+            seen = np.maximum(scored.sum(axis=0), 1)[:, None]
+            centre = (y * scored[..., None]).sum(axis=0) / seen
+        found = cls(weights, scored, count, np.zeros((len(weights), *y.shape[1:])))
+        y = y - centre  # keeps E[y^2] - E[y]^2 from cancelling
+        biased = np.maximum(found.mean(y**2) - found.mean(y) ** 2, 0.0)
+        return dataclasses.replace(found, variance=biased * count / np.maximum(count - 1, 1))
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Weighted means over the rows, `(1 + resamples, columns, outputs)`."""
+        if self.scored is not None:
+            values = np.where(self.scored[..., None], values, 0.0)
+        total = self.weights @ values.reshape(len(values), -1)
+        return total.reshape(-1, *values.shape[1:]) / np.maximum(self.count, 1)
+
+    def columns(self, part: slice) -> Moments:
+        """Those of some columns."""
+        scored = None if self.scored is None else self.scored[:, part]
+        return Moments(self.weights, scored, self.count[:, part], self.variance[:, part])
+
+    def estimate(self) -> Moments:
+        """Those of the rows as they are, without the resamples."""
+        return Moments(self.weights[:1], self.scored, self.count[:1], self.variance[:1])
+
+
 @dataclasses.dataclass
 class Sums:
     """Numerators and denominators of the ratio, `(1 + resamples, lags, outputs)`.
@@ -42,33 +90,19 @@ class Sums:
         shape = (1 + resamples, lags, outputs)
         return cls(np.zeros(shape), np.zeros(shape), np.zeros(lags, bool))
 
-    def add(self, lags: slice, difference, y, scored, weights) -> None:
-        """Adds weighted means of `difference` and twice the weighted variances of `y`.
+    def add(self, lags: slice, difference: np.ndarray, moments: Moments) -> None:
+        """Adds means of `difference` and twice the variances of what was scored.
 
         Args:
             lags: which lags the columns stand for.
             difference: `(batch, columns, outputs)`, squared differences.
-            y: `(batch, columns, outputs)`.
-            scored: `(batch, columns)` bool.
-            weights: `(1 + resamples, batch)`.
+            moments: of the outputs in the same columns.
         """
-        shape = (len(weights), *y.shape[1:])
-        rows = y.shape[0]
-        real = scored[..., None]
-        count = (weights @ scored.astype(float))[..., None]  # (resamples, columns, 1)
-        # Centring first keeps E[y^2] - E[y]^2 from cancelling.
-        seen = np.maximum(scored.sum(axis=0), 1)[:, None]
-        y = np.where(real, y - (y * real).sum(axis=0) / seen, 0.0)
-
-        def mean(values):
-            total = (weights @ np.where(real, values, 0.0).reshape(rows, -1)).reshape(shape)
-            return total / np.maximum(count, 1)
-
-        variance = np.maximum(mean(y**2) - mean(y) ** 2, 0.0) * count / np.maximum(count - 1, 1)
-        measured = count > 1
-        self.numerator[:, lags] += np.where(measured, mean(difference), 0.0)
-        self.denominator[:, lags] += np.where(measured, 2 * variance, 0.0)
-        self.tested[lags] |= scored.sum(axis=0) > 1
+        measured = moments.count > 1
+        mean = moments.mean(difference)
+        self.numerator[:, lags] += np.where(measured, mean, 0.0)
+        self.denominator[:, lags] += np.where(measured, 2 * moments.variance, 0.0)
+        self.tested[lags] |= measured[0, :, 0]
 
     def leakage(self, floor: np.ndarray, scale: str) -> np.ndarray:
         """`(1 + resamples, lags)`; outputs whose variance is under `floor` explain nothing."""
@@ -148,6 +182,10 @@ def _swap(x, cut, eligible, pattern, order, block) -> Pass:
         if len(group) > 1:
             donor[group] = np.roll(group, -(block if block < len(group) else 1))
     swapped = donor != np.arange(len(x))
-    past = np.arange(x.shape[1]) < cut[:, None]
-    past = past.reshape(past.shape + (1,) * (x.ndim - 2))
-    return Pass(np.where(past, x[donor], x), donor, swapped, cut)
+    changed = x[donor]
+    if len(set(cut)) == 1:
+        changed[:, cut[0] :] = x[:, cut[0] :]
+    else:
+        kept = np.arange(x.shape[1]) >= cut[:, None]
+        changed[kept] = x[kept]
+    return Pass(changed, donor, swapped, cut)
