@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -79,7 +80,7 @@ def train(units, kind, strength, sequences, seed, source, *, normalize=True):
         "seed": seed,
         "normalize": normalize,
         "identity_error": zoo.identity_error(model, x_test),
-        "leakage": zoo.leakage(model, x_test, resamples=0).index,
+        "leakage": zoo.leakage(model, x_test, resamples=0).to_dict()["index"],  # None if constant
         "saturated": float((np.abs(states.predict_on_batch(x_test)) > 0.99).mean()),
     }
 
@@ -91,21 +92,22 @@ def interval(values) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def compare(runs, change, base, keys) -> dict | None:
+def compare(runs, change, base, keys) -> dict:
     """Ratio of the leakage of runs that satisfy `change` to that of their twins in `base`.
 
     Twins agree in `keys`. Differences of logarithms are averaged within a seed before the interval
-    is taken over seeds: runs of one seed share their rows.
+    is taken over seeds: runs of one seed share their rows. A constant output has no leakage; pairs
+    with one are left out.
     """
     twins = {tuple(run[key] for key in keys): run for run in runs if base(run)}
     by_seed: dict[int, list[float]] = {}
     for run in filter(change, runs):
         twin = twins.get(tuple(run[key] for key in keys))
-        if twin is not None:
+        if twin is not None and None not in (run["leakage"], twin["leakage"]):
             logs = [np.log(max(one["leakage"], FLOOR)) for one in (run, twin)]
             by_seed.setdefault(run["seed"], []).append(logs[0] - logs[1])
     if len(by_seed) < 2:
-        return None
+        return {"ratio": None, "low": None, "high": None, "verdict": "cannot be told"}
     mean, low, high = interval([np.mean(values) for values in by_seed.values()])
     verdict = "holds" if high < 0 else "the opposite holds" if low > 0 else "undecided"
     return {
@@ -123,9 +125,7 @@ def settle(runs, units) -> list[dict]:
     found = []
 
     def claim(text, change, base, keys, among=scaled):
-        result = compare(among, change, base, keys)
-        if result is not None:
-            found.append({"claim": text} | result)
+        found.append({"claim": text} | compare(among, change, base, keys))
 
     for sequences in (True, False):
         claim(
@@ -203,44 +203,61 @@ def draw(runs, path) -> None:
     figure.savefig(path, dpi=80)
 
 
-def main() -> None:
-    """Runs the grid, settles the claims, prints and writes them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", choices=["white", "readings"], default="white")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--fine", action="store_true", help="a finer grid; takes hours")
-    options = parser.parse_args()
-    tf.get_logger().setLevel("ERROR")
-    units, strengths = (FINE_UNITS, FINE_STRENGTHS) if options.fine else (UNITS, STRENGTHS)
+def measure(units, strengths, seeds, source) -> list[dict]:
+    """Trains and measures every configuration."""
     kinds = [(None, 0.0), *itertools.product(KINDS, strengths)]
-    grid = list(itertools.product(units, kinds, (True, False), range(options.seeds)))
+    grid = list(itertools.product(units, kinds, (True, False), range(seeds)))
     runs = []
     for number, (size, (kind, strength), sequences, seed) in enumerate(grid, start=1):
-        runs.append(train(size, kind, float(strength), sequences, seed, options.input))
+        runs.append(train(size, kind, float(strength), sequences, seed, source))
         if number % 20 == 0:
             print(f"{number}/{len(grid)} configurations", flush=True)
-    for size, seed in itertools.product(units, range(options.seeds)):
-        runs.append(train(size, None, 0.0, True, seed, options.input, normalize=False))
+    for size, seed in itertools.product(units, range(seeds)):
+        runs.append(train(size, None, 0.0, True, seed, source, normalize=False))
+    return runs
+
+
+def conclude(runs, units, name) -> None:
+    """Settles the claims, prints and writes them."""
     claims = settle(runs, units)
     raw, scaled = (
         [r for r in runs if r["kind"] == "none" and r["return_sequences"] and r["normalize"] == n]
         for n in (False, True)
     )
     saturation = {
-        name: {key: interval([r[key] for r in group]) for key in ("saturated", "identity_error")}
-        for name, group in (("raw", raw), ("scaled", scaled))
+        label: {key: interval([r[key] for r in group]) for key in ("saturated", "identity_error")}
+        for label, group in (("raw", raw), ("scaled", scaled))
     }
-    print("\n| claim | leakage ratio | 95 % interval | verdict |\n| --- | --- | --- | --- |")
+    print("\n| claim | leakage ratio (95 % interval) | verdict |\n| --- | --- | --- |")
     for one in claims:
-        print(f"| {one['claim']} | {one['ratio']:.3g} | {one['low']:.3g} to {one['high']:.3g} | "
-              f"{one['verdict']} |")  # fmt: skip
+        ratio = "constant output"
+        if one["ratio"] is not None:
+            ratio = f"{one['ratio']:.2g} ({one['low']:.2g} to {one['high']:.2g})"
+        print(f"| {one['claim']} | {ratio} | {one['verdict']} |")
     print("\n| input | share of states beyond 0.99 | identity error |\n| --- | --- | --- |")
-    for name, figures in saturation.items():
-        cells = [f"{m:.3g} ({a:.3g} to {b:.3g})" for m, a, b in figures.values()]
-        print(f"| {name} | {cells[0]} | {cells[1]} |")
-    name = f"claims_{options.input}" + ("_fine" if options.fine else "")
+    for label, figures in saturation.items():
+        cells = [f"{m:.2g} ({a:.2g} to {b:.2g})" for m, a, b in figures.values()]
+        print(f"| {label} | {cells[0]} | {cells[1]} |")
     common.write(name, {"claims": claims, "saturation": saturation, "runs": runs})
     draw(runs, common.RESULTS / f"{name}.png")
+
+
+def main() -> None:
+    """Runs the grid, or takes the runs of the last time, and settles the claims."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", choices=["white", "readings"], default="white")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--fine", action="store_true", help="a finer grid; takes hours")
+    parser.add_argument("--again", action="store_true", help="settle the runs of the last time")
+    options = parser.parse_args()
+    tf.get_logger().setLevel("ERROR")
+    units, strengths = (FINE_UNITS, FINE_STRENGTHS) if options.fine else (UNITS, STRENGTHS)
+    name = f"claims_{options.input}" + ("_fine" if options.fine else "")
+    if options.again:
+        runs = json.loads((common.RESULTS / f"{name}.json").read_text())["runs"]
+    else:
+        runs = measure(units, strengths, options.seeds, options.input)
+    conclude(runs, units, name)
 
 
 if __name__ == "__main__":
