@@ -183,6 +183,12 @@ def test_what_is_no_path_is_refused(path):
         zoo.export(zoo.get("simple_rnn_identity"), path)
 
 
+def test_an_output_whose_shape_depends_on_the_number_of_rows_is_refused():
+    x = np.random.default_rng(0).normal(size=(3, 4, 1))
+    with pytest.raises(SeqZooError, match="same shape for every batch"):
+        zoo.leakage(lambda rows: np.ones((*rows.shape[:2], len(rows))), x)
+
+
 def test_more_cuts_than_steps_are_all_of_them():
     x = np.random.default_rng(0).normal(size=(4, 6, 1))
     assert zoo.leakage(np.tanh, x, cuts=10**12).cuts == (1, 2, 3, 4, 5)

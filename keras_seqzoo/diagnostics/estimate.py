@@ -174,6 +174,11 @@ def _answer(function, x: np.ndarray, plan: Plan, batch_size: int) -> np.ndarray:
     y = functions.run(function, x, batch_size)
     if plan.output_step is not None:
         y = y[:, plan.output_step]
+    if y[:1].size != plan.y[:1].size:
+        raise errors.DataError(
+            "The output must have the same shape for every batch. Received: "
+            f"{y.shape[1:]} for {len(x)} rows, another for {len(plan.x)}."
+        )
     return y.reshape(len(y), *plan.y.shape[1:])
 
 
