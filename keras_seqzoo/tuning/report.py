@@ -143,8 +143,8 @@ def _scatter(results: pd.DataFrame, chosen: int, column: str, label: str) -> Fig
     _dots(ax, complete, column, LEAKAGE, chosen)
     ax.set(xlabel=label, ylabel="state leakage", xscale="log")
     if column == "units":
+        ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter("{x:g}")
     _leakage_axis(ax, complete[LEAKAGE])
     ax.legend(frameon=False, fontsize="small")
     return figure
