@@ -297,3 +297,20 @@ def test_the_loss_survives_its_config_and_a_model_file(variance, tmp_path):
     loaded = zoo.load(tmp_path / "model.keras")
     assert loaded.loss.variance == variance
     np.testing.assert_allclose(loaded.test_on_batch(x, x), model.test_on_batch(x, x), rtol=1e-6)
+
+
+def test_scaling_keeps_its_precision_under_a_mixed_policy(tmp_path):
+    x = (20_000 + np.random.default_rng(0).normal(size=(32, 6, 1))).astype("float32")
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = zoo.get("simple_rnn_identity")
+        zoo.adapt(model, x)
+        model.compile("adam", "mse")
+        model.fit(x, x, verbose=0)
+        scaled = keras.Model(model.input, model.get_layer("scale").output).predict_on_batch(x)
+        np.testing.assert_allclose(np.std(np.asarray(scaled, np.float64)), 1, rtol=0.01)
+        parity = zoo.export(model, tmp_path / "served", verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("recurrent").compute_dtype == "float16"
+    assert parity.difference <= parity.tolerance == 1e-2

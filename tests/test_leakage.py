@@ -282,6 +282,15 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
     assert zoo.identity_error(served, x.astype("float64")) == zoo.identity_error(served, x)
 
 
+def test_rows_of_another_shape_than_the_model_takes_are_refused(tmp_path):
+    model = zoo.get("simple_rnn_identity", features=2, time=6)
+    zoo.export(model, tmp_path / "served", verify=False)
+    for one in (model, zoo.load(tmp_path / "served")):
+        for shape in ((4, 6, 3), (4, 5, 2), (4, 6)):
+            with pytest.raises(DataError, match=r"\(batch, 6, 2\)"):
+                zoo.leakage(one, np.zeros(shape))
+
+
 def test_output_step_reads_an_output_that_is_not_aligned():
     x = white(0, rows=256)
     other_length = lambda x: np.cumsum(x, axis=1)[:, -5:]  # noqa: E731

@@ -23,7 +23,8 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     """
     if isinstance(model, keras.Model):
         _check_model(model)
-        return lambda x: _array(model.predict_on_batch(_as_dtype(x, model.inputs[0].dtype)))
+        (tensor,) = model.inputs
+        return lambda x: _array(model.predict_on_batch(_as_taken(x, tensor.shape, tensor.dtype)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
         return _default_signature(model)
     if callable(model):
@@ -155,12 +156,29 @@ def _default_signature(model: Any) -> Callable:
     if len(specs) != 1:
         raise ArgumentError(f"The SavedModel must take one input. Received: {', '.join(specs)}.")
     ((name, spec),) = specs.items()
-    dtype = spec.dtype.name
-    return lambda x: _array(signature(**{name: keras.ops.convert_to_tensor(_as_dtype(x, dtype))}))
+
+    def serve(x: np.ndarray) -> np.ndarray:
+        x = _as_taken(x, tuple(spec.shape), spec.dtype.name)
+        return _array(signature(**{name: keras.ops.convert_to_tensor(x)}))
+
+    return serve
 
 
-def _as_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
-    """`x` as the model takes it: rows are often float64 and tokens int64."""
+def _as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
+    """`x` in the model's own dtype (rows are often float64, tokens int64), if its shape fits.
+
+    Raises:
+        DataError: if the model takes another shape.
+    """
+    fits = len(shape) == x.ndim and all(
+        size is None or size == given for size, given in zip(shape[1:], x.shape[1:], strict=True)
+    )
+    if not fits:
+        expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
+        raise DataError(
+            f"`x` must have the shape that the model takes, (batch, {expected}). Received: shape "
+            f"{x.shape}. Choose the features, or the window, that it was built for."
+        )
     return x.astype(dtype, copy=False)
 
 

@@ -26,12 +26,17 @@ class Normalization(keras.layers.Normalization):
     Masking: passed on.
     State: `mean`, `variance` and `count` (steps adapted to), not trainable.
 
-    Training a layer that was never adapted warns, once per compiled function.
+    Precision: computes in the precision of its weights, also under a mixed policy: raw readings of
+        thousands have no decimals in float16.
+
+    Training a layer that was never adapted warns, once.
     """
 
     def __init__(self, **kwargs: Any):
+        kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
         self.adapted = self.input_mean is not None
+        self._warned = False
 
     def set_statistics(self, mean: np.ndarray, variance: np.ndarray, count: int) -> None:
         """Takes mean and variance per feature, from `count` steps."""
@@ -48,7 +53,8 @@ class Normalization(keras.layers.Normalization):
     def call(self, inputs, training=None):
         if self.input_mean is not None:
             return super().call(inputs)
-        if training and not self.adapted and not self.invert:
+        if training and not (self.adapted or self.invert or self._warned):
+            self._warned = True
             warnings.warn(
                 f"The scaling layer {self.name!r} was never adapted: raw values reach the network "
                 "unscaled. Call keras_seqzoo.adapt(model, x_train) before fit, or build the model "
