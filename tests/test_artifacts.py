@@ -420,3 +420,11 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
         (path / "theirs.txt").write_text("theirs")
     assert content(tmp_path) == {"folder/theirs.txt": b"theirs"}
     assert names(tmp_path) == ["folder"]
+
+
+def test_existing_path_is_refused_before_any_work(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(export_module, "_write", lambda *_: written.append(1))
+    with pytest.raises(ExistsError):
+        zoo.export(zoo.get("simple_rnn_identity"), tmp_path)
+    assert not written

@@ -227,6 +227,19 @@ def test_rows_of_many_lengths_are_swapped_within_their_masks():
     np.testing.assert_allclose(report.index, (5 / 6 * 6 + 10) / (6 + 11), atol=0.1)
 
 
+def test_rows_that_begin_after_the_cut_have_no_past_and_do_not_count():
+    x = white(0, rows=512, steps=16, features=1)
+    mask = np.ones((512, 16), bool)
+    mask[::2, :9] = False  # every other row begins at step 9
+
+    def summed(rows):
+        return np.cumsum(np.where(mask[: len(rows), :, None], rows, 0), axis=1)
+
+    late = zoo.leakage(summed, x, mask=mask, cuts=[5], batch_size=512)
+    assert late.rows == 256
+    np.testing.assert_allclose(late.index, 5 / 6, atol=0.12)
+
+
 def test_own_mask_of_a_keras_model_is_found():
     x = white(0, rows=64, steps=12, features=1).astype("float32")
     x[::2, 9:] = np.nan

@@ -46,6 +46,11 @@ def search(directory, x=None, name="simple_rnn_identity", **options):
     return zoo.search(name, rows() if x is None else x, directory=directory, **options)
 
 
+def tpe_at_once(seed):
+    """A sampler that learns from the second trial on."""
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
+
+
 def same(one, other):
     for column in FIGURES:
         np.testing.assert_array_equal(one[column].to_numpy(), other[column].to_numpy(), column)
@@ -54,20 +59,21 @@ def same(one, other):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Five trials, run without interruption."""
-    return search(tmp_path_factory.mktemp("finished") / "run", max_trials=5)
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    return search(directory, max_trials=5, sampler=tpe_at_once)
 
 
 def test_same_seed_same_trials_same_scores(tmp_path, finished):
     np.random.seed(123)  # whatever state the user's generators are in
-    again = search(tmp_path / "again", max_trials=5)
+    again = search(tmp_path / "again", max_trials=5, sampler=tpe_at_once)
     same(again.results, finished.results)
     other = search(tmp_path / "other", max_trials=2, seed=1)
     assert other.results["val_identity_error"][0] != finished.results["val_identity_error"][0]
 
 
 def test_more_trials_go_on_where_the_search_ended(tmp_path, finished):
-    search(tmp_path, max_trials=2)
-    same(search(tmp_path, max_trials=5).results, finished.results)
+    search(tmp_path, max_trials=2, sampler=tpe_at_once)
+    same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
 
 
 SCRIPT = """
@@ -75,7 +81,7 @@ SCRIPT = """
     import numpy as np, keras, keras_seqzoo as zoo
     from keras_seqzoo.tuning import oracle
     sys.path.insert(0, {tests!r})
-    from test_search import rows
+    from test_search import rows, tpe_at_once
 
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -105,7 +111,7 @@ SCRIPT = """
         oracle.StudyOracle.end_trial = third(oracle.StudyOracle.end_trial)
     callbacks = [Killer()] if where == "training" else []
     zoo.search("simple_rnn_identity", rows(), directory={directory!r}, max_trials=5, epochs=2,
-               verbose=0, report=False, callbacks=callbacks)
+               verbose=0, report=False, callbacks=callbacks, sampler=tpe_at_once)
 """
 
 
@@ -116,7 +122,7 @@ def test_killed_search_resumes_and_ends_as_an_uninterrupted_one(tmp_path, finish
     )
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    resumed = search(tmp_path, max_trials=5)
+    resumed = search(tmp_path, max_trials=5, sampler=tpe_at_once)
     same(resumed.results, finished.results)
     for one, other in zip(
         resumed.best_model.get_weights(), finished.best_model.get_weights(), strict=True
@@ -143,9 +149,9 @@ def test_full_disk_stops_the_search_and_loses_nothing(tmp_path, finished, monkey
     genuine = getattr(target, name)
     monkeypatch.setattr(target, name, full)
     with pytest.raises(SearchError, match=r"had to stop.*Nothing that was finished is lost"):
-        search(tmp_path, max_trials=5)
+        search(tmp_path, max_trials=5, sampler=tpe_at_once)
     monkeypatch.undo()
-    same(search(tmp_path, max_trials=5).results, finished.results)
+    same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
 
 
 def test_second_process_is_refused(tmp_path):
@@ -166,8 +172,10 @@ def test_second_process_is_refused(tmp_path):
 )
 def test_other_settings_or_data_are_refused_on_resume(tmp_path, finished, change, word):
     with pytest.raises(SearchError, match=f"another .*{word}"):
-        search(finished.path, **({"max_trials": 5} | change))
-    assert len(search(finished.path, max_trials=5).results) == 5  # and nothing was lost
+        search(finished.path, **({"max_trials": 5, "sampler": tpe_at_once} | change))
+    assert (
+        len(search(finished.path, max_trials=5, sampler=tpe_at_once).results) == 5
+    )  # and nothing was lost
 
 
 def test_overwrite_starts_over_and_leaves_other_files_alone(tmp_path):

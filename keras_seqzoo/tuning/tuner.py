@@ -107,7 +107,7 @@ class Search(keras_tuner.Tuner):
                     "objective": [[one.name, one.direction] for one in _list(objective)],
                     "epochs": epochs,
                     "batch_size": batch_size,
-                    "sampler": sampler if isinstance(sampler, str) else repr(sampler),
+                    "sampler": getattr(sampler, "__qualname__", str(sampler)),
                     "seed": seed,
                     "data": rows.fingerprint(),
                 },
