@@ -428,7 +428,7 @@ def test_progress_is_silent_or_one_readable_line_per_trial(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     search(tmp_path / "b", max_trials=2, verbose=1)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].startswith("trial 2/2: error ")
+    assert lines[1].startswith("2/2 done, trial 1: error ")
     assert "best error" in lines[1]
 
 

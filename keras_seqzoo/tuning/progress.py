@@ -43,7 +43,7 @@ class SearchProgress:
             pace = (time.monotonic() - self.started) / (self.done - self.at_start)
             left = _duration((self.total - self.done) * pace)
             self.console.print(
-                f"trial {number + 1}/{self.total}: {text}; best {best}; {left} left",
+                f"{self.done}/{self.total} done, trial {number}: {text}; best {best}; {left} left",
                 highlight=False,
                 soft_wrap=True,
             )
