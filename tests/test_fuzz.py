@@ -39,7 +39,7 @@ junk = st.recursive(
 ARGUMENTS = sorted(zoo.describe(NAME).arguments)
 
 
-def accepts_or_refuses(function, *arguments, **options):
+def check_accepts_or_refuses(function, *arguments, **options):
     """The result, or None where one of our own errors was raised; any other one fails the test."""
     try:
         return function(*arguments, **options)
@@ -54,14 +54,14 @@ def accepts_or_refuses(function, *arguments, **options):
 @CHECKS
 @given(argument=st.sampled_from(ARGUMENTS), value=junk)
 def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
-    model = accepts_or_refuses(zoo.get, NAME, **{argument: value})
+    model = check_accepts_or_refuses(zoo.get, NAME, **{argument: value})
     assert model is None or isinstance(model, keras.Model)
 
 
 @BUILDS
 @given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
 def test_any_values_of_several_arguments_build_or_are_refused(config):
-    accepts_or_refuses(zoo.get, NAME, **config)
+    check_accepts_or_refuses(zoo.get, NAME, **config)
 
 
 good_config = st.fixed_dictionaries(
@@ -97,9 +97,9 @@ def test_every_documented_value_builds_and_answers(config):
 @given(name=junk, argument=st.text(max_size=10), value=junk)
 def test_any_name_is_found_or_refused(name, argument, value):
     for verb in (zoo.describe, zoo.get, zoo.unregister):
-        assert accepts_or_refuses(verb, name) is None
+        assert check_accepts_or_refuses(verb, name) is None
     if argument not in ARGUMENTS:
-        assert accepts_or_refuses(zoo.get, NAME, **{argument: value}) is None
+        assert check_accepts_or_refuses(zoo.get, NAME, **{argument: value}) is None
 
 
 @CHECKS
@@ -117,7 +117,7 @@ def test_any_name_is_found_or_refused(name, argument, value):
     )
 )
 def test_any_filter_lists_names_or_is_refused(options):
-    names = accepts_or_refuses(zoo.list_models, **options)
+    names = check_accepts_or_refuses(zoo.list_models, **options)
     assert names is None or set(names) <= set(zoo.list_models())
 
 
@@ -129,7 +129,7 @@ def test_any_filter_lists_names_or_is_refused(options):
     ),
 )
 def test_any_dimension_is_read_or_refused(given_dimension, standard):
-    found = accepts_or_refuses(space.dimension, "units", given_dimension, standard)
+    found = check_accepts_or_refuses(space.dimension, "units", given_dimension, standard)
     assert found is None or isinstance(found, space.Dimension)
 
 
@@ -141,7 +141,7 @@ def test_any_dimension_is_read_or_refused(given_dimension, standard):
 )
 def test_a_range_is_what_was_given(low, high, log):
     standard = space.Float(0.1, 1.0, log=log)
-    found = accepts_or_refuses(space.dimension, "rate", (low, high), standard)
+    found = check_accepts_or_refuses(space.dimension, "rate", (low, high), standard)
     if found is None:
         assert low > high or (log and low <= 0)
     else:
@@ -149,12 +149,12 @@ def test_a_range_is_what_was_given(low, high, log):
 
 
 def test_an_int_beyond_every_float_is_read_or_refused():
-    accepts_or_refuses(space.dimension, "units", (1, 10**400))
+    check_accepts_or_refuses(space.dimension, "units", (1, 10**400))
 
 
 def test_an_array_is_no_choice():
-    accepts_or_refuses(zoo.list_models, task=np.array([1, 2]))
-    accepts_or_refuses(zoo.list_models, causal=np.array([1, 2]))
+    check_accepts_or_refuses(zoo.list_models, task=np.array([1, 2]))
+    check_accepts_or_refuses(zoo.list_models, causal=np.array([1, 2]))
 
 
 @pytest.mark.parametrize("value", ["glu", int, lambda x: x[:, :1], "activation"])
@@ -239,7 +239,7 @@ SCALED = [
 @given(model=st.sampled_from(SCALED), rows=rows_and_masks)
 def test_any_rows_adapt_a_model_or_are_refused(model, rows):
     x, mask = rows
-    accepts_or_refuses(zoo.adapt, model, x, mask=mask)
+    check_accepts_or_refuses(zoo.adapt, model, x, mask=mask)
     for weight in model.get_weights():
         assert np.isfinite(weight).all()
 
@@ -294,7 +294,7 @@ def function(kind: str):
 )
 def test_any_identity_error_is_measured_or_refused(kind, rows, y, batch_size):
     x, mask = rows
-    found = accepts_or_refuses(
+    found = check_accepts_or_refuses(
         zoo.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
     )
     assert found is None or np.isnan(found) or found >= 0
@@ -332,7 +332,7 @@ invalid_options = st.dictionaries(st.sampled_from(OPTIONS), small_junk, min_size
 )
 def test_any_leakage_is_measured_or_refused(kind, rows, options):
     x, mask = rows
-    report = accepts_or_refuses(zoo.leakage, function(kind), x, **{"mask": mask} | options)
+    report = check_accepts_or_refuses(zoo.leakage, function(kind), x, **{"mask": mask} | options)
     if report is not None:
         assert np.isnan(report.index) or report.index >= 0
         assert str(report)
@@ -344,7 +344,7 @@ def test_any_leakage_is_measured_or_refused(kind, rows, options):
 @given(kind=kinds, rows=rows_and_masks)
 def test_any_anomaly_score_is_made_or_refused(kind, rows):
     x, mask = rows
-    score = accepts_or_refuses(zoo.anomaly_score, function(kind), x, mask=mask)
+    score = check_accepts_or_refuses(zoo.anomaly_score, function(kind), x, mask=mask)
     if score is not None:
-        found = accepts_or_refuses(score, x)
+        found = check_accepts_or_refuses(score, x)
         assert found is None or found.shape == np.shape(x)[:2]

@@ -51,7 +51,7 @@ def tpe_at_once(seed):
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=1)
 
 
-def same(one, other):
+def assert_same(one, other):
     for column in FIGURES:
         np.testing.assert_array_equal(one[column].to_numpy(), other[column].to_numpy(), column)
 
@@ -66,14 +66,14 @@ def finished(tmp_path_factory):
 def test_same_seed_same_trials_same_scores(tmp_path, finished):
     np.random.seed(123)  # whatever state the user's generators are in
     again = search(tmp_path / "again", max_trials=5, sampler=tpe_at_once)
-    same(again.results, finished.results)
+    assert_same(again.results, finished.results)
     other = search(tmp_path / "other", max_trials=2, seed=1)
     assert other.results["val_identity_error"][0] != finished.results["val_identity_error"][0]
 
 
 def test_more_trials_go_on_where_the_search_ended(tmp_path, finished):
     search(tmp_path, max_trials=2, sampler=tpe_at_once)
-    same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
+    assert_same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
 
 
 SCRIPT = """
@@ -123,7 +123,7 @@ def test_killed_search_resumes_and_ends_as_an_uninterrupted_one(tmp_path, finish
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     resumed = search(tmp_path, max_trials=5, sampler=tpe_at_once)
-    same(resumed.results, finished.results)
+    assert_same(resumed.results, finished.results)
     for one, other in zip(
         resumed.best_model.get_weights(), finished.best_model.get_weights(), strict=True
     ):
@@ -151,7 +151,7 @@ def test_full_disk_stops_the_search_and_loses_nothing(tmp_path, finished, monkey
     with pytest.raises(SearchError, match=r"had to stop.*Nothing that was finished is lost"):
         search(tmp_path, max_trials=5, sampler=tpe_at_once)
     monkeypatch.undo()
-    same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
+    assert_same(search(tmp_path, max_trials=5, sampler=tpe_at_once).results, finished.results)
 
 
 def test_second_process_is_refused(tmp_path):
