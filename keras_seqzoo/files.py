@@ -50,13 +50,13 @@ def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Ite
     Raises:
         ExistsError: if `path` exists and `overwrite` is False, before anything is written.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # with a name even for "."; links stay links
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     fresh = workspace / path.name
-    fresh.mkdir()
     try:
+        fresh.mkdir()
         yield fresh
         refuse_existing(path, overwrite=overwrite)  # another process may have been quicker
         _move_folder(fresh, path)

@@ -41,7 +41,7 @@ class Commands(click.Group):
                 sys.exit(0)
             raise UserMistake(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
-            click.echo("Stopped. The same search command again goes on from here.", err=True)
+            click.echo("Stopped. A search goes on when its command is repeated.", err=True)
             sys.exit(130)
 
 

@@ -55,4 +55,4 @@ def write_plot(figure, path: Path) -> None:
         )
     with files.replacing(path) as temporary:
         figure.savefig(temporary)
-    click.echo(f"Drawn: {path}")
+    click.echo(f"Drawn: {path}", err=True)  # standard output may be JSON

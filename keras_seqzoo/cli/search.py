@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 from keras_seqzoo import files, registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, sentence, unknown
 
 SAVED_MODEL = "saved_model"
 _BUILT_IN_STEPS = 12_000
@@ -56,7 +57,7 @@ def command(
     Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
     The same command again resumes an interrupted search.
     """
-    registry.entry(name)
+    entry = registry.entry(name)
     fractions = _fractions(split)
     arguments = dict(_assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
@@ -68,6 +69,10 @@ def command(
             f"{len(test)} to measure once."
         )
     load_tensorflow()
+    known = {key for key in (*entry.arguments(), *entry.space) if key != "name"}
+    for key in arguments:
+        if key not in known:
+            raise UnknownArgumentError(unknown(f"argument of {name}:", key, sorted(known)))
     from keras_seqzoo import artifacts, tuning
     from keras_seqzoo.tuning.report import measure
 
@@ -96,6 +101,8 @@ def command(
         notes=readings.notes,
     )
     exported = directory / SAVED_MODEL
+    if overwrite:
+        shutil.rmtree(exported, ignore_errors=True)  # what the old search left is not this model
     if not no_export:
         artifacts.export(found.best_model, exported, overwrite=True, verbose=0)
     if not quiet:
@@ -128,12 +135,19 @@ def _windows(readings, fractions: list[float], window: int, stride: int | None):
     """
     from keras_seqzoo import data
 
-    strides = (stride or max(window // 2, 1), window, window)
+    strides = (max(window // 2, 1) if stride is None else stride, window, window)
     parts = readings.split(*fractions)
-    return [
+    rows = [
         data.windows(part, length=window, stride=step)
         for part, step in zip(parts, strides, strict=True)
     ]
+    for what, part in zip(("train on", "choose by", "measure"), rows, strict=True):
+        if len(part) < 2 or (part == part[:1, :1]).all():
+            raise DataError(
+                f"The part to {what} must have at least 2 windows that vary. Received: "
+                f"{len(part)}. Use shorter windows (--window), another --split or a longer record."
+            )
+    return rows
 
 
 def _fractions(split: str) -> list[float]:

@@ -76,7 +76,9 @@ def anomaly_score(
     if not real.any():
         raise DataError("`x_train` must have real steps. Received: padding alone.")
     usual = (residual(x_train)[real] ** 2).mean(axis=0)
-    usual = np.maximum(usual, np.finfo(np.float64).tiny)
+    # A residual below round-off says nothing; dividing by it would make anything an anomaly.
+    round_off = np.finfo(np.float32).eps * np.abs(x_train[real]).max(axis=0)
+    usual = np.maximum(usual, np.maximum(round_off**2, np.finfo(np.float32).tiny))
 
     def score(x: Any) -> np.ndarray:
         return np.sqrt((residual(np.asarray(x)) ** 2 / usual).mean(axis=-1))

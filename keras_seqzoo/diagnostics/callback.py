@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
-from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    UnknownArgumentError,
+    check_positive,
+    sentence,
+    unknown,
+)
 
 
 class StateLeakage(keras.callbacks.Callback):
@@ -44,7 +53,11 @@ class StateLeakage(keras.callbacks.Callback):
     ):
         super().__init__()
         check_positive(max_rows=max_rows)
-        x = np.asarray(x)
+        known = inspect.signature(leakage).parameters
+        for option in options:
+            if option not in known:
+                raise UnknownArgumentError(unknown("option of leakage:", option, known))
+        x = as_array("x", x)
         if x.ndim < 2 or len(x) < 2 or max_rows < 2:
             raise ArgumentError(
                 sentence("x", "at least 2 rows of shape (batch, time, ...)", x.shape)
@@ -55,6 +68,8 @@ class StateLeakage(keras.callbacks.Callback):
         self.y = None if y is None else np.asarray(y)[chosen]
         self.prefix = prefix
         self.options = {"resamples": 0} | options
+        if "block" in options:  # rows that were left out no longer overlap those that stay
+            self.options["block"] = -(-options["block"] * len(self.x) // len(x))
         if self.options.get("mask") is not None:
             self.options["mask"] = np.asarray(self.options["mask"])[chosen]
 

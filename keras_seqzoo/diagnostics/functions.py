@@ -23,6 +23,8 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     """
     if isinstance(model, keras.Model):
         _check_model(model)
+        if not getattr(model, "inputs", None):  # subclassed: its shapes are not known
+            return lambda x: _array(model(x, training=False))
         (tensor,) = model.inputs
         return lambda x: _array(model.predict_on_batch(_as_taken(x, tensor.shape, tensor.dtype)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
@@ -124,9 +126,7 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     if y.ndim == 1:
         return y[:, None], True
     if y.ndim == 2:
-        last = y.shape[1] != steps
-        if isinstance(model, keras.Model):  # its own shape tells features from time
-            last = model.output_shape[1] is not None
+        last = y.shape[1] != steps or _gives_features(model)
         return (y, True) if last else (y[..., None], False)
     if y.shape[1] != steps:
         raise DataError(
@@ -136,8 +136,23 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     return y.reshape(*y.shape[:2], -1), False
 
 
+def _gives_features(model: Any) -> bool:
+    """Whether a model's rank-2 output, as long as the input, is known to be features, not time."""
+    if isinstance(model, keras.Model) and getattr(model, "inputs", None):
+        given, (_, width) = model.input_shape, model.output_shape
+    elif hasattr(model, "signatures"):
+        signature = model.signatures["serving_default"]
+        (spec,) = signature.structured_input_signature[1].values()
+        (answer,) = signature.structured_outputs.values()
+        given, (_, width) = tuple(spec.shape), tuple(answer.shape)
+    else:
+        return False
+    # A fixed number of steps is known as well: it is features then if the input has as many.
+    return width is not None and (width != given[1] or width == given[-1])
+
+
 def _check_model(model: keras.Model) -> None:
-    if isinstance(model.input_shape, (list, dict)):
+    if len(getattr(model, "inputs", None) or [None]) != 1:
         raise ArgumentError(
             f"`model` must have one input. Received: {model.name!r} with "
             f"{len(model.inputs)}. Wrap it in a function of the input in question."
@@ -151,6 +166,11 @@ def _check_model(model: keras.Model) -> None:
 
 
 def _default_signature(model: Any) -> Callable:
+    if "serving_default" not in model.signatures:
+        raise ArgumentError(
+            "The SavedModel must have a default signature. Received: one with "
+            f"{', '.join(model.signatures) or 'none'}. Pass the function in question instead."
+        )
     signature = model.signatures["serving_default"]
     specs = signature.structured_input_signature[1]
     if len(specs) != 1:

@@ -98,6 +98,11 @@ def leakage(
     if not errors.is_int(resamples) or resamples < 0:
         raise errors.ArgumentError(errors.sentence("resamples", "an int of at least 0", resamples))
     x, mask = functions.read_rows(model, x, mask, rows=2, steps=2)
+    if 2 * block > len(x):
+        raise errors.ArgumentError(
+            f"`block` must be at most half of the {len(x)} rows, so that each row can take another "
+            f"block's past. Received: block={block}. Use a larger stride or a longer record."
+        )
     function = functions.as_function(model)
     answer = functions.run(function, x, batch_size)
     y, last = functions.align(model, answer, x.shape[1], output_step)
@@ -201,8 +206,8 @@ def _lags(cuts: int | Sequence[int], steps: int) -> np.ndarray:
     if errors.is_int(cuts):
         errors.check_positive(cuts=cuts)
         lags = geometric(steps - 1)
-        return lags if len(lags) <= cuts else np.append(lags[: int(cuts) - 1], lags[-1])
-    return np.sort(steps - _check_cuts(cuts, steps))
+        return lags if len(lags) <= cuts else np.unique([1, *lags[: int(cuts) - 1], lags[-1]])
+    return np.union1d([1], steps - _check_cuts(cuts, steps))  # the index is leakage(1)
 
 
 def _check_cuts(cuts: Sequence[int], steps: int) -> np.ndarray:

@@ -37,6 +37,8 @@ class StepMask(keras.layers.Layer):
     """
 
     def __init__(self, mask_value: float, **kwargs: Any):
+        # Raw readings, compared as they are: float16 would round them under a mixed policy.
+        kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
         self.mask_value = float(mask_value)
         self.supports_masking = True
@@ -72,6 +74,7 @@ class ApplyMask(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any):
+        kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
         self.supports_masking = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,12 +78,10 @@ class ZooHyperModel(keras_tuner.HyperModel):
                 raise errors.UnknownArgumentError(
                     errors.unknown(f"argument of {name}:", key, known)
                 )
-        # A fixed argument leaves the space, and takes along what depends on it.
-        self.dimensions = {
-            key: value
-            for key, value in dimensions.items()
-            if key not in fixed and not set(value.when) & set(fixed)
-        }
+        for key, value in fixed.items():
+            if key not in self.arguments and not (errors.is_real(value) and value > 0):
+                raise errors.ArgumentError(errors.sentence(key, "a number above 0", value))
+        self.dimensions = _without_fixed(dimensions, fixed)
 
     @property
     def objective(self) -> keras_tuner.Objective:
@@ -100,7 +99,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of this trial."""
-        values = {**self.sample(hp), **self.fixed}
+        values = {**self.sample(hp), **{key: _fresh(value) for key, value in self.fixed.items()}}
         learning_rate = values.pop("learning_rate", 1e-3)
         model = registry.get(self.name, **_constructor_arguments(values))
         model.compile(keras.optimizers.Adam(learning_rate), NormalizedMeanSquaredError())
@@ -155,19 +154,37 @@ class ZooHyperModel(keras_tuner.HyperModel):
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
 
 
+def _without_fixed(
+    dimensions: Mapping[str, Dimension], fixed: Mapping[str, Any]
+) -> dict[str, Dimension]:
+    """What still varies: a fixed parent settles whether its dependents are there at all."""
+    left = {}
+    for key, value in dimensions.items():
+        settled = [parent for parent in value.when if parent in fixed]
+        if key in fixed or any(fixed[parent] not in value.when[parent] for parent in settled):
+            continue
+        when = {name: values for name, values in value.when.items() if name not in fixed}
+        left[key] = dataclasses.replace(value, when=when)
+    return left
+
+
+def _fresh(value: Any) -> Any:
+    """An initializer without a seed draws once; every trial needs its own, from its own seed."""
+    if isinstance(value, keras.initializers.Initializer):
+        return type(value).from_config(value.get_config())
+    return value
+
+
 def _declare(hp: keras_tuner.HyperParameters, name: str, what: Dimension) -> Any:
-    for parent, values in what.when.items():
+    if what.when:
+        (parent, values), *others = what.when.items()
         with hp.conditional_scope(parent, list(values)):
-            return _declare(hp, name, type(what)(**_without_conditions(what)))
+            return _declare(hp, name, dataclasses.replace(what, when=dict(others)))
     if isinstance(what, Choice):
         return hp.Choice(name, list(what.values), default=what.default, ordered=False)
     kind = hp.Int if isinstance(what, Int) else hp.Float
     sampling = "log" if what.log else "linear"
     return kind(name, what.low, what.high, sampling=sampling, default=what.default)
-
-
-def _without_conditions(what: Dimension) -> dict[str, Any]:
-    return {key: value for key, value in vars(what).items() if key != "when"}
 
 
 def _constructor_arguments(values: dict[str, Any]) -> dict[str, Any]:

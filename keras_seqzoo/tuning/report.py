@@ -57,12 +57,21 @@ class Measured:
     score_leakage: LeakageReport | None  # None where no score per step exists
 
 
-def measure(model: keras.Model, x: np.ndarray, x_train: np.ndarray, block: int = 1) -> Measured:
+def measure(
+    model: keras.Model,
+    x: np.ndarray,
+    x_train: np.ndarray,
+    *,
+    y: np.ndarray | None = None,
+    block: int = 1,
+) -> Measured:
     """Identity error, state leakage, and the leakage of the anomaly score on `x`."""
     score = None
-    if len(model.output_shape) == 3:
-        score = leakage(anomaly_score(model, x_train), x, mask=_mask(model, x), block=block)
-    return Measured(x, identity_error(model, x), leakage(model, x, block=block), score)
+    if model.output_shape == model.input_shape:
+        score = leakage(
+            anomaly_score(model, x_train), x, mask=functions.find_mask(model, x), block=block
+        )
+    return Measured(x, identity_error(model, x, y), leakage(model, x, block=block), score)
 
 
 def render_report(
@@ -84,7 +93,7 @@ def render_report(
     """
     model, results, rows = search.best_model, search.results, search.rows
     columns = columns or [f"feature {number}" for number in range(rows.x.shape[-1])]
-    validation = measure(model, rows.x_val, rows.x, search.hypermodel.block)
+    validation = measure(model, rows.x_val, rows.x, y=rows.y_val, block=search.hypermodel.block)
     measured = {"validation": validation, **(measured or {})}
     label, last = next(reversed(measured.items()))
     chosen = int(search.chosen.trial_id)
@@ -209,7 +218,7 @@ def _score(model: keras.Model, x_train: np.ndarray, x: np.ndarray, label: str) -
     figure = Figure(figsize=(12.8, 2.6), layout="constrained")
     ax = figure.add_subplot()
     scores = anomaly_score(model, x_train)(x)
-    mask = _mask(model, x)
+    mask = functions.find_mask(model, x)
     ax.plot(np.where(True if mask is None else mask, scores, np.nan).ravel(), linewidth=0.8)
     ax.set(xlabel=f"reading of the {label} windows, in time order", ylabel="anomaly score")
     ax.set_yscale("log")
@@ -222,10 +231,6 @@ def _liveliest(x: np.ndarray, length: int) -> slice:
     sums = np.convolve(deviation, np.ones(length), mode="valid")
     start = int(np.argmax(sums))
     return slice(start, start + length)
-
-
-def _mask(model: keras.Model, x: np.ndarray) -> np.ndarray | None:
-    return functions.find_mask(model, x)
 
 
 def _svg(figure: Figure | None) -> markupsafe.Markup | None:
@@ -268,13 +273,13 @@ def _cell(value: Any) -> str:
 
 
 def _python_call(search: Search) -> str:
+    options = search.settings
     arguments = {
         "max_trials": search.oracle.max_trials,
-        "epochs": search.epochs,
-        "batch_size": search.batch_size,
-        "seed": search.seed,
-        "directory": str(search.path.name),
+        **{key: options[key] for key in ("epochs", "batch_size", "seed", "sampler", "block")},
+        "objective": [name for name, _ in options["objective"]],
         **{key: value for key, value in search.budget.items() if value is not None},
+        "directory": str(search.path),
         **search.hypermodel.fixed,
     }
     listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())

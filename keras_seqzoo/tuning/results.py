@@ -35,8 +35,12 @@ def table(oracle: StudyOracle) -> pd.DataFrame:
             }
         )
     found = pd.DataFrame(rows)
-    if {ERROR, LEAKAGE} <= set(found.columns):
-        found["pareto"] = pareto_front(found[[ERROR, LEAKAGE]].to_numpy())
+    names, signs = [ERROR, LEAKAGE], [1.0, 1.0]
+    if len(oracle.objectives) > 1:
+        names = [one.name for one in oracle.objectives]
+        signs = [-1.0 if one.direction == "max" else 1.0 for one in oracle.objectives]
+    if set(names) <= set(found.columns):
+        found["pareto"] = pareto_front(found[names].to_numpy(float) * signs)
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, sentence
 
@@ -36,14 +37,19 @@ def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) ->
     """Takes the validation rows as given, or else the last rows: they are in time order.
 
     Raises:
-        ArgumentError: without validation rows, or with both kinds.
+        ArgumentError: without validation rows, or with targets for one part only.
         DataError: if arrays do not fit one another or hold too few rows.
     """
-    x, y = _rows("x", x), None if y is None else np.asarray(y)
-    if y is not None and len(y) != len(x):
-        raise DataError(f"`y` must have as many rows as `x`. Received: {len(y)} and {len(x)}.")
+    x = _rows("x", x)
+    y = _targets("y", y, x)
     if validation_data is not None:
         x_val, y_val = _pair(validation_data)
+        if (y is None) != (y_val is None):
+            raise ArgumentError(
+                "`y` and the targets in `validation_data` must be given both or not at all. "
+                f"Received: {'no y' if y is None else 'y'}, validation_data "
+                f"{'without' if y_val is None else 'with'} targets. Pass validation_data=(x, y)."
+            )
         if x_val.shape[2:] != x.shape[2:]:
             raise DataError(
                 "`validation_data` must have the features of `x`. Received: shapes "
@@ -82,12 +88,12 @@ def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarr
 
 
 def _rows(name: str, x: Any) -> np.ndarray:
-    if isinstance(x, (str, bytes)) or np.ndim(x) != 3 or 0 in np.shape(x):
+    x = as_array(name, x)
+    if x.ndim != 3 or 0 in x.shape or x.shape[1] < 2:
         raise DataError(
-            f"`{name}` must be an array of windows of shape (batch, time, features). Received: "
-            f"{type(x).__name__} of shape {np.shape(x)}. Cut a record with keras_seqzoo.windows."
+            f"`{name}` must be windows of shape (batch, time, features) of at least 2 steps. "
+            f"Received: shape {x.shape}. Cut a record with keras_seqzoo.windows (--window)."
         )
-    x = np.asarray(x)
     if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
         raise DataError(f"`{name}` must be real numbers. Received: dtype {x.dtype}.")
     return x.astype(np.float32)
@@ -105,4 +111,17 @@ def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     x_val = _rows("validation_data", x_val)
     if len(x_val) < 2:
         raise DataError(f"`validation_data` must have at least 2 rows. Received: {len(x_val)}.")
-    return x_val, None if y_val is None else np.asarray(y_val)
+    return x_val, _targets("validation_data", y_val, x_val)
+
+
+def _targets(name: str, y: Any, x: np.ndarray) -> np.ndarray | None:
+    """Targets as an array of numbers, one row for each of `x`; None stays None."""
+    if y is None:
+        return None
+    y = as_array(name, y)
+    if y.ndim < 1 or len(y) != len(x) or y.dtype.kind not in "biuf":
+        raise DataError(
+            f"`{name}` must hold numeric targets, as many rows as `x`. Received: shape {y.shape}, "
+            f"dtype {y.dtype}, for {len(x)} rows."
+        )
+    return y

@@ -24,6 +24,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo import errors, files
+from keras_seqzoo.diagnostics import StateLeakage
 from keras_seqzoo.tuning import results, training
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, quiet_optuna, register_metrics
@@ -89,28 +90,29 @@ class Search(keras_tuner.Tuner):
                 _clear(self.path)
             hp = keras_tuner.HyperParameters()
             hypermodel.declare_hyperparameters(hp)
+            self.settings = {
+                "model": hypermodel.name,
+                "fixed arguments": {key: _stable(value) for key, value in hypermodel.fixed.items()},
+                "space": {
+                    "own": {key: str(value) for key, value in hypermodel.dimensions.items()},
+                    "given": _describe_space(hyperparameters),
+                },
+                "objective": [[one.name, one.direction] for one in _list(objective)],
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "sampler": sampler if isinstance(sampler, str) else _stable(sampler),
+                "seed": seed,
+                "block": hypermodel.block,
+                "dtype policy": keras.config.dtype_policy().name,
+                "data": rows.fingerprint(),
+            }
             oracle = StudyOracle(
                 self.path / STUDY,
                 objective=objective,
                 max_trials=max_trials,
                 seed=seed,
                 sampler=sampler,
-                settings={
-                    "model": hypermodel.name,
-                    "fixed arguments": {
-                        key: repr(value) for key, value in hypermodel.fixed.items()
-                    },
-                    "space": {
-                        "own": {key: str(value) for key, value in hypermodel.dimensions.items()},
-                        "given": _describe_space(hyperparameters),
-                    },
-                    "objective": [[one.name, one.direction] for one in _list(objective)],
-                    "epochs": epochs,
-                    "batch_size": batch_size,
-                    "sampler": getattr(sampler, "__qualname__", str(sampler)),
-                    "seed": seed,
-                    "data": rows.fingerprint(),
-                },
+                settings=self.settings,
                 hyperparameters=hyperparameters,
             )
             super().__init__(
@@ -130,6 +132,8 @@ class Search(keras_tuner.Tuner):
             SearchError: if every trial failed.
         """
         done = len(self.oracle.trials)
+        if not self._lock.is_locked:
+            self._lock = _lock(self.path)
         try:
             self._try_out()
             with (
@@ -155,6 +159,9 @@ class Search(keras_tuner.Tuner):
             with preserved():
                 model = self.hypermodel.build(self.oracle.get_space())
             self.hypermodel.prepare(model, self.rows)
+            measured = StateLeakage(self.rows.x_val, self.rows.y_val, block=self.hypermodel.block)
+            measured.set_model(model)
+            measured.measure()
         except errors.SeqZooError:
             raise
         except Exception:  # what fails with these values may not with others
@@ -222,10 +229,20 @@ class Search(keras_tuner.Tuner):
         if not completed:
             message = next(iter(self.oracle.trials.values())).message
             raise errors.SearchError(
-                f"All {len(self.oracle.trials)} trials failed. The first one says:\n{message}"
+                f"All {len(self.oracle.trials)} trials failed. The first one says: "
+                f"{message.strip().splitlines()[-1]} (the study keeps the traceback)."
             )
+        try:
+            self._save(self.chosen)
+        except errors.SearchError as error:  # nothing within the budget
+            self._save(self.oracle.get_best_trials()[0])
+            raise errors.SearchError(
+                f"{error} Until then {BEST} is the trial with the best objective."
+            ) from error
+
+    def _save(self, trial: Trial) -> None:
         with files.replacing(self.path / BEST) as temporary:
-            self.best_model.save(temporary)
+            self.load_model(trial).save(temporary)
 
     # What was found.
 
@@ -331,6 +348,15 @@ def _objectives(given: Any) -> Any:
 
 def _list(objective: Any) -> list:
     return objective if isinstance(objective, list) else [objective]
+
+
+def _stable(value: Any) -> str:
+    """A description that is the same in every process: no address in memory."""
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    if hasattr(value, "get_config"):
+        return f"{type(value).__name__}({value.get_config()})"
+    return repr(value)
 
 
 def _describe_space(hyperparameters: keras_tuner.HyperParameters | None) -> list[str]:
