@@ -428,3 +428,26 @@ def test_existing_path_is_refused_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ExistsError):
         zoo.export(zoo.get("simple_rnn_identity"), tmp_path)
     assert not written
+
+
+def test_an_offset_does_not_hide_a_wrong_artifact(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 2)) + np.array([1e6, 0.0])
+    model, other = (zoo.get("simple_rnn_identity", features=2) for _ in range(2))
+    for one in (model, other):
+        zoo.adapt(one, x)
+    readout = other.get_layer("readout")
+    readout.set_weights([np.zeros_like(weight) for weight in readout.get_weights()])
+    write = export_module._write
+    monkeypatch.setattr(export_module, "_write", lambda _, folder: write(other, folder))
+    with pytest.raises(ArtifactError, match="otherwise than the model"):
+        zoo.export(model, tmp_path / "served")
+
+
+def test_a_diverged_model_is_not_exported(tmp_path):
+    model = zoo.get("simple_rnn_identity")
+    readout = model.get_layer("readout")
+    readout.set_weights([np.full_like(weight, np.nan) for weight in readout.get_weights()])
+    with pytest.raises(ArtifactError, match="finite"):
+        zoo.export(model, tmp_path / "served")
+    assert not list(tmp_path.iterdir())

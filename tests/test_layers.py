@@ -314,3 +314,14 @@ def test_scaling_keeps_its_precision_under_a_mixed_policy(tmp_path):
         keras.config.set_dtype_policy("float32")
     assert model.get_layer("recurrent").compute_dtype == "float16"
     assert parity.difference <= parity.tolerance == 1e-2
+
+
+def test_masks_see_raw_readings_under_a_mixed_policy():
+    x = np.array([[[5000.25], [4999.5], [-999.9]]], "float32")
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = zoo.get("simple_rnn_identity", mask_value=-999.9, normalize=False)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kept = keras.Model(model.input, model.get_layer("real_steps").output).predict_on_batch(x)
+    np.testing.assert_array_equal(kept[0, :, 0], np.float32([5000.25, 4999.5, 0]))

@@ -118,6 +118,38 @@ def test_last_step_model_has_the_leakage_of_its_last_step():
     assert report.look_ahead is None
 
 
+def test_index_is_that_of_lag_one_whatever_is_asked():
+    x = white(0, rows=512, features=1)
+    for cuts in (1, 2, [10]):
+        report = zoo.leakage(lambda x: x[:, -1] + x[:, -2], x, cuts=cuts)
+        assert report.lags[0] == 1
+        np.testing.assert_allclose(report.index, 0.5, atol=0.1)
+
+
+def test_scores_of_a_model_of_fixed_time_are_per_step():
+    x = white(0, rows=32, features=2)
+    for time in (None, 24):
+        inputs = keras.Input((time, 2))
+        scorer = keras.Model(inputs, ops.sum(inputs**2, axis=-1))
+        assert zoo.leakage(scorer, x).index == 0
+
+
+def test_saved_model_of_a_last_step_is_read_as_one(tmp_path):
+    x = white(0, rows=128, steps=3, features=3).astype("float32")
+    model = zoo.get("simple_rnn_identity", features=3, return_sequences=False)
+    zoo.export(model, tmp_path / "served", verify=False)
+    served = zoo.leakage(zoo.load(tmp_path / "served"), x)
+    np.testing.assert_allclose(served.by_lag, zoo.leakage(model, x).by_lag, rtol=1e-3)
+
+
+def test_subclassed_model_is_measured():
+    class Sum(keras.Model):
+        def call(self, x):
+            return ops.cumsum(x, axis=1)
+
+    assert zoo.leakage(Sum(), white(0, rows=64).astype("float32")).index > 0.5
+
+
 def test_memoryless_function_leaks_exactly_nothing():
     report = zoo.leakage(np.tanh, white(0, rows=32))
     assert report.index == 0
@@ -348,6 +380,7 @@ def test_stateful_models_are_refused():
         ({"mask": np.ones((4, 5))}, DataError, "bool"),
         ({"mask": np.zeros((4, 5), bool)}, DataError, "same mask"),
         ({"seed": -1}, ArgumentError, "seed"),
+        ({"block": 3}, ArgumentError, "half of the 4 rows"),
         ({"model": 3}, ArgumentError, "callable"),
         ({"model": lambda x: x[:1]}, DataError, "one row"),
         ({"model": lambda x: x * np.inf}, DataError, "diverged"),

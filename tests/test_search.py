@@ -168,6 +168,7 @@ def test_second_process_is_refused(tmp_path):
         ({"epochs": 3}, "epochs"),
         ({"seed": 9}, "seed"),
         ({"activation": "relu"}, "fixed arguments"),
+        ({"block": 2}, "block"),
     ],
 )
 def test_other_settings_or_data_are_refused_on_resume(tmp_path, finished, change, word):
@@ -221,6 +222,47 @@ def test_failing_trial_keeps_its_traceback_and_the_search_goes_on(tmp_path, pick
     assert list(same_again.results["state"]) == list(table["state"])
 
 
+def test_targets_other_than_the_input_are_trained_and_reported(tmp_path):
+    x = rows()
+    found = search(tmp_path, x, y=3 * x, max_trials=1, report=True)
+    error = zoo.identity_error(found.best_model, x[18:], 3 * x[18:])
+    np.testing.assert_allclose(found.results["val_identity_error"][0], error, rtol=1e-6)
+    assert f"{error:.2g}" in (tmp_path / "report.html").read_text()
+
+
+def test_initializer_and_regularizer_objects_draw_per_trial_and_resume(tmp_path):
+    def run(**options):
+        return search(
+            tmp_path,
+            recurrent_initializer=keras.initializers.Orthogonal(),
+            kernel_regularizer=keras.regularizers.L2(0.01),
+            **options,
+        )
+
+    random.seed(1)
+    first = run(max_trials=1).results["val_identity_error"][0]
+    random.seed(2)
+    again = run(max_trials=1, overwrite=True).results["val_identity_error"][0]
+    assert first == again
+    assert len(run(max_trials=2).results) == 2
+
+
+def test_budget_nobody_meets_still_leaves_the_best_model(tmp_path):
+    with pytest.raises(SearchError, match=r"the least is.*best\.keras"):
+        search(tmp_path, max_trials=2, max_leakage=0.0)
+    assert zoo.load(tmp_path / "best.keras") is not None
+
+
+def test_front_of_a_maximized_objective_is_on_its_own_side(tmp_path):
+    objectives = [
+        keras_tuner.Objective("val_identity_error", "min"),
+        keras_tuner.Objective("val_state_leakage", "max"),
+    ]
+    table = search(tmp_path, objective=objectives, max_trials=4, sampler="random").results
+    assert table["pareto"][table["val_state_leakage"].idxmax()]
+    assert table["pareto"][table["val_identity_error"].idxmin()]
+
+
 def test_search_whose_trials_all_fail_raises_with_the_first_traceback(tmp_path, picky):
     with pytest.raises(SearchError, match=r"(?s)All 2 trials failed.*three is too many"):
         search(tmp_path, name=picky, max_trials=2, units=3)
@@ -248,10 +290,10 @@ def test_validation_rows_reach_neither_scaling_nor_training(tmp_path):
 
 
 def test_rows_are_split_by_time_order():
-    x = np.arange(10.0).reshape(10, 1, 1)
+    x = np.arange(10.0).reshape(10, 1, 1).repeat(2, axis=1)
     x_train, _, x_val, _ = split_rows(x, None, None, 0.3)
-    np.testing.assert_array_equal(x_train.ravel(), np.arange(7))
-    np.testing.assert_array_equal(x_val.ravel(), [7, 8, 9])
+    np.testing.assert_array_equal(x_train[:, 0, 0], np.arange(7))
+    np.testing.assert_array_equal(x_val[:, 0, 0], [7, 8, 9])
 
 
 def test_weights_of_the_best_epoch_are_what_is_scored(finished):
@@ -377,7 +419,15 @@ def test_hypermodel_builds_what_its_values_say():
     hp = keras_tuner.HyperParameters()
     model = hypermodel.build(hp)
     assert model.input_shape == (None, None, 3)
-    assert set(hp.values) == {"units", "recurrent_initializer", "learning_rate"}
+    # The kind is settled, its strength is not.
+    assert set(hp.values) == {
+        "units",
+        "recurrent_strength",
+        "recurrent_initializer",
+        "learning_rate",
+    }
+    none = zoo.hypermodel("simple_rnn_identity", recurrent_regularizer=None)
+    assert "recurrent_strength" not in none.dimensions
     tuned = zoo.hypermodel("simple_rnn_identity")
     hp = keras_tuner.HyperParameters()
     hp.Fixed("recurrent_regularizer", "l1_l2")
@@ -435,7 +485,8 @@ def test_progress_is_silent_or_one_readable_line_per_trial(tmp_path, capsys):
 def test_report_is_one_file_that_needs_nothing_else(finished):
     text = finished.write_report(columns=["<oil>", "b"], notes=("A & B.",)).read_text()
     assert text.count("<svg") >= 5
-    assert "&lt;oil&gt;" in text or "<oil>" not in text
+    assert "<oil>" not in text
+    assert "&lt;oil&gt;" in text
     assert "A &amp; B." in text
     for outside in ('src="http', 'href="http', "@import", "<script", "<link"):
         assert outside not in text.replace('xlink:href="http://www.w3.org', "")
@@ -451,6 +502,11 @@ def test_report_is_one_file_that_needs_nothing_else(finished):
         ({"space": {"units": "many"}}, ArgumentError, "list of choices"),
         ({"features": 5}, DataError, "as 'simple_rnn_identity' takes it"),
         ({"activation": "tanhh"}, ArgumentError, "activation"),
+        ({"x": np.ones((9, 3, 1))}, DataError, "must vary"),
+        ({"x": np.zeros((9, 1, 1))}, DataError, "at least 2 steps"),
+        ({"learning_rate": "fast"}, ArgumentError, "above 0"),
+        ({"block": 5}, ArgumentError, "half of the"),
+        ({"y": rows(), "validation_data": rows()}, ArgumentError, "given both"),
         ({"max_trials": 0}, ArgumentError, "max_trials"),
         ({"epochs": 1.5}, ArgumentError, "epochs"),
         ({"seed": -1}, ArgumentError, "seed"),

@@ -31,7 +31,7 @@ Status = trial_module.TrialStatus
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=10, seed=seed),
 }
 
 

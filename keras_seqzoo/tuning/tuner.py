@@ -88,6 +88,8 @@ class Search(keras_tuner.Tuner):
         try:
             if overwrite:
                 _clear(self.path)
+            for unfinished in (self.path / TRIALS).glob(".*"):  # a killed process left it
+                unfinished.unlink()
             hp = keras_tuner.HyperParameters()
             hypermodel.declare_hyperparameters(hp)
             self.settings = {
