@@ -116,7 +116,7 @@ def test_list_and_describe_print_and_speak_json():
         (["search", "simple_rnn_identity", "--set", "unit=3"], "Did you mean 'units'"),
         (["search", "simple_rnn_identity", "--set", "max_trials=3"], "Unknown argument"),
         (["search", "simple_rnn_identity", "--set", "learning_rate=fast"], "above 0"),
-        (["search", "simple_rnn_identity", "--split", "60/39/1", "--window", "150"], "to measure"),
+        (["search", "simple_rnn_identity", "--split", "60/39/1", "--window", "100"], "to measure"),
         (["search", "simple_rnn_identity", "--stride", "0"], "stride"),
         (["search", "simple_rnn_identity", "--columns", "oil"], "--data"),
         (["search", "simple_rnn_identity", "--window", "99999"], "window"),
