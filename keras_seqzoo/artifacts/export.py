@@ -12,6 +12,7 @@ import keras
 
 from keras_seqzoo import errors, files
 from keras_seqzoo.artifacts.verify import Parity, check_parity
+from keras_seqzoo.diagnostics.functions import stateful_layers
 
 FORMATS = ("tf_saved_model",)
 PARITY = "parity.json"
@@ -113,7 +114,7 @@ def _check_model(model: Any) -> None:
             "`model` must have one input and one output. Received: "
             f"{len(model.inputs)} and {len(model.outputs)}."
         )
-    stateful = [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+    stateful = stateful_layers(model)
     if stateful:
         raise errors.ArgumentError(
             "`model` must not be stateful: an artifact would serve one client's state to all. "

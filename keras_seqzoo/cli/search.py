@@ -93,7 +93,8 @@ def command(
         verbose=int(not quiet),
         **arguments,
     )
-    measured = measure(found.best_model, test, train)
+    model = found.best_model
+    measured = measure(model, test, train)
     report = found.write_report(
         measured={"test": measured},
         columns=list(readings.columns),
@@ -104,7 +105,7 @@ def command(
     if overwrite:
         shutil.rmtree(exported, ignore_errors=True)  # what the old search left is not this model
     if not no_export:
-        artifacts.export(found.best_model, exported, overwrite=True, verbose=0)
+        artifacts.export(model, exported, overwrite=True, verbose=0)
     if not quiet:
         _say(found, measured, report, None if no_export else exported)
 

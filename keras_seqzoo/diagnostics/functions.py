@@ -136,6 +136,11 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     return y.reshape(*y.shape[:2], -1), False
 
 
+def stateful_layers(model: keras.Model) -> list[str]:
+    """Names of the layers that keep state between calls."""
+    return [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+
+
 def _gives_features(model: Any) -> bool:
     """Whether a model's rank-2 output, as long as the input, is known to be features, not time."""
     if isinstance(model, keras.Model) and getattr(model, "inputs", None):
@@ -157,7 +162,7 @@ def _check_model(model: keras.Model) -> None:
             f"`model` must have one input. Received: {model.name!r} with "
             f"{len(model.inputs)}. Wrap it in a function of the input in question."
         )
-    stateful = [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+    stateful = stateful_layers(model)
     if stateful:
         raise ArgumentError(
             f"`model` must not keep state between calls. Received: {model.name!r} with stateful "

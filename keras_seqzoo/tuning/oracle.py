@@ -63,7 +63,6 @@ class StudyOracle(keras_tuner.Oracle):
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
         self.study = _open_study(storage, self.objectives, settings)
-        self.storage = storage
         self._running: dict[str, optuna.Trial] = {}
         self.verbose = 0  # progress is shown by the search itself
 

@@ -113,7 +113,6 @@ def render_report(
     return environment.get_template("report.html.j2").render(
         name=search.hypermodel.name,
         chosen=chosen,
-        best=results.set_index("trial").loc[chosen],
         hyperparameters=search.chosen.hyperparameters.values,
         budget={key: value for key, value in search.budget.items() if value is not None},
         measured=measured,

@@ -139,7 +139,6 @@ class Search(keras_tuner.Tuner):
         try:
             self._try_out()
             with (
-                self._lock,
                 quiet_optuna(),
                 quiet_tensorflow(),
                 SearchProgress(done, self.oracle.max_trials, verbose=self.verbose) as self.progress,
