@@ -73,7 +73,7 @@ def simple_rnn_identity(
     x = inputs if mask is None else layers.ApplyMask(name="real_steps")([inputs, mask])
     if normalize:
         x = layers.Normalization(name="scale")(x)
-    x = keras.layers.SimpleRNN(
+    x = layers.SimpleRNN(
         units,
         activation=identifier(keras.activations, activation=activation),
         recurrent_initializer=identifier(

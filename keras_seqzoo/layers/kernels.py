@@ -1,0 +1,505 @@
+"""Recurrences with gradients written by hand: the TensorFlow kernels of the recurrent layers.
+
+With `a` the activation, `p_t = x_t W + b` the projected input and `R` the recurrent kernel:
+
+    SimpleRNN   h_t = a(p_t + h_{t-1} R)
+    LSTM        i, f, g, o = split(p_t + h_{t-1} R), three sigmoids and g a tanh
+                c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
+    GRU         z, r = sigmoids of split(p_t + h_{t-1} R), n = tanh(p_n + r (h_{t-1} R_n + b_n))
+                h_t = z h_{t-1} + (1 - z) n
+    GRU, reset before:   n = tanh(p_n + (r h_{t-1}) R_n)
+
+What a loop under automatic differentiation pays for, and these do not:
+
+- **The projection** of all steps is one matrix product before the loop, in whose place the gates
+  are kept for the way back.
+- **The way back** goes by Werbos (1990, https://doi.org/10.1109/5.58337, backpropagation through
+  time), for the LSTM Graves and Schmidhuber (2005,
+  https://doi.org/10.1016/j.neunet.2005.06.042, appendix). With `d_t` the derivative of the loss
+  by the pre-activation of step t, only `d_t` and its way to step t - 1, `d_t R^T`, need a loop.
+  Everything it multiplies is known beforehand and computed for all steps at once (`factors`), and
+  `dW = sum_t x_t^T d_t`, `dR = sum_t h_{t-1}^T d_t` and `dx_t = d_t W^T` are one product each.
+- **Sigmoids** are tanhs, `sigmoid(x) = (1 + tanh(x / 2)) / 2`, with the half multiplied into the
+  weights (exactly: it is a power of two), so that all gates of a step are one call.
+- **A step's product is too small for two cores**, so large layers run the rows of a batch as two
+  independent halves in one loop, which XLA and TensorFlow then compute side by side.
+
+A masked step is the identity on the state, and so is its transpose on the state's gradient.
+
+Shapes: `(batch, time, features)` in, states `(batch, units)`. A leading axis of members, each with
+its own weights, is allowed in front of all of them (for inputs and mask: if all have it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+# From here on, one core alone is slower: units * gates. Measured by benchmarks/recurrent.py.
+SPLIT_FROM = 128
+PARTS = 2
+
+# Derivatives of activations, by their values.
+DERIVATIVES: dict[str, Callable] = {
+    "linear": tf.ones_like,
+    "relu": lambda h: tf.cast(h > 0, h.dtype),
+    "sigmoid": lambda h: h * (1 - h),
+    "tanh": lambda h: 1 - h * h,
+}
+ACTIVATIONS: dict[str, Callable] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SimpleRNN:
+    """`h_t = a(p_t + h_{t-1} R)`."""
+
+    units: int
+    activation: str = "tanh"
+    gates: ClassVar[int] = 1
+    sigmoids: ClassVar[tuple[int, ...]] = ()
+    # Arrays of width `units`, kept on the way there and written on the way back, beside the first.
+    kept_beside: ClassVar[int] = 0
+    written_beside: ClassVar[int] = 0
+
+    def step(self, projection, states, kernel, bias):
+        """One step: the new states, and what the way back needs beside them."""
+        hidden = ACTIVATIONS[self.activation](projection + states[0] @ kernel)
+        return (hidden,), (hidden,)
+
+    def factors(self, histories, kept):
+        """What `back` multiplies, for all steps at once; deltas take the place of the first."""
+        return (DERIVATIVES[self.activation](kept[0]),)
+
+    def back(self, gradients, factors, transposed):
+        """One step back: the delta (and what is written beside it), and the gradients before."""
+        delta = gradients[0] * factors[0]
+        return (delta,), (delta @ transposed,)
+
+    def delta(self, written, factors):
+        """The derivative by the projection, from that by the product with the recurrent kernel."""
+        return written[0]
+
+    def recurrent_gradient(self, before, delta, kept):
+        """The recurrent kernel's, of all steps; `before` are the hidden states before each."""
+        return _outer(before, delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class LSTM(SimpleRNN):
+    """Gates `i, f, g, o`; keeps them."""
+
+    gates: ClassVar[int] = 4
+    sigmoids: ClassVar[tuple[int, ...]] = (0, 1, 3)
+
+    def step(self, projection, states, kernel, bias):
+        hidden, carry = states
+        gates = tf.tanh(projection + hidden @ kernel)
+        i, f, g, o = tf.split(gates, 4, axis=-1)
+        carry = _half(f) * carry + _half(i) * g
+        return (_half(o) * tf.tanh(carry), carry), (gates,)
+
+    def factors(self, histories, kept):
+        i, f, g, o = tf.split(kept[0], 4, axis=-1)
+        i, f, o = _half(i), _half(f), _half(o)
+        carries, squashed = histories[1], tf.tanh(histories[1][1:])
+        slopes = (
+            g * i * (1 - i),
+            carries[:-1] * f * (1 - f),
+            i * (1 - g * g),
+            squashed * o * (1 - o),
+        )
+        return tf.concat(slopes, -1), o * (1 - squashed * squashed), f
+
+    def back(self, gradients, factors, transposed):
+        slopes, through_output, forget = factors
+        hidden, carry = gradients
+        carry = carry + hidden * through_output
+        delta = tf.concat((carry, carry, carry, hidden), -1) * slopes
+        return (delta,), (delta @ transposed, carry * forget)
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(SimpleRNN):
+    """Gates `z, r, n`, reset after the product; keeps them, and `h_{t-1} R_n + b_n`."""
+
+    gates: ClassVar[int] = 3
+    sigmoids: ClassVar[tuple[int, ...]] = (0, 1)
+    kept_beside: ClassVar[int] = 1
+    written_beside: ClassVar[int] = 1
+
+    def step(self, projection, states, kernel, bias):
+        (hidden,) = states
+        inner = hidden @ kernel + bias
+        units = self.units
+        halves = tf.tanh(projection[..., : 2 * units] + inner[..., : 2 * units])
+        z, r = _half(halves[..., :units]), _half(halves[..., units:])
+        inner = inner[..., 2 * units :]
+        n = tf.tanh(projection[..., 2 * units :] + r * inner)
+        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1), inner)
+
+    def _gates(self, kept):
+        z, r, n = tf.split(kept[0], 3, axis=-1)
+        return _half(z), _half(r), n
+
+    def factors(self, histories, kept):
+        z, r, n = self._gates(kept)
+        candidate = (1 - z) * (1 - n * n)
+        inner = candidate * r
+        slopes = ((histories[0][:-1] - n) * z * (1 - z), inner * kept[1] * (1 - r), inner)
+        return tf.concat(slopes, -1), z, candidate
+
+    def back(self, gradients, factors, transposed):
+        slopes, z, _ = factors
+        (hidden,) = gradients
+        delta = tf.concat((hidden, hidden, hidden), -1) * slopes
+        return (delta, hidden), (delta @ transposed + hidden * z,)
+
+    def delta(self, written, factors):
+        recurrent, hidden = written
+        return tf.concat((recurrent[..., : 2 * self.units], hidden * factors[2]), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GRUResetBefore(GRU):
+    """Gates `z, r, n`, reset before the product; keeps them."""
+
+    kept_beside: ClassVar[int] = 0
+    written_beside: ClassVar[int] = 0
+
+    def step(self, projection, states, kernel, bias):
+        (hidden,) = states
+        units = self.units
+        halves = tf.tanh(projection[..., : 2 * units] + hidden @ kernel[..., : 2 * units])
+        z, r = _half(halves[..., :units]), _half(halves[..., units:])
+        n = tf.tanh(projection[..., 2 * units :] + (r * hidden) @ kernel[..., 2 * units :])
+        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1),)
+
+    def factors(self, histories, kept):
+        z, r, n = self._gates(kept)
+        before = histories[0][:-1]
+        slopes = ((before - n) * z * (1 - z), before * r * (1 - r), (1 - z) * (1 - n * n))
+        return tf.concat(slopes, -1), z, r
+
+    def back(self, gradients, factors, transposed):
+        slopes, z, r = factors
+        (hidden,) = gradients
+        units = self.units
+        update, reset, candidate = tf.split(slopes, 3, axis=-1)
+        candidate = hidden * candidate
+        through_reset = candidate @ transposed[..., 2 * units :, :]
+        halves = tf.concat((hidden * update, through_reset * reset), -1)
+        before = halves @ transposed[..., : 2 * units, :] + through_reset * r + hidden * z
+        return (tf.concat((halves, candidate), -1),), (before,)
+
+    def delta(self, written, factors):
+        return written[0]
+
+    def recurrent_gradient(self, before, delta, kept):
+        _, r, _ = self._gates(kept)
+        halves, candidate = delta[..., : 2 * self.units], delta[..., 2 * self.units :]
+        return tf.concat((_outer(before, halves), _outer(r * before, candidate)), -1)
+
+
+Cell = SimpleRNN | LSTM | GRU | GRUResetBefore
+
+
+def run(
+    cell: Cell,
+    inputs,
+    states: Sequence,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias=None,
+    *,
+    mask=None,
+    keep: bool = True,
+    return_sequences: bool = True,
+):
+    """Runs `cell` over `inputs`.
+
+    Args:
+        cell: which recurrence.
+        inputs: `(batch, time, features)`, floating point; all tensors below have its dtype.
+        states: the initial ones, `(batch, units)` each.
+        kernel: `(features, gates * units)`.
+        recurrent_kernel: `(units, gates * units)`.
+        bias: `(gates * units,)`.
+        recurrent_bias: `(gates * units,)`, of a GRU that resets after the product.
+        mask: `(batch, time)`, bool, True for real steps, or None.
+        keep: bool, whether to keep what a gradient needs. Without it a gradient is as right, and
+            runs the recurrence once more.
+        return_sequences: bool, whether the states of all steps are wanted.
+
+    Returns:
+        The hidden states of all steps, `(batch, time, units)`, or None; and the last states.
+    """
+    tensors = [inputs, kernel, recurrent_kernel, bias, *states]
+    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+    tensors.insert(4, tf.zeros_like(tensors[3]) if recurrent_bias is None else recurrent_bias)
+    if mask is not None:
+        tensors.append(mask)
+    results = _differentiable(cell, mask is not None, keep, return_sequences)(*tensors)
+    return (results[0], results[1:]) if return_sequences else (None, results)
+
+
+@functools.lru_cache(maxsize=256)
+def _differentiable(cell: Cell, masked: bool, keep: bool, sequences: bool) -> Callable:
+    """The recurrence as a function of tensors alone, with its gradient and that one's."""
+    static = functools.partial(_forward, cell, masked, sequences)
+    forward = _compiled(functools.partial(static, keep))
+    forward_kept = forward if keep else _compiled(functools.partial(static, True))
+    backward = _compiled(functools.partial(_backward, cell, masked, sequences))
+
+    def plain(tensors):
+        """For automatic differentiation, any number of times."""
+        return static(False, *tensors)[0]
+
+    @tf.custom_gradient
+    def recurrence(*tensors):
+        # Stopped, or an outer tape would differentiate the inside as well, for nothing.
+        results, kept = forward(*map(tf.stop_gradient, tensors))
+
+        def gradient(*upstream):
+            memory = kept if keep else forward_kept(*map(tf.stop_gradient, tensors))[1]
+            return _gradient(tensors, upstream, memory)
+
+        return results, gradient
+
+    def _gradient(tensors, upstream, memory):
+        differentiable = len(tensors) - masked
+
+        @tf.custom_gradient
+        def first(*arguments):
+            stopped = [tf.stop_gradient(argument) for argument in arguments]
+            given, above = stopped[: len(tensors)], stopped[len(tensors) :]
+            return backward(given, above, memory), lambda *above: second(arguments, above)
+
+        def second(arguments, above):
+            watched = [argument for argument in arguments if argument.dtype.is_floating]
+            with tf.GradientTape() as outer:
+                outer.watch(watched)
+                given, upstream = arguments[: len(tensors)], arguments[len(tensors) :]
+                with tf.GradientTape() as inner:
+                    inner.watch(given[:differentiable])
+                    results = plain(given)
+                gradients = inner.gradient(
+                    results,
+                    given[:differentiable],
+                    upstream,
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+            found = iter(outer.gradient(gradients, watched, above))
+            return [next(found) if one.dtype.is_floating else None for one in arguments]
+
+        return (*first(*tensors, *upstream), *[None] * masked)
+
+    return recurrence
+
+
+def _compiled(function: Callable) -> Callable:
+    """Traced once for all models of one kind; eager calls need not step through Python."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
+    """Results, and what `_backward` needs: per part, histories of all states, and what was kept."""
+    inputs, kernel, recurrent_kernel, bias, recurrent_bias, *states = tensors
+    mask = states.pop() if masked else None
+    if cell.sigmoids:
+        scale = np.ones((cell.gates, cell.units))
+        scale[list(cell.sigmoids)] = 0.5
+        scale = tf.constant(scale.reshape(-1), inputs.dtype)
+        kernel, bias = kernel * scale, bias * scale
+        recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
+    recurrent_bias = recurrent_bias[..., None, :]
+    sizes = _sizes(cell, inputs)
+    states = list(zip(*(_rows(state, sizes, -2) for state in states), strict=True))
+    inputs = [_time_first(part) for part in _rows(inputs, sizes, -3)]
+    projections = [_array(_project(part, kernel) + bias[..., None, :]) for part in inputs]
+    real = None if mask is None else _mask_arrays(mask, sizes)
+    time = tf.shape(inputs[0])[0]
+    histories = [
+        tuple(
+            _empty(state, time + 1).write(0, state)
+            for state in (part if keep else part[: int(sequences)])
+        )
+        for part in states
+    ]
+    beside = cell.kept_beside if keep else 0
+    extras = [tuple(_empty(part[0], time) for _ in range(beside)) for part in states]
+
+    def body(t, states, projections, histories, extras):
+        after = []
+        for part, before in enumerate(states):
+            new, kept = cell.step(
+                projections[part].read(t), before, recurrent_kernel, recurrent_bias
+            )
+            if real is not None:
+                here = real[part].read(t)
+                new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
+            after.append(new)
+            histories[part] = _write(histories[part], t + 1, new)
+            # Without `keep` too: XLA then stores the gates instead of computing them several times.
+            projections[part] = projections[part].write(t, kept[0])
+            extras[part] = _write(extras[part], t, kept[1:])
+        return t + 1, after, projections, histories, extras
+
+    _, states, projections, histories, extras = tf.while_loop(
+        lambda t, *_: t < time,
+        body,
+        (0, states, projections, histories, extras),
+        maximum_iterations=time,
+    )
+    histories = [tuple(array.stack() for array in part) for part in histories]
+    last = [tf.concat(parts, -2) for parts in zip(*states, strict=True)]
+    if sequences:
+        last.insert(0, _time_last(tf.concat([part[0][1:] for part in histories], -2)))
+    if not keep:
+        return last, ()
+    kept = [
+        (gates.stack(), *(array.stack() for array in part))
+        for gates, part in zip(projections, extras, strict=True)
+    ]
+    return last, (histories, kept)
+
+
+def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memory):
+    """Gradients by inputs, kernel, recurrent kernel, both biases and the initial states."""
+    inputs, kernel, recurrent_kernel, _, _, *states = tensors
+    mask = states.pop() if masked else None
+    histories, kept = memory
+    sizes = _sizes(cell, inputs)
+    inputs = [_time_first(part) for part in _rows(inputs, sizes, -3)]
+    upstream = list(upstream)
+    by_step = None
+    if sequences:
+        by_step = [_array(_time_first(part)) for part in _rows(upstream.pop(0), sizes, -3)]
+    states = list(zip(*(_rows(state, sizes, -2) for state in upstream), strict=True))
+    real = None if mask is None else _mask_arrays(mask, sizes)
+    transposed = tf.linalg.matrix_transpose(recurrent_kernel)
+    time = tf.shape(inputs[0])[0]
+    factors = [cell.factors(*part) for part in zip(histories, kept, strict=True)]
+    deltas = [_array(part[0]) for part in factors]
+    beside = [tuple(map(_array, part[1:])) for part in factors]
+    extras = [tuple(_empty(part[0], time) for _ in range(cell.written_beside)) for part in states]
+
+    def body(t, states, deltas, extras):
+        earlier = []
+        for part, gradients in enumerate(states):
+            if by_step is not None:
+                gradients = (gradients[0] + by_step[part].read(t), *gradients[1:])
+            here = [array.read(t) for array in (deltas[part], *beside[part])]
+            written, new = cell.back(gradients, here, transposed)
+            if real is not None:
+                now = real[part].read(t)
+                new = tuple(tf.where(now, *pair) for pair in zip(new, gradients, strict=True))
+            earlier.append(new)
+            deltas[part] = deltas[part].write(t, written[0])
+            extras[part] = _write(extras[part], t, written[1:])
+        return t - 1, earlier, deltas, extras
+
+    _, states, deltas, extras = tf.while_loop(
+        lambda t, *_: t >= 0,
+        body,
+        (time - 1, states, deltas, extras),
+        maximum_iterations=time,
+    )
+    sums = []
+    by_inputs = []
+    for part, rows in enumerate(inputs):
+        written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
+        if real is not None:
+            written = tuple(tf.where(real[part].stack(), one, 0) for one in written)
+        inner, delta = written[0], cell.delta(written, factors[part])
+        by_inputs.append(_project(delta, tf.linalg.matrix_transpose(kernel)))
+        sums.append(
+            (
+                _outer(rows, delta),
+                cell.recurrent_gradient(histories[part][0][:-1], inner, kept[part]),
+                tf.reduce_sum(delta, (0, -2)),
+                tf.reduce_sum(inner, (0, -2)),
+            )
+        )
+    return (
+        _time_last(tf.concat(by_inputs, -2)),
+        *(tf.add_n(parts) for parts in zip(*sums, strict=True)),
+        *(tf.concat(parts, -2) for parts in zip(*states, strict=True)),
+    )
+
+
+def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _sizes(cell: Cell, inputs) -> list:
+    """How many rows of the batch run in each part of the loop."""
+    batch = inputs.shape[-3]
+    small = cell.units * cell.gates < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
+    rows = tf.shape(inputs)[-3] if batch is None else batch
+    if small or len(inputs.shape) > 3 or on_gpu():
+        return [rows]
+    return [*[rows // PARTS] * (PARTS - 1), rows - rows // PARTS * (PARTS - 1)]
+
+
+def _rows(tensor, sizes: list, axis: int) -> list:
+    return [tensor] if len(sizes) == 1 else tf.split(tensor, sizes, axis)
+
+
+def _time_first(tensor):
+    rank = len(tensor.shape)
+    return tf.transpose(tensor, (rank - 2, *range(rank - 2), rank - 1))
+
+
+def _time_last(tensor):
+    rank = len(tensor.shape)
+    return tf.transpose(tensor, (*range(1, rank - 1), 0, rank - 1))
+
+
+def _project(steps, kernel):
+    """`steps @ kernel` for `(time, ..., rows, features)`, as one product."""
+    if len(kernel.shape) == 3:
+        return tf.einsum("tmbf,mfg->tmbg", steps, kernel)
+    return tf.tensordot(steps, kernel, 1)
+
+
+def _outer(steps, deltas):
+    """`sum_t steps_t^T deltas_t`, as one product."""
+    if len(steps.shape) == 4:
+        return tf.einsum("tmbf,tmbg->mfg", steps, deltas)
+    return tf.tensordot(steps, deltas, ((0, 1), (0, 1)))
+
+
+def _half(tanh):
+    """The sigmoid whose argument's half has this tanh."""
+    return 0.5 * tanh + 0.5
+
+
+def _array(steps) -> tf.TensorArray:
+    return tf.TensorArray(
+        steps.dtype, tf.shape(steps)[0], clear_after_read=False, element_shape=steps.shape[1:]
+    ).unstack(steps)
+
+
+def _empty(like, size) -> tf.TensorArray:
+    return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=like.shape)
+
+
+def _write(arrays: tuple, t, values) -> tuple:
+    """Writes a value into each array; there may be fewer arrays than values."""
+    return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=False))
+
+
+def _mask_arrays(mask, sizes: list) -> list:
+    return [_array(_time_first(part)) for part in _rows(mask[..., None], sizes, -3)]
