@@ -76,7 +76,7 @@ class SimpleRNN:
         hidden = ACTIVATIONS[self.activation](projection + states[0] @ kernel)
         return (hidden,), (hidden,)
 
-    def factors(self, histories, kept):
+    def factors(self, before, after, kept):
         """What `back` multiplies, for all steps at once; deltas take the place of the first."""
         return (DERIVATIVES[self.activation](kept[0]),)
 
@@ -85,7 +85,7 @@ class SimpleRNN:
         delta = gradients[0] * factors[0]
         return (delta,), (delta @ transposed,)
 
-    def delta(self, written, factors):
+    def delta(self, written):
         """The derivative by the projection, from that by the product with the recurrent kernel."""
         return written[0]
 
@@ -108,13 +108,13 @@ class LSTM(SimpleRNN):
         carry = _half(f) * carry + _half(i) * g
         return (_half(o) * tf.tanh(carry), carry), (gates,)
 
-    def factors(self, histories, kept):
+    def factors(self, before, after, kept):
         i, f, g, o = tf.split(kept[0], 4, axis=-1)
         i, f, o = _half(i), _half(f), _half(o)
-        carries, squashed = histories[1], tf.tanh(histories[1][1:])
+        squashed = tf.tanh(after[1])
         slopes = (
             g * i * (1 - i),
-            carries[:-1] * f * (1 - f),
+            before[1] * f * (1 - f),
             i * (1 - g * g),
             squashed * o * (1 - o),
         )
@@ -151,22 +151,22 @@ class GRU(SimpleRNN):
         z, r, n = tf.split(kept[0], 3, axis=-1)
         return _half(z), _half(r), n
 
-    def factors(self, histories, kept):
+    def factors(self, before, after, kept):
         z, r, n = self._gates(kept)
         candidate = (1 - z) * (1 - n * n)
         inner = candidate * r
-        slopes = ((histories[0][:-1] - n) * z * (1 - z), inner * kept[1] * (1 - r), inner)
+        slopes = ((before[0] - n) * z * (1 - z), inner * kept[1] * (1 - r), inner)
         return tf.concat(slopes, -1), z, candidate
 
     def back(self, gradients, factors, transposed):
-        slopes, z, _ = factors
+        slopes, z, candidate = factors
         (hidden,) = gradients
         delta = tf.concat((hidden, hidden, hidden), -1) * slopes
-        return (delta, hidden), (delta @ transposed + hidden * z,)
+        return (delta, hidden * candidate), (delta @ transposed + hidden * z,)
 
-    def delta(self, written, factors):
-        recurrent, hidden = written
-        return tf.concat((recurrent[..., : 2 * self.units], hidden * factors[2]), -1)
+    def delta(self, written):
+        recurrent, candidate = written
+        return tf.concat((recurrent[..., : 2 * self.units], candidate), -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,9 +184,9 @@ class GRUResetBefore(GRU):
         n = tf.tanh(projection[..., 2 * units :] + (r * hidden) @ kernel[..., 2 * units :])
         return (z * (hidden - n) + n,), (tf.concat((halves, n), -1),)
 
-    def factors(self, histories, kept):
+    def factors(self, before, after, kept):
         z, r, n = self._gates(kept)
-        before = histories[0][:-1]
+        before = before[0]
         slopes = ((before - n) * z * (1 - z), before * r * (1 - r), (1 - z) * (1 - n * n))
         return tf.concat(slopes, -1), z, r
 
@@ -201,7 +201,7 @@ class GRUResetBefore(GRU):
         before = halves @ transposed[..., : 2 * units, :] + through_reset * r + hidden * z
         return (tf.concat((halves, candidate), -1),), (before,)
 
-    def delta(self, written, factors):
+    def delta(self, written):
         return written[0]
 
     def recurrent_gradient(self, before, delta, kept):
@@ -389,7 +389,10 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
     real = None if mask is None else _mask_arrays(mask, sizes)
     transposed = tf.linalg.matrix_transpose(recurrent_kernel)
     time = tf.shape(inputs[0])[0]
-    factors = [cell.factors(*part) for part in zip(histories, kept, strict=True)]
+    factors = [
+        cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates)
+        for part, gates in zip(histories, kept, strict=True)
+    ]
     deltas = [_array(part[0]) for part in factors]
     beside = [tuple(map(_array, part[1:])) for part in factors]
     extras = [tuple(_empty(part[0], time) for _ in range(cell.written_beside)) for part in states]
@@ -421,7 +424,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
         written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
         if real is not None:
             written = tuple(tf.where(real[part].stack(), one, 0) for one in written)
-        inner, delta = written[0], cell.delta(written, factors[part])
+        inner, delta = written[0], cell.delta(written)
         by_inputs.append(_project(delta, tf.linalg.matrix_transpose(kernel)))
         sums.append(
             (
@@ -478,7 +481,8 @@ def _outer(steps, deltas):
     """`sum_t steps_t^T deltas_t`, as one product."""
     if len(steps.shape) == 4:
         return tf.einsum("tmbf,tmbg->mfg", steps, deltas)
-    return tf.tensordot(steps, deltas, ((0, 1), (0, 1)))
+    rows, columns = (tf.reshape(one, (-1, one.shape[-1])) for one in (steps, deltas))
+    return tf.matmul(rows, columns, transpose_a=True)
 
 
 def _half(tanh):
