@@ -379,7 +379,8 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    sizes = _sizes(cell, inputs)
+    # As the way there split the batch; this trace may know less of its size.
+    sizes = [_rows_of(part[0]) for part in histories]
     inputs = [_time_first(part) for part in _rows(inputs, sizes, -3)]
     upstream = list(upstream)
     by_step = None
@@ -448,12 +449,15 @@ def on_gpu() -> bool:
 
 def _sizes(cell: Cell, inputs) -> list:
     """How many rows of the batch run in each part of the loop."""
-    batch = inputs.shape[-3]
+    batch, rows = inputs.shape[-3], _rows_of(inputs, -3)
     small = cell.units * cell.gates < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
-    rows = tf.shape(inputs)[-3] if batch is None else batch
     if small or len(inputs.shape) > 3 or on_gpu():
         return [rows]
     return [*[rows // PARTS] * (PARTS - 1), rows - rows // PARTS * (PARTS - 1)]
+
+
+def _rows_of(tensor, axis: int = -2):
+    return tf.shape(tensor)[axis] if tensor.shape[axis] is None else tensor.shape[axis]
 
 
 def _rows(tensor, sizes: list, axis: int) -> list:
