@@ -443,6 +443,16 @@ def growth(rounds: int) -> dict[str, float]:
     return found
 
 
+def table(found: dict[str, Any]) -> str:
+    """The ratios as Markdown, a row per layer and size."""
+    names = list(next(iter(found.values()))["ratios"])
+    lines = ["| layer, units | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+    for which, one in found.items():
+        cells = (f"{one['ratios'][name]:.2f}" for name in names)
+        lines.append(f"| {which} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Runs what was asked for, prints it, and writes it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -464,6 +474,7 @@ def main() -> None:
                 found = speed(cell, units, arguments.rounds)
                 result["speed"][f"{cell} {units}"] = found
                 print(f"{cell} {units}", json.dumps(found, indent=1), flush=True)
+        print(table(result["speed"]))
     if "memory" in arguments.only:
         result["memory, MB"] = memory()
     if "growth" in arguments.only:

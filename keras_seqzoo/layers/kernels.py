@@ -364,7 +364,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
     histories = [tuple(array.stack() for array in part) for part in histories]
     last = [tf.concat(parts, -2) for parts in zip(*states, strict=True)]
     if sequences:
-        last.insert(0, _time_last(tf.concat([part[0][1:] for part in histories], -2)))
+        last.insert(0, tf.concat([_time_last(part[0][1:]) for part in histories], -3))
     if not keep:
         return last, ()
     kept = [
@@ -426,7 +426,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
         if real is not None:
             written = tuple(tf.where(real[part].stack(), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
-        by_inputs.append(_project(delta, tf.linalg.matrix_transpose(kernel)))
+        by_inputs.append(_time_last(_project(delta, tf.linalg.matrix_transpose(kernel))))
         sums.append(
             (
                 _outer(rows, delta),
@@ -436,7 +436,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
             )
         )
     return (
-        _time_last(tf.concat(by_inputs, -2)),
+        tf.concat(by_inputs, -3),
         *(tf.add_n(parts) for parts in zip(*sums, strict=True)),
         *(tf.concat(parts, -2) for parts in zip(*states, strict=True)),
     )
