@@ -249,13 +249,19 @@ def run(
     tensors.insert(4, tf.zeros_like(tensors[3]) if recurrent_bias is None else recurrent_bias)
     if mask is not None:
         tensors.append(mask)
-    results = _differentiable(cell, mask is not None, keep, return_sequences)(*tensors)
+    like = (len(tensors[0].shape), tensors[0].shape[-1])
+    results = _differentiable(cell, like, mask is not None, keep, return_sequences)(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
 
 
 @functools.lru_cache(maxsize=256)
-def _differentiable(cell: Cell, masked: bool, keep: bool, sequences: bool) -> Callable:
-    """The recurrence as a function of tensors alone, with its gradient and that one's."""
+def _differentiable(
+    cell: Cell, like: tuple[int, int], masked: bool, keep: bool, sequences: bool
+) -> Callable:
+    """The recurrence as a function of tensors alone, with its gradient and that one's.
+
+    One for each rank and number of features, as a trace that has seen several knows none.
+    """
     static = functools.partial(_forward, cell, masked, sequences)
     forward = _compiled(functools.partial(static, keep))
     forward_kept = forward if keep else _compiled(functools.partial(static, True))
