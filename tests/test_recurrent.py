@@ -144,7 +144,12 @@ def weighted(results):
     return total
 
 
-def outcome(layer, x, mask=None, states=None, training=True) -> dict[str, np.ndarray]:
+def outcome(*args, **kwargs) -> dict[str, np.ndarray]:
+    """The arrays of `outcome_tensors`."""
+    return {name: array(tensor) for name, tensor in outcome_tensors(*args, **kwargs).items()}
+
+
+def outcome_tensors(layer, x, mask=None, states=None, training=True) -> dict[str, tf.Tensor]:
     """Output, states, and the gradient of `weighted` by all that the layer is given or holds."""
     states = random_states(layer, len(x)) if states is None else states
     given = [tf.convert_to_tensor(tensor) for tensor in (x, *states)]
@@ -156,11 +161,9 @@ def outcome(layer, x, mask=None, states=None, training=True) -> dict[str, np.nda
     sources = [*given, *(weight.value for weight in layer.trainable_weights)]
     names = ["inputs", *[f"initial state {i}" for i in range(len(states))]]
     names += [f"{i}, {one.name}" for i, one in enumerate(layer.trainable_weights)]
-    found = {f"result {i}": array(result) for i, result in enumerate(results)}
+    found = {f"result {i}": result for i, result in enumerate(results)}
     gradients = tape.gradient(value, sources)
-    return found | {
-        f"gradient by {name}": array(one) for name, one in zip(names, gradients, strict=True)
-    }
+    return found | {f"gradient by {name}": one for name, one in zip(names, gradients, strict=True)}
 
 
 def assert_close(found: dict, expected: dict, tolerance: float = 1e-5):
@@ -263,10 +266,11 @@ def test_without_initial_states_they_are_zero(kind, padding, sequences):
 
 @without_gpu
 @by_kernel
-def test_large_layers_run_in_parts_of_nearly_the_same_size(kind):
+def test_large_layers_run_in_parts(kind):
     x = tf.zeros((7, 2, FEATURES))
-    assert kernels._sizes(single(kind, large(kind))._recurrence(), x) == [3, 4]
-    assert kernels._sizes(single(kind, large(kind) - 1)._recurrence(), x) == [7]
+    assert kernels._parts(single(kind, large(kind))._recurrence(), x) == 2
+    assert kernels._parts(single(kind, large(kind) - 1)._recurrence(), x) == 1
+    assert kernels._parts(single(kind, large(kind))._recurrence(), x[:3]) == 1
 
 
 @by_kernel
@@ -313,6 +317,21 @@ def test_known_and_unknown_sizes_give_the_same(kind, padding, batch, time, untra
         expected = outcome(theirs, x, mask, states)
         found = compiled(x, *[mask] * masked, *states)
         assert_close(dict(zip(expected, map(array, found), strict=True)), expected)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@padded_or_not
+@by_kernel
+def test_xla_gives_the_same_in_parts_and_as_a_whole(kind, padding, training):
+    for units in (SMALL, large(kind)):
+        ours, theirs = pair(kind, units, return_sequences=True)
+        x, mask = random(5, 6, FEATURES), random_mask(padding, 5, 6)
+        states = random_states(ours, 5)
+        given = (x, mask, states, training)
+        compiled = tf.function(outcome_tensors, jit_compile=True, autograph=False)
+        found = compiled(ours, *given)
+        expected = outcome(theirs, *given)
+        assert_close({name: array(found[name]) for name in expected}, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])

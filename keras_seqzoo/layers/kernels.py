@@ -314,8 +314,13 @@ def _differentiable(
 
 
 def _compiled(function: Callable) -> Callable:
-    """Traced once for all models of one kind; eager calls need not step through Python."""
-    return tf.function(function, autograph=False, reduce_retracing=True)
+    """Eager calls need not step through Python; a graph takes the operations themselves in."""
+    traced = tf.function(function, autograph=False, reduce_retracing=True)
+
+    def call(*tensors):
+        return (traced if tf.executing_eagerly() else function)(*tensors)
+
+    return call
 
 
 def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
@@ -329,50 +334,63 @@ def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     recurrent_bias = recurrent_bias[..., None, :]
-    sizes = _sizes(cell, inputs)
-    states = list(zip(*(_rows(state, sizes, -2) for state in states), strict=True))
-    inputs = [_time_first(part) for part in _rows(inputs, sizes, -3)]
+    parts, rows = _parts(cell, inputs), _rows_of(inputs, -3)
+    states = list(zip(*(_split(state, parts, -2) for state in states), strict=True))
+    inputs = [_time_first(part) for part in _split(inputs, parts, -3)]
     projections = [_array(_project(part, kernel) + bias[..., None, :]) for part in inputs]
-    real = None if mask is None else _mask_arrays(mask, sizes)
+    real = None if mask is None else _mask_arrays(mask, parts)
     time = tf.shape(inputs[0])[0]
+    # The outputs of all parts in one, one after the other: joining them later takes longer.
+    show = sequences and not keep
+    shown = _empty(states[0][0], time * parts) if show else ()
     histories = [
-        tuple(
-            _empty(state, time + 1).write(0, state)
-            for state in (part if keep else part[: int(sequences)])
-        )
+        tuple(_empty(state, time + 1).write(0, state) for state in part) if keep else ()
         for part in states
     ]
     beside = cell.kept_beside if keep else 0
     extras = [tuple(_empty(part[0], time) for _ in range(beside)) for part in states]
 
-    def body(t, states, projections, histories, extras):
+    # Written, XLA computes the gates once, and not again for each of their uses.
+    write_gates = keep or under_xla()
+    # XLA may put one part's product where the other's state was, and then has to wait for that
+    # one's product; not if the state is looked at afterwards.
+    look_back = under_xla() and parts > 1 and not keep
+
+    def body(t, states, projections, histories, extras, shown):
         after = []
         for part, before in enumerate(states):
             new, kept = cell.step(
                 projections[part].read(t), before, recurrent_kernel, recurrent_bias
             )
-            if real is not None:
-                here = real[part].read(t)
+            if real is not None or look_back:
+                here = t < time if real is None else real[part].read(t)
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
             after.append(new)
             histories[part] = _write(histories[part], t + 1, new)
-            # Without `keep` too: XLA then stores the gates instead of computing them several times.
-            projections[part] = projections[part].write(t, kept[0])
+            if write_gates:
+                projections[part] = projections[part].write(t, kept[0])
             extras[part] = _write(extras[part], t, kept[1:])
-        return t + 1, after, projections, histories, extras
+            if show:
+                shown = shown.write(t * parts + part, new[0])
+        return t + 1, after, projections, histories, extras, shown
 
-    _, states, projections, histories, extras = tf.while_loop(
+    _, states, projections, histories, extras, shown = tf.while_loop(
         lambda t, *_: t < time,
         body,
-        (0, states, projections, histories, extras),
+        (0, states, projections, histories, extras, shown),
         maximum_iterations=time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
-    last = [tf.concat(parts, -2) for parts in zip(*states, strict=True)]
-    if sequences:
-        last.insert(0, tf.concat([_time_last(part[0][1:]) for part in histories], -3))
+    last = [_join(state, rows) for state in zip(*states, strict=True)]
     if not keep:
+        if show:
+            steps = shown.stack()
+            if parts > 1:
+                steps = tf.reshape(steps, (time, -1, cell.units))[:, :rows]
+            last.insert(0, _time_last(steps))
         return last, ()
+    if sequences:
+        last.insert(0, _join([_time_last(part[0][1:]) for part in histories], rows, -3))
     kept = [
         (gates.stack(), *(array.stack() for array in part))
         for gates, part in zip(projections, extras, strict=True)
@@ -385,15 +403,14 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    # As the way there split the batch; this trace may know less of its size.
-    sizes = [_rows_of(part[0]) for part in histories]
-    inputs = [_time_first(part) for part in _rows(inputs, sizes, -3)]
+    parts, rows = len(histories), _rows_of(inputs, -3)
+    inputs = [_time_first(part) for part in _split(inputs, parts, -3)]
     upstream = list(upstream)
     by_step = None
     if sequences:
-        by_step = [_array(_time_first(part)) for part in _rows(upstream.pop(0), sizes, -3)]
-    states = list(zip(*(_rows(state, sizes, -2) for state in upstream), strict=True))
-    real = None if mask is None else _mask_arrays(mask, sizes)
+        by_step = [_array(_time_first(part)) for part in _split(upstream.pop(0), parts, -3)]
+    states = list(zip(*(_split(state, parts, -2) for state in upstream), strict=True))
+    real = None if mask is None else _mask_arrays(mask, parts)
     transposed = tf.linalg.matrix_transpose(recurrent_kernel)
     time = tf.shape(inputs[0])[0]
     factors = [
@@ -427,7 +444,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
     )
     sums = []
     by_inputs = []
-    for part, rows in enumerate(inputs):
+    for part, steps in enumerate(inputs):
         written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
         if real is not None:
             written = tuple(tf.where(real[part].stack(), one, 0) for one in written)
@@ -435,16 +452,16 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
         by_inputs.append(_time_last(_project(delta, tf.linalg.matrix_transpose(kernel))))
         sums.append(
             (
-                _outer(rows, delta),
+                _outer(steps, delta),
                 cell.recurrent_gradient(histories[part][0][:-1], inner, kept[part]),
                 tf.reduce_sum(delta, (0, -2)),
                 tf.reduce_sum(inner, (0, -2)),
             )
         )
     return (
-        tf.concat(by_inputs, -3),
-        *(tf.add_n(parts) for parts in zip(*sums, strict=True)),
-        *(tf.concat(parts, -2) for parts in zip(*states, strict=True)),
+        _join(by_inputs, rows, -3),
+        *(tf.add_n(each) for each in zip(*sums, strict=True)),
+        *(_join(state, rows) for state in zip(*states, strict=True)),
     )
 
 
@@ -453,21 +470,39 @@ def on_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def _sizes(cell: Cell, inputs) -> list:
-    """How many rows of the batch run in each part of the loop."""
-    batch, rows = inputs.shape[-3], _rows_of(inputs, -3)
+def under_xla() -> bool:
+    """Whether this is being traced for XLA."""
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def _parts(cell: Cell, inputs) -> int:
+    """In how many parts the rows of the batch run in each step."""
+    batch = inputs.shape[-3]
     small = cell.units * cell.gates < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
-    if small or len(inputs.shape) > 3 or on_gpu():
-        return [rows]
-    return [*[rows // PARTS] * (PARTS - 1), rows - rows // PARTS * (PARTS - 1)]
+    return 1 if small or len(inputs.shape) > 3 or on_gpu() else PARTS
 
 
-def _rows_of(tensor, axis: int = -2):
+def _rows_of(tensor, axis: int):
     return tf.shape(tensor)[axis] if tensor.shape[axis] is None else tensor.shape[axis]
 
 
-def _rows(tensor, sizes: list, axis: int) -> list:
-    return [tensor] if len(sizes) == 1 else tf.split(tensor, sizes, axis)
+def _split(tensor, parts: int, axis: int) -> list:
+    """Parts of as many rows each, after rows of zeros where there are too few."""
+    if parts == 1:
+        return [tensor]
+    rows = tensor.shape[axis]
+    if rows is None or rows % parts:
+        paddings = [[0, 0]] * len(tensor.shape)
+        paddings[axis] = [0, -_rows_of(tensor, axis) % parts]
+        tensor = tf.pad(tensor, paddings)
+    return tf.split(tensor, parts, axis)
+
+
+def _join(parts: Sequence, rows, axis: int = -2):
+    if len(parts) == 1:
+        return parts[0]
+    joined = tf.concat(parts, axis)
+    return joined[..., :rows, :, :] if axis == -3 else joined[..., :rows, :]
 
 
 def _time_first(tensor):
@@ -515,5 +550,5 @@ def _write(arrays: tuple, t, values) -> tuple:
     return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=False))
 
 
-def _mask_arrays(mask, sizes: list) -> list:
-    return [_array(_time_first(part)) for part in _rows(mask[..., None], sizes, -3)]
+def _mask_arrays(mask, parts: int) -> list:
+    return [_array(_time_first(part)) for part in _split(mask[..., None], parts, -3)]
