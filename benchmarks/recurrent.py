@@ -427,14 +427,7 @@ def growth(rounds: int) -> dict[str, float]:
     found = {}
     for cell in CELLS:
         for jit in (False, True):
-            for batch, steps in (
-                (32, 50),
-                (32, 200),
-                (32, 800),
-                (32, 2000),
-                (128, 200),
-                (512, 200),
-            ):
+            for batch, steps in GROWTH:
                 step = training_step("ours", cell, batch, steps, 8, 32, jit)
                 seconds = common.interleaved({"step": step}, rounds)["step"]
                 name = f"{cell}, {'jit' if jit else 'plain'}, batch {batch}, time {steps}"
@@ -474,6 +467,7 @@ def main() -> None:
                 found = speed(cell, units, arguments.rounds)
                 result["speed"][f"{cell} {units}"] = found
                 print(f"{cell} {units}", json.dumps(found, indent=1), flush=True)
+                common.write(arguments.output, result)  # what is measured outlives an interruption
         print(table(result["speed"]))
     if "memory" in arguments.only:
         result["memory, MB"] = memory()
