@@ -268,9 +268,12 @@ def test_without_initial_states_they_are_zero(kind, padding, sequences):
 @by_kernel
 def test_large_layers_run_in_parts(kind):
     x = tf.zeros((7, 2, FEATURES))
-    assert kernels._parts(single(kind, large(kind))._recurrence(), x) == 2
-    assert kernels._parts(single(kind, large(kind) - 1)._recurrence(), x) == 1
-    assert kernels._parts(single(kind, large(kind))._recurrence(), x[:3]) == 1
+    cell, smaller = (single(kind, units)._recurrence() for units in (large(kind), large(kind) - 1))
+    assert kernels._parts(cell, x, True) == 2
+    assert kernels._parts(smaller, x, True) == 1
+    assert kernels._parts(cell, x[:3], True) == 1
+    assert kernels._parts(type(cell)(128), x, False) == 2
+    assert kernels._parts(type(cell)(31), x, False) == 1
 
 
 @by_kernel
@@ -323,7 +326,7 @@ def test_known_and_unknown_sizes_give_the_same(kind, padding, batch, time, untra
 @padded_or_not
 @by_kernel
 def test_xla_gives_the_same_in_parts_and_as_a_whole(kind, padding, training):
-    for units in (SMALL, large(kind)):
+    for units in (SMALL, large(kind) if training else 128):
         ours, theirs = pair(kind, units, return_sequences=True)
         x, mask = random(5, 6, FEATURES), random_mask(padding, 5, 6)
         states = random_states(ours, 5)

@@ -40,8 +40,9 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-# From here on, one core alone is slower: units * gates. Measured by benchmarks/recurrent.py.
-SPLIT_FROM = 128
+# From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
+SPLIT_FROM = 128  # units * gates, in training
+SPLIT_INFERENCE_FROM = 2**14  # units * units * gates, elsewhere
 PARTS = 2
 
 # Derivatives of activations, by their values.
@@ -334,7 +335,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     recurrent_bias = recurrent_bias[..., None, :]
-    parts, rows = _parts(cell, inputs), _rows_of(inputs, -3)
+    parts, rows = _parts(cell, inputs, keep), _rows_of(inputs, -3)
     states = list(zip(*(_split(state, parts, -2) for state in states), strict=True))
     inputs = [_time_first(part) for part in _split(inputs, parts, -3)]
     projections = [_array(_project(part, kernel) + bias[..., None, :]) for part in inputs]
@@ -475,10 +476,11 @@ def under_xla() -> bool:
     return tf.__internal__.get_enclosing_xla_context() is not None
 
 
-def _parts(cell: Cell, inputs) -> int:
+def _parts(cell: Cell, inputs, keep: bool) -> int:
     """In how many parts the rows of the batch run in each step."""
-    batch = inputs.shape[-3]
-    small = cell.units * cell.gates < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
+    batch, width = inputs.shape[-3], cell.units * cell.gates
+    small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
+    small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
     return 1 if small or len(inputs.shape) > 3 or on_gpu() else PARTS
 
 
