@@ -221,9 +221,9 @@ def test_any_batch_size_and_time_is_as_in_keras(kind, padding, batch, time):
 @pytest.mark.parametrize(
     ("batch", "time"),
     [
-        (7, 17),  # one part longer than the other
+        (7, 17),  # a row of zeros makes the parts equal
         (4, 9),  # parts of the same size
-        (1, 3),  # a part without rows, where their number is unknown
+        (1, 3),  # a part of zeros alone, where the number of rows is unknown
         (5, 1),
     ],
 )
