@@ -36,6 +36,8 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--max-trials", type=int, default=30, show_default=True)
 @click.option("--epochs", type=int, default=30, show_default=True, help="Per trial.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--population", type=int, default=16, show_default=True,
+              help="Trials that are proposed at once and trained together.")  # fmt: skip
 @click.option("--sampler", type=click.Choice(["tpe", "random", "nsga2"]), default="tpe",
               show_default=True)  # fmt: skip
 @click.option("--max-leakage", type=float, help="Choose the least error within this leakage.")
@@ -49,8 +51,8 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--no-export", is_flag=True, help="Write no SavedModel.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    name, data, columns, missing, window, stride, split, max_trials, epochs, batch_size, sampler,
-    max_leakage, max_error, fixed, seed, directory, overwrite, no_export, quiet,
+    name, data, columns, missing, window, stride, split, max_trials, epochs, batch_size, population,
+    sampler, max_leakage, max_error, fixed, seed, directory, overwrite, no_export, quiet,
 ) -> None:  # fmt: skip
     """Tune model NAME on a record of readings.
 
@@ -83,6 +85,7 @@ def command(
         max_trials=max_trials,
         epochs=epochs,
         batch_size=batch_size,
+        population=population,
         sampler=sampler,
         directory=directory,
         overwrite=overwrite,

@@ -10,7 +10,7 @@ from keras_seqzoo import errors
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.diagnostics.gradient import sensitivities
 
-_ROUND_OFF = 32 * float(np.finfo(np.float32).eps)
+ROUND_OFF = 32 * float(np.finfo(np.float32).eps)
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class Plan:
     def noise(self) -> np.ndarray:
         """Variance under which an output feature counts as constant, `(outputs,)`."""
         largest = np.abs(self.scored()).max(axis=0, initial=0.0)
-        return (_ROUND_OFF * largest) ** 2 + np.finfo(np.float64).tiny
+        return (ROUND_OFF * largest) ** 2 + np.finfo(np.float64).tiny
 
     def scored(self) -> np.ndarray:
         """The output at all real steps, `(steps, outputs)`."""
@@ -185,4 +185,4 @@ def _answer(function, x: np.ndarray, plan: Plan, batch_size: int) -> np.ndarray:
 def _without_round_off(change: np.ndarray, y: np.ndarray) -> np.ndarray:
     """`change`, with what a matrix product owes to a row's place in the batch set to 0."""
     scale = np.abs(y).max(axis=(0, 1), initial=0.0)
-    return np.where(np.abs(change) <= _ROUND_OFF * scale, 0.0, change)
+    return np.where(np.abs(change) <= ROUND_OFF * scale, 0.0, change)

@@ -121,13 +121,13 @@ def leakage(
         resamples,
     )
     _check_output(plan.scored())
-    first = _burn_in(burn_in, x.shape[1])
+    first = first_cut(burn_in, x.shape[1])
     if method == "gradient":
         found = by_gradient(model, plan, first, probes, batch_size)
     elif last:
         found = by_lags(function, plan, _lags(cuts, x.shape[1]), batch_size)
     else:
-        found = by_cuts(function, plan, _cuts(cuts, first, x.shape[1]), batch_size)
+        found = by_cuts(function, plan, spread_cuts(cuts, first, x.shape[1]), batch_size)
     return _report(found, method, scale, threshold, seed)
 
 
@@ -184,7 +184,8 @@ def _check_output(scored: np.ndarray) -> None:
         )
 
 
-def _burn_in(burn_in: int | None, steps: int) -> int:
+def first_cut(burn_in: int | None, steps: int) -> int:
+    """The first cut allowed: `burn_in`, or a quarter of the window."""
     if burn_in is None:
         return max(steps // 4, 1)
     if not errors.is_int(burn_in) or not 1 <= burn_in < steps:
@@ -194,7 +195,8 @@ def _burn_in(burn_in: int | None, steps: int) -> int:
     return int(burn_in)
 
 
-def _cuts(cuts: int | Sequence[int], first: int, steps: int) -> np.ndarray:
+def spread_cuts(cuts: int | Sequence[int], first: int, steps: int) -> np.ndarray:
+    """That many cuts, evenly from the first one on; or those given."""
     if errors.is_int(cuts):
         errors.check_positive(cuts=cuts)
         spread = np.linspace(first, steps - 1, min(int(cuts), steps))

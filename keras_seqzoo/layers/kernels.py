@@ -245,14 +245,37 @@ def run(
     Returns:
         The hidden states of all steps, `(batch, time, units)`, or None; and the last states.
     """
-    tensors = [inputs, kernel, recurrent_kernel, bias, *states]
-    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
-    tensors.insert(4, tf.zeros_like(tensors[3]) if recurrent_bias is None else recurrent_bias)
-    if mask is not None:
-        tensors.append(mask)
+    tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
     like = (len(tensors[0].shape), tensors[0].shape[-1])
     results = _differentiable(cell, like, mask is not None, keep, return_sequences)(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
+
+
+def histories(
+    cell: Cell,
+    inputs,
+    states: Sequence,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias=None,
+    *,
+    mask=None,
+) -> tuple:
+    """All states before the first step and after each, `(time + 1, ..., batch, units)`.
+
+    For members alone, without a gradient; arguments as of `run`.
+    """
+    tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
+    _, ((found,), _) = _forward(cell, mask is not None, False, True, *tensors)
+    return found
+
+
+def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask) -> list:
+    tensors = [inputs, kernel, recurrent_kernel, bias, *states]
+    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+    tensors.insert(4, tf.zeros_like(tensors[3]) if recurrent_bias is None else recurrent_bias)
+    return tensors if mask is None else [*tensors, mask]
 
 
 @functools.lru_cache(maxsize=256)

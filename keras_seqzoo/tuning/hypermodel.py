@@ -126,15 +126,32 @@ class ZooHyperModel(keras_tuner.HyperModel):
             x = split_rows(x, y, validation_data, validation_split)
         return self.fit_rows(model, x, callbacks=callbacks, **kwargs)
 
-    def fit_rows(self, model: keras.Model, rows: Rows, *, callbacks=(), **kwargs: Any):
-        """`fit`, on rows that are split already."""
+    def fit_rows(
+        self,
+        model: keras.Model,
+        rows: Rows,
+        *,
+        orders=None,
+        batch_size=None,
+        callbacks=(),
+        **kwargs,
+    ):
+        """`fit`, on rows that are split already.
+
+        `orders`, `(epochs, rows)`, says in which order each epoch takes the rows; without it Keras
+        shuffles them.
+        """
         x, y, x_val, y_val = rows
         self.prepare(model, rows)
         measured = StateLeakage(x_val, y_val, block=self.block)
+        y, y_val = targets(model, x, y), targets(model, x_val, y_val)
+        given = {"x": x, "y": y, "batch_size": batch_size}
+        if orders is not None:
+            given = _batches(x, y, orders, batch_size)
         return model.fit(
-            x,
-            targets(model, x, y),
-            validation_data=(x_val, targets(model, x_val, y_val)),
+            **given,
+            validation_data=(x_val, y_val),
+            validation_batch_size=batch_size,
             callbacks=[measured, *callbacks],
             **kwargs,
         )
@@ -147,11 +164,33 @@ class ZooHyperModel(keras_tuner.HyperModel):
             y = targets(model, rows.x, rows.y)
             model.loss.variance = _variance(y, functions.find_mask(model, rows.x))
 
+    def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
+        """`prepare`, from a model of the same layers; the rows are not read again."""
+        for layer, like in zip(model.layers, prepared.layers, strict=True):
+            if isinstance(layer, layers.Normalization) and like.adapted:
+                mean, variance, count = map(keras.ops.convert_to_numpy, like.weights)
+                layer.set_statistics(mean, variance, int(count))
+        if isinstance(model.loss, NormalizedMeanSquaredError):
+            model.loss.variance = prepared.loss.variance
+
     def _means_something(self, key: str) -> bool:
         """Whether `build` would use a dimension of that name."""
         if key in self.arguments or key == "learning_rate":
             return True
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
+
+
+def _batches(x: np.ndarray, y: np.ndarray, orders: np.ndarray, batch_size: int) -> dict[str, Any]:
+    """What `fit` takes for the rows in those orders."""
+    import tensorflow as tf
+
+    x, y = tf.constant(x), tf.constant(y)
+    batches = tf.data.Dataset.from_tensor_slices(orders).flat_map(
+        lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+    )
+    batches = batches.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows)))
+    steps = -(-orders.shape[1] // batch_size)
+    return {"x": batches.prefetch(2), "steps_per_epoch": steps, "shuffle": False}
 
 
 def _without_fixed(

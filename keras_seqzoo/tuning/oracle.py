@@ -4,8 +4,9 @@ The study holds all state. KerasTuner's own files, which are written in place an
 when cut short, are not written at all.
 
 A trial has an index, 0, 1, 2, ...; its parameters follow from the search's seed, that index and
-the finished trials before it. A process that dies leaves a running trial behind: the next one marks
-it as interrupted and asks for the same index again, which gives the same parameters.
+the trials that had finished when its population was asked for. A process that dies leaves running
+trials behind: the next one marks them as interrupted and runs the same indices again, with the
+parameters they had.
 """
 
 from __future__ import annotations
@@ -64,12 +65,16 @@ class StudyOracle(keras_tuner.Oracle):
         self.objectives = objective if isinstance(objective, list) else [objective]
         self.study = _open_study(storage, self.objectives, settings)
         self._running: dict[str, optuna.Trial] = {}
+        self._interrupted: dict[int, dict[str, Any]] = {}
         self.verbose = 0  # progress is shown by the search itself
 
     def reload(self) -> None:
-        """Takes up what the study knows: finished trials, and the one that was interrupted."""
+        """Takes up what the study knows: finished trials, and those that were interrupted."""
         for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             self.study.tell(trial.number, state=TrialState.FAIL)
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.FAIL]):
+            if "values" in trial.user_attrs and "message" not in trial.user_attrs:
+                self._interrupted[trial.user_attrs["index"]] = trial.params
         for trial in self.finished():
             self._restore(trial)
 
@@ -89,10 +94,11 @@ class StudyOracle(keras_tuner.Oracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Parameters for the next trial: the defaults first, then what the sampler says."""
         index = len(self.trials)
-        self.study.sampler = self.sampler(derive(self.seed, index, "sampler"))
-        waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-        if index == 0 and not waiting:
-            self.study.enqueue_trial(self._defaults())
+        given = self._interrupted.get(index, self._defaults() if index == 0 else None)
+        if given is not None:
+            self.study.sampler = Given(given)
+        else:
+            self.study.sampler = self.sampler(derive(self.seed, index, "sampler"))
         asked = self.study.ask()
         hp = self.get_space()
         hp.values = {}
@@ -162,6 +168,29 @@ class StudyOracle(keras_tuner.Oracle):
     def trial_id(self, index: int) -> str:
         """KerasTuner's name for the trial of that index."""
         return f"{index:0{len(str(self.max_trials))}d}"
+
+
+class Given(optuna.samplers.BaseSampler):
+    """A sampler of one trial whose parameters are known.
+
+    Args:
+        values: parameters by name.
+    """
+
+    def __init__(self, values: dict[str, Any]):
+        self.values = values
+
+    def infer_relative_search_space(self, study, trial) -> dict:
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_relative(self, study, trial, search_space) -> dict:
+        """Nothing is sampled together."""
+        return {}
+
+    def sample_independent(self, study, trial, param_name, param_distribution) -> Any:
+        """The known value."""
+        return self.values[param_name]
 
 
 def register_metrics(trial, metrics: dict[str, float], objectives: list, step: int) -> None:

@@ -24,7 +24,7 @@ from keras_seqzoo.diagnostics import (
     identity_error,
     leakage,
 )
-from keras_seqzoo.tuning.results import ERROR, LEAKAGE
+from keras_seqzoo.tuning.results import ERROR, LEAKAGE, curves, importances
 
 if TYPE_CHECKING:
     import keras
@@ -102,6 +102,8 @@ def render_report(
             "front": _svg(_front(results, chosen)),
             "units": _svg(_scatter(results, chosen, "units", "units")),
             "strength": _svg(_scatter(results, chosen, "recurrent_strength", "strength")),
+            "curves": _svg(_curves(search, chosen)),
+            "importances": _svg(_importances(search)),
             "profile": _svg(_profile(measured)),
             "stretch": _svg(_stretch(model, last.x, columns, label)),
         }
@@ -176,6 +178,41 @@ def _leakage_axis(ax, values: pd.Series) -> None:
         ax.set_yscale("symlog", linthresh=max(float(positive.min()), 1e-9))
         low = 0 if (values <= 0).any() else float(positive.min()) / 3
         ax.set_ylim(low, float(positive.max()) * 3)
+
+
+def _curves(search: Search, chosen: int) -> Figure | None:
+    """The objective after each epoch, of every trial."""
+    names = [one.name for one in search.oracle.objectives]
+    metric = names[0] if len(names) == 1 else "val_identity_cost"
+    found = curves(search.oracle, metric)
+    if not found:
+        return None
+    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    ax = figure.add_subplot()
+    for trial, values in found.items():
+        best = trial == chosen
+        ax.plot(
+            range(1, len(values) + 1), values, label="chosen" if best else None,
+            color=CHOSEN if best else "#7d8590", alpha=1 if best else 0.35,
+            linewidth=2 if best else 1, zorder=3 if best else 2,
+        )  # fmt: skip
+    positive = [value for values in found.values() for value in values if value > 0]
+    ax.set(xlabel="epoch", ylabel=metric.removeprefix("val_").replace("_", " "))
+    ax.set_yscale("log" if positive and min(map(min, found.values())) > 0 else "linear")
+    ax.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _importances(search: Search) -> Figure | None:
+    shares = importances(search.oracle)
+    if not shares:
+        return None
+    figure = Figure(figsize=(6.2, 0.9 + 0.45 * len(shares)), layout="constrained")
+    ax = figure.add_subplot()
+    names = list(reversed(shares))
+    ax.barh([name.replace("_", " ") for name in names], [shares[name] for name in names])
+    ax.set(xlabel="share", xlim=(0, 1))
+    return figure
 
 
 def _profile(measured: dict[str, Measured]) -> Figure:
@@ -275,7 +312,10 @@ def _python_call(search: Search) -> str:
     options = search.settings
     arguments = {
         "max_trials": search.oracle.max_trials,
-        **{key: options[key] for key in ("epochs", "batch_size", "seed", "sampler", "block")},
+        **{
+            key: options[key]
+            for key in ("epochs", "batch_size", "population", "seed", "sampler", "block")
+        },
         "objective": [name for name, _ in options["objective"]],
         **{key: value for key, value in search.budget.items() if value is not None},
         "directory": str(search.path),

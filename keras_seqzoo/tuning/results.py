@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 from keras_tuner.engine.trial import Trial
 from optuna.trial import TrialState
@@ -42,6 +43,35 @@ def table(oracle: StudyOracle) -> pd.DataFrame:
     if set(names) <= set(found.columns):
         found["pareto"] = pareto_front(found[names].to_numpy(float) * signs)
     return found
+
+
+def curves(oracle: StudyOracle, metric: str) -> dict[int, list[float]]:
+    """A figure after each epoch, by trial; trials that have none are left out."""
+    found = {
+        trial.user_attrs["index"]: trial.user_attrs.get("history", {}).get(metric, [])
+        for trial in oracle.finished()
+    }
+    return {index: values for index, values in found.items() if values}
+
+
+def importances(oracle: StudyOracle) -> dict[str, float]:
+    """Which parameters tell the best trials from the others, in shares that sum to 1.
+
+    Empty where too few trials are complete, or nothing varies. Parameters that some trials lack are
+    left out. By PED-ANOVA, Watanabe et al., 2023, https://doi.org/10.24963/ijcai.2023/488.
+    """
+    complete = [trial for trial in oracle.finished() if trial.state == TrialState.COMPLETE]
+    if len(complete) < 8:
+        return {}
+    signs = [-1.0 if one.direction == "max" else 1.0 for one in oracle.objectives]
+
+    def cost(trial) -> float:
+        return sum(sign * value for sign, value in zip(signs, trial.values, strict=True))
+
+    try:
+        return optuna.importance.get_param_importances(oracle.study, target=cost)
+    except (ValueError, RuntimeError):  # nothing in common, or all the same
+        return {}
 
 
 def pareto_front(costs: np.ndarray) -> np.ndarray:

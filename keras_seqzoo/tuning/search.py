@@ -26,6 +26,7 @@ def search(
     max_trials: int = 32,
     epochs: int = 30,
     batch_size: int = 32,
+    population: int = 16,
     objective: Any = "val_identity_cost",
     sampler: Any = "tpe",
     directory: str | os.PathLike | None = None,
@@ -62,6 +63,10 @@ def search(
         max_trials: int, trials in all.
         epochs: int, per trial. A trial's score and weights are those of its best epoch.
         batch_size: int.
+        population: int, trials that are proposed at once and, where nothing but weights, units,
+            regularizers and learning rate tells them apart, trained together: many times faster
+            than one by one. 1 trains one by one, and lets every proposal know all results so far.
+            A search with other `callbacks` than one `EarlyStopping` trains one by one too.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
             default, the identity cost, is the sum of identity error and state leakage. Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
@@ -108,6 +113,7 @@ def search(
         max_trials=max_trials,
         epochs=epochs,
         batch_size=batch_size,
+        population=population,
         sampler=sampler,
         directory=Path("runs") / name if directory is None else directory,
         overwrite=overwrite,

@@ -7,7 +7,6 @@ import hashlib
 import random
 from collections.abc import Iterator
 
-import keras
 import numpy as np
 
 
@@ -30,7 +29,11 @@ def preserved() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy and Keras inside, and preserves the first two."""
+    """Seeds Python and NumPy inside. Keras draws the seeds of layers and initializers from Python.
+
+    TensorFlow's and Keras's own global seeds stay as they are: they could not be put back.
+    """
     with preserved():
-        keras.utils.set_random_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
         yield

@@ -51,19 +51,32 @@ def train(
         history = hypermodel.fit_rows(
             model,
             rows,
+            orders=orders(len(rows.x), epochs, seed),
             epochs=epochs,
             batch_size=batch_size,
             callbacks=[best, *copy.deepcopy(list(callbacks))],
             verbose=0,
         )
     if best.metrics is None:
-        names = ", ".join(one.name for one in objectives)
-        raise FailedTrialError(
-            f"No epoch had a finite {names}: training diverged. The last epoch gave "
-            f"{ {key: values[-1] for key, values in history.history.items()} }."
-        )
+        last = {key: values[-1] for key, values in history.history.items()}
+        raise FailedTrialError(diverged(objectives, last))
     model.set_weights(best.weights)
     return Trained(model, best.metrics, best.epoch, history.history, time.monotonic() - started)
+
+
+def orders(rows: int, epochs: int, seed: int) -> np.ndarray:
+    """In which order each epoch takes the rows, `(epochs, rows)`."""
+    generator = np.random.default_rng(seed)
+    return np.stack([generator.permutation(rows) for _ in range(epochs)])
+
+
+def diverged(objectives: list[keras_tuner.Objective], last: dict[str, float]) -> str:
+    """What is said of a trial without a finite epoch."""
+    names = ", ".join(one.name for one in objectives)
+    return (
+        f"No epoch had a finite {names}: training diverged. The last epoch gave "
+        f"{ {name: round(value, 6) for name, value in last.items()} }."
+    )
 
 
 class BestEpoch(keras.callbacks.Callback):

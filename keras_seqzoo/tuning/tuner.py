@@ -1,16 +1,18 @@
 """The search: a `keras_tuner.Tuner` over an Optuna study.
 
-Proposing (`StudyOracle.populate_space`), training (`training.train`) and recording
-(`StudyOracle.end_trial`) know nothing of one another; this file joins them.
+Proposing (`StudyOracle.populate_space`), training (`Population.train`, or `training.train` for what
+cannot be trained together) and recording (`StudyOracle.end_trial`) know nothing of one another;
+this file joins them, a population at a time.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from keras_seqzoo.diagnostics import StateLeakage
 from keras_seqzoo.tuning import results, training
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, quiet_optuna, register_metrics
+from keras_seqzoo.tuning.population import Member, Population, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.tuning.seeds import derive, preserved
@@ -61,6 +64,7 @@ class Search(keras_tuner.Tuner):
         max_trials: int,
         epochs: int,
         batch_size: int,
+        population: int,
         sampler: Any,
         directory: str | os.PathLike,
         overwrite: bool,
@@ -70,7 +74,9 @@ class Search(keras_tuner.Tuner):
         budget: Mapping[str, float | None],
         verbose: int,
     ):
-        errors.check_positive(max_trials=max_trials, epochs=epochs, batch_size=batch_size)
+        errors.check_positive(
+            max_trials=max_trials, epochs=epochs, batch_size=batch_size, population=population
+        )
         errors.check_seed(seed)
         errors.check_bool(overwrite=overwrite)
         if not callable(sampler):
@@ -78,6 +84,7 @@ class Search(keras_tuner.Tuner):
         objective = _objectives(objective)
         self.budget = results.check_budget(budget)
         self.rows, self.epochs, self.batch_size = rows, epochs, batch_size
+        self.population = population
         self.seed, self.callbacks, self.verbose = seed, list(callbacks), verbose
         self.path = files.as_path("directory", directory).resolve()
         if self.path.exists() and not self.path.is_dir():
@@ -102,6 +109,7 @@ class Search(keras_tuner.Tuner):
                 "objective": [[one.name, one.direction] for one in _list(objective)],
                 "epochs": epochs,
                 "batch_size": batch_size,
+                "population": population,
                 "sampler": sampler if isinstance(sampler, str) else _stable(sampler),
                 "seed": seed,
                 "block": hypermodel.block,
@@ -145,7 +153,7 @@ class Search(keras_tuner.Tuner):
             ):
                 if done:
                     self.progress.say(f"{done} trials are done; the search goes on from there.")
-                super().search()
+                self._search()
         except _CANNOT_KEEP as error:  # not a trial's fault: it is repeated when the search goes on
             raise errors.SearchError(
                 f"The search in '{self.path}' had to stop: {error}. Nothing that was finished is "
@@ -168,23 +176,95 @@ class Search(keras_tuner.Tuner):
         except Exception:  # what fails with these values may not with others
             return
 
-    def run_trial(self, trial: Trial) -> dict[str, float]:
-        """Trains one trial, keeps what came of it, and gives its figures."""
-        trained = self._train(trial)
-        self._keep(trial, trained)
-        return trained.metrics
+    def _search(self) -> None:
+        """KerasTuner's loop, with a population where it has a trial."""
+        self.on_search_begin()
+        while trials := self._ask():
+            for trial in trials:
+                self.on_trial_begin(trial)
+            ready: dict[int, training.Trained | Exception] = {}
+            done = 0
+            for place, outcome in self._train_all(trials):
+                ready[place] = outcome
+                while done in ready:  # in their order: what is finished is then without gaps
+                    self._record(trials[done], ready.pop(done))
+                    self.on_trial_end(trials[done])
+                    done += 1
+        self.on_search_end()
 
-    def _train(self, trial: Trial) -> training.Trained:
-        return training.train(
+    def _ask(self) -> list[Trial]:
+        """The trials of the next population, or those that are left of an interrupted one."""
+        trials: list[Trial] = []
+        while not trials or int(trials[-1].trial_id) % self.population != self.population - 1:
+            trial = self.oracle.create_trial(f"{self.tuner_id}-{len(trials)}")
+            if trial.status == TrialStatus.STOPPED:
+                break
+            trials.append(trial)
+        return trials
+
+    def _train_all(self, trials: list[Trial]) -> Iterator[tuple[int, training.Trained | Exception]]:
+        """Trains together what can be, the others one by one."""
+        alone = list(range(len(trials)))
+        if self._population is not None:
+            alone = []
+            members = [Member(trial.hyperparameters, self._seed(trial)) for trial in trials]
+            for place, outcome in self._population.train(members):
+                if outcome is None:
+                    alone.append(place)
+                else:
+                    yield place, outcome
+        for place in sorted(alone):
+            yield place, self._train_alone(trials[place])
+
+    @functools.cached_property
+    def _population(self) -> Population | None:
+        """None where trials are wanted one by one, or callbacks need them so."""
+        try:
+            stopping = stopping_of(self.callbacks)
+        except ValueError:
+            return None
+        together = min(self.population, self.oracle.max_trials)
+        steps = self.epochs * -(-len(self.rows.x) // self.batch_size)
+        if together == 1 or not pays(together, steps):
+            return None
+        return Population(
             self.hypermodel,
-            trial.hyperparameters,
             self.rows,
             objectives=self.oracle.objectives,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            callbacks=self.callbacks,
-            seed=derive(self.seed, int(trial.trial_id), "training"),
+            stopping=stopping,
         )
+
+    def _train_alone(self, trial: Trial) -> training.Trained | Exception:
+        try:
+            return training.train(
+                self.hypermodel,
+                trial.hyperparameters,
+                self.rows,
+                objectives=self.oracle.objectives,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                callbacks=self.callbacks,
+                seed=self._seed(trial),
+            )
+        except keras_tuner.errors.FatalError as error:
+            raise errors.SearchError(str(error)) from error
+        except Exception as error:  # one trial must not end the search
+            return error
+
+    def _seed(self, trial: Trial) -> int:
+        return derive(self.seed, int(trial.trial_id), "training")
+
+    def _record(self, trial: Trial, outcome: training.Trained | Exception) -> None:
+        """What cannot be kept stops the search; what could not be trained does not."""
+        if isinstance(outcome, training.Trained):
+            self._keep(trial, outcome)
+            trial.status = TrialStatus.COMPLETED
+            return
+        trial.status, trial.message = TrialStatus.FAILED, str(outcome)
+        if not isinstance(outcome, FailedTrialError):
+            trial.message = "".join(traceback.format_exception(outcome))
 
     def _keep(self, trial: Trial, trained: training.Trained) -> None:
         """Puts the weights into the directory and the figures into the study."""
@@ -198,20 +278,6 @@ class Search(keras_tuner.Tuner):
             history=trained.history,
         )
         register_metrics(trial, trained.metrics, self.oracle.objectives, trained.epoch)
-
-    def _try_run_and_update_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> None:
-        """Like KerasTuner's, but only training may fail: what cannot be kept stops the search."""
-        try:
-            trained = self._train(trial)
-        except keras_tuner.errors.FatalError as error:
-            raise errors.SearchError(str(error)) from error
-        except FailedTrialError as error:
-            trial.status, trial.message = TrialStatus.FAILED, str(error)
-        except Exception:  # one trial must not end the search
-            trial.status, trial.message = TrialStatus.FAILED, traceback.format_exc()
-        else:
-            self._keep(trial, trained)
-            trial.status = TrialStatus.COMPLETED
 
     def on_trial_end(self, trial: Trial) -> None:
         """Records the trial and shows it."""

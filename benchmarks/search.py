@@ -1,0 +1,211 @@
+"""The search against KerasTuner's RandomSearch, and against Optuna driving plain `fit`.
+
+    python -m benchmarks.search [--trials 64] [--rounds 3] [--peer-trials 64]
+
+The reference search: `simple_rnn_identity`, generated readings, time 50, features 3, 960 training
+rows and 320 to validate on, batch 32, 20 epochs, 2 to 32 units, L2 on the recurrent kernel of
+1e-5 to 1, learning rate 1e-3 to 3e-2. All three run the same trials with the same epochs and
+objective, without pruning, each in a fresh process, in turn. Seconds are those of the whole search,
+compiling included, importing not. With `--peer-trials` below `--trials`, the peers run the first
+so many only, and the figures are per trial.
+
+Writes results/search.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks import common
+
+EPOCHS, BATCH, TIME, FEATURES, TRAIN, VALIDATE = 20, 32, 50, 3, 960, 320
+SIDES = ("KerasTuner", "Optuna", "keras_seqzoo")
+
+
+def trials_of(count: int, seed: int) -> list[dict[str, Any]]:
+    """The same for all sides."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "units": int(rng.integers(2, 33)),
+            "recurrent_strength": float(10 ** rng.uniform(-5, 0)),
+            "learning_rate": float(10 ** rng.uniform(-3, np.log10(3e-2))),
+        }
+        for _ in range(count)
+    ]
+
+
+def readings():
+    """Training and validation windows."""
+    import keras_seqzoo as zoo
+
+    steps = (TRAIN + VALIDATE) * TIME
+    x = zoo.windows(zoo.sensor_readings(steps=steps), length=TIME)
+    return x[:TRAIN], x[TRAIN : TRAIN + VALIDATE]
+
+
+SPACE = {"units": (2, 32), "recurrent_strength": (1e-5, 1.0), "learning_rate": (1e-3, 3e-2)}
+FIXED = {"recurrent_regularizer": "l2", "recurrent_initializer": "orthogonal"}
+
+
+def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]:
+    """Its tuner with its oracle, told which values to draw."""
+    import keras_tuner
+    from keras_tuner.tuners.randomsearch import RandomSearchOracle
+
+    import keras_seqzoo as zoo
+
+    x, x_val = readings()
+    hypermodel = zoo.hypermodel("simple_rnn_identity", features=FEATURES, space=SPACE, **FIXED)
+
+    class Replay(RandomSearchOracle):
+        def populate_space(self, trial_id):
+            values = trials[int(trial_id)]
+            return {"status": keras_tuner.engine.trial.TrialStatus.RUNNING, "values": values}
+
+    oracle = Replay(objective=hypermodel.objective, max_trials=len(trials), seed=1)
+    tuner = keras_tuner.Tuner(oracle, hypermodel, directory=directory, project_name="search")
+    tuner.search(x, validation_data=x_val, epochs=EPOCHS, batch_size=BATCH, verbose=0)
+    return [trial.score for trial in oracle.trials.values()]
+
+
+def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
+    """A study in a file, and a function that builds and fits."""
+    import keras
+    import keras_tuner
+    import optuna
+
+    import keras_seqzoo as zoo
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    x, x_val = readings()
+    hypermodel = zoo.hypermodel("simple_rnn_identity", features=FEATURES, space=SPACE, **FIXED)
+    study = optuna.create_study(storage=f"sqlite:///{directory}/study.db")
+    for values in trials:
+        study.enqueue_trial(values)
+
+    def objective(trial):
+        keras.backend.clear_session()
+        hp = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(hp)
+        hp.values |= {
+            "units": trial.suggest_int("units", *SPACE["units"]),
+            "recurrent_strength": trial.suggest_float(
+                "recurrent_strength", *SPACE["recurrent_strength"], log=True
+            ),
+            "learning_rate": trial.suggest_float(
+                "learning_rate", *SPACE["learning_rate"], log=True
+            ),
+        }
+        history = hypermodel.fit(
+            hp,
+            hypermodel.build(hp),
+            x,
+            validation_data=x_val,
+            epochs=EPOCHS,
+            batch_size=BATCH,
+            verbose=0,
+        )
+        return min(history.history["val_identity_cost"])
+
+    study.optimize(objective, n_trials=len(trials))
+    return [trial.value for trial in study.trials]
+
+
+def run_keras_seqzoo(trials: list[dict[str, Any]], directory: str) -> list[float]:
+    """`zoo.search`, with a sampler that gives the same trials."""
+    import keras_seqzoo as zoo
+    from keras_seqzoo.tuning.oracle import Given
+
+    x, x_val = readings()
+    left = iter(trials[1:])  # the first one is the defaults, which are set to the first here
+    first = {name: (*SPACE[name], trials[0][name]) for name in SPACE}
+    found = zoo.search(
+        "simple_rnn_identity",
+        x,
+        validation_data=x_val,
+        space=_with_defaults(first),
+        max_trials=len(trials),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        sampler=lambda seed: Given(next(left)),
+        directory=directory,
+        report=False,
+        verbose=0,
+        **FIXED,
+    )
+    return found.results["val_identity_cost"].tolist()
+
+
+def _with_defaults(given: dict[str, tuple]) -> dict[str, Any]:
+    from keras_seqzoo.space import Float, Int
+
+    return {
+        name: (Int if name == "units" else Float)(low, high, log=True, default=default)
+        for name, (low, high, default) in given.items()
+    }
+
+
+def work(side: str, count: int, seed: int) -> None:
+    """One search in this process: prints its seconds and its best score."""
+    import tensorflow  # noqa: F401
+
+    import keras_seqzoo as zoo
+
+    zoo.get("simple_rnn_identity")  # imports what a first model imports
+    run = {"KerasTuner": run_keras_tuner, "Optuna": run_optuna, "keras_seqzoo": run_keras_seqzoo}
+    with tempfile.TemporaryDirectory() as directory:
+        started = time.perf_counter()
+        scores = run[side](trials_of(count, seed), directory)
+        seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "trials": len(scores), "best": min(scores)}))
+
+
+def main() -> None:
+    """Runs all sides in turn, prints seconds a trial and ratios, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--peer-trials", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    parser.add_argument("--output", default="search")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        side, count, seed = arguments.worker
+        return work(side, int(count), int(seed))
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
+    for seed in range(arguments.rounds):
+        for side in arguments.sides:
+            count = arguments.trials
+            if side != "keras_seqzoo" and arguments.peer_trials:
+                count = arguments.peer_trials
+            command = [sys.executable, "-m", "benchmarks.search", "--worker", side]
+            command += [str(count), str(seed)]
+            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            runs[side].append(json.loads(answer.strip().splitlines()[-1]))
+            print(side, runs[side][-1], flush=True)
+    pace = {
+        side: statistics.median(one["seconds"] / one["trials"] for one in found)
+        for side, found in runs.items()
+    }
+    ratios = {side: round(seconds / pace["keras_seqzoo"], 1) for side, seconds in pace.items()}
+    print("seconds a trial", pace, "times ours", ratios)
+    common.write(arguments.output, {"runs": runs, "seconds a trial": pace, "times ours": ratios})
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The objectives of the identity family for all members of a population, in the compiled graph.
+
+The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at a
+cut depends on another row's past through the recurrent states alone, so that one pass over the rows
+as they are gives all states, and one step from another row's states gives all swapped outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_seqzoo.diagnostics import StateLeakage, functions, swap
+from keras_seqzoo.diagnostics.estimate import ROUND_OFF
+from keras_seqzoo.diagnostics.leakage import first_cut, spread_cuts
+from keras_seqzoo.tuning.rows import Rows, targets
+from keras_seqzoo.tuning.stacked import Stacked
+
+CUTS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Measures:
+    """What is measured on: validation rows, which of them swap, and where.
+
+    Attributes:
+        x: `(batch, time, features)`, validation rows that the leakage is measured on.
+        present: `(cuts * batch, 1, features)`, of them the step that each keeps.
+        y: the aligned target, `(batch, time, features)`, or `(batch, features)` for a last step.
+        real: `(batch, time)` bool, or `(batch,)` for a last step.
+        varies: `(features,)` bool, targets that have a variance to compare an error with.
+        step: `(cuts, batch)`, the first step that a row keeps, and is scored at.
+        donor: `(cuts, batch)`, whose past it takes.
+        scored: `(cuts, batch)` bool, whether it takes part.
+    """
+
+    x: tf.Tensor
+    present: tf.Tensor
+    y: tf.Tensor
+    real: np.ndarray
+    varies: np.ndarray
+    step: np.ndarray
+    donor: np.ndarray
+    scored: np.ndarray
+
+    @classmethod
+    def of(cls, model: keras.Model, rows: Rows, block: int) -> Measures:
+        """As `StateLeakage` would measure this model, or any of its shapes."""
+        chosen = StateLeakage(rows.x_val, rows.y_val, block=block)
+        x, block = chosen.x, chosen.options["block"]
+        mask = functions.find_mask(model, x)
+        last = len(model.output_shape) == 2
+        y = targets(model, x, chosen.y)
+        real = np.ones(x.shape[:2], bool) if mask is None else mask
+        order = swap.rotation(len(x), block, np.random.default_rng(0))
+        if last:
+            passes = swap.last_step_passes(x, mask, np.array([1]), order, block)
+            real = real.any(axis=1)
+        else:
+            first = first_cut(None, x.shape[1])
+            cuts = spread_cuts(CUTS, first, x.shape[1])
+            passes = swap.sequence_passes(x, mask, cuts, order, block)
+        passes = [(one.cut, one.donor, one.swapped) for one in passes]
+        step, donor, swapped = map(np.stack, zip(*passes, strict=True))
+        scored = np.ones_like(swapped) if mask is None and not last else swapped
+        seen = y[real].astype(np.float64)
+        tiny = (np.finfo(np.float32).eps * np.abs(seen).max(axis=0, initial=0)) ** 2
+        varies = seen.var(axis=0) > tiny
+        step = np.clip(step, 0, x.shape[1] - 1)
+        present = x[np.tile(np.arange(len(x)), len(step)), step.reshape(-1)][:, None]
+        # Tensors already, or they would be constants of the program, and folded for minutes.
+        dtype = model.trainable_variables[0].dtype
+        given = (tf.constant(values, dtype) for values in (x, present, y))
+        return cls(*given, real, varies, step, donor, scored)
+
+    def figures(self, stacked: Stacked, weights) -> dict:
+        """Identity error, state leakage and their sum, `(members,)` each."""
+        members = weights[0].shape[0]
+        record: dict[str, tuple] = {}
+        y = stacked(weights, _for_all(self.x, members), record=record)
+        cuts, batch = self.step.shape
+        step, row = self.step.reshape(-1), np.tile(np.arange(batch), cuts)
+        before = {
+            layer: [
+                _pick(tf.transpose(one, (0, 2, 1, 3)), step, self.donor.reshape(-1))
+                for one in states
+            ]
+            for layer, states in record.items()
+        }
+        swapped = stacked(weights, _for_all(self.present, members), states=before)
+        shape = (members, cuts, batch, y.shape[-1])
+        if len(y.shape) == 3:  # the last step, and so one cut
+            kept = y[:, None]
+        else:
+            kept = tf.reshape(_pick(tf.transpose(y, (1, 2, 0, 3)), row, step), shape)
+        noise = _noise(y, self.real)
+        leakage = _leakage(kept, tf.reshape(swapped, shape), self.scored, noise)
+        error = _identity_error(y, self.y, self.real, self.varies)
+        return {
+            "val_identity_cost": error + leakage,
+            "val_identity_error": error,
+            "val_state_leakage": leakage,
+        }
+
+
+def _leakage(kept, swapped, scored: np.ndarray, floor):
+    """`leakage(1)`: `(members, cuts, batch, outputs)` twice -> `(members,)`."""
+    dtype = kept.dtype
+    count = scored.sum(axis=1)  # (cuts,)
+    weight = np.where(count > 1, 1.0, 0.0)[:, None] * scored / np.maximum(count, 1)[:, None]
+    weight = tf.constant(weight[..., None], dtype)  # of a mean over the rows
+    bessel = tf.constant((count / np.maximum(count - 1, 1))[:, None], dtype)
+    change = tf.reduce_sum(weight * (kept - swapped) ** 2, (1, 2))
+    deviation = kept - tf.reduce_sum(weight * kept, 2, keepdims=True)
+    variance = tf.reduce_sum(weight * deviation**2, 2) * bessel
+    total = tf.reduce_sum(2 * variance, 1)  # (members, outputs)
+    known = total > floor
+    ratio = tf.where(known, change, 0) / tf.where(known, total, 1)
+    known = tf.reduce_sum(tf.cast(known, dtype), -1)
+    index = tf.reduce_sum(ratio, -1) / known  # 0 / 0 is nan: nothing varies
+    finite = tf.reduce_all(tf.math.is_finite(kept) & tf.math.is_finite(swapped), (1, 2, 3))
+    return tf.where(finite, index, np.nan)
+
+
+def _identity_error(y, target, real: np.ndarray, varies: np.ndarray):
+    """`(members, batch, [time,] features)` against the target -> `(members,)`."""
+    axes = list(range(1, len(y.shape) - 1))
+    weight = tf.constant((real / real.sum())[..., None], y.dtype)
+    target = tf.where(real[..., None], target, 0)
+    centred = target - tf.reduce_sum(weight * target, [axis - 1 for axis in axes])
+    variance = tf.reduce_sum(weight * centred**2, [axis - 1 for axis in axes])
+    squared = tf.where(real[..., None], (y - target) ** 2, 0)
+    error = tf.reduce_sum(weight * squared, axes)  # (members, features)
+    share = tf.where(varies, error / tf.where(varies, variance, 1), 0)
+    return tf.reduce_sum(share, -1) / varies.sum()
+
+
+def _noise(y, real: np.ndarray):
+    """Variance under which an output counts as constant, `(members, outputs)`."""
+    axes = list(range(1, len(y.shape) - 1))
+    largest = tf.reduce_max(tf.where(real[..., None], tf.abs(y), 0), axes)
+    return (ROUND_OFF * largest) ** 2 + np.finfo(y.dtype.as_numpy_dtype).tiny
+
+
+def _for_all(rows, members):
+    return tf.broadcast_to(rows[None], (members, *rows.shape))
+
+
+def _pick(values, first: np.ndarray, second: np.ndarray):
+    """`(rows, columns, members, width)`, at pairs of the first two -> `(members, pairs, width)`."""
+    return tf.transpose(tf.gather_nd(values, np.stack((first, second), -1)), (1, 0, 2))
