@@ -52,7 +52,7 @@ def readings():
     import keras_seqzoo as zoo
 
     steps = (TRAIN + VALIDATE) * TIME
-    x = zoo.windows(zoo.sensor_readings(steps=steps), length=TIME)
+    x = zoo.windows(zoo.sensor_readings(steps=steps), length=TIME)[..., :FEATURES]
     return x[:TRAIN], x[TRAIN : TRAIN + VALIDATE]
 
 
@@ -63,7 +63,7 @@ FIXED = {"recurrent_regularizer": "l2", "recurrent_initializer": "orthogonal"}
 def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]:
     """Its tuner with its oracle, told which values to draw."""
     import keras_tuner
-    from keras_tuner.tuners.randomsearch import RandomSearchOracle
+    from keras_tuner.oracles import RandomSearchOracle
 
     import keras_seqzoo as zoo
 
@@ -73,7 +73,7 @@ def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]
     class Replay(RandomSearchOracle):
         def populate_space(self, trial_id):
             values = trials[int(trial_id)]
-            return {"status": keras_tuner.engine.trial.TrialStatus.RUNNING, "values": values}
+            return {"status": "RUNNING", "values": values}
 
     oracle = Replay(objective=hypermodel.objective, max_trials=len(trials), seed=1)
     tuner = keras_tuner.Tuner(oracle, hypermodel, directory=directory, project_name="search")
