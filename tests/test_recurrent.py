@@ -571,7 +571,7 @@ def test_there_is_no_limit_to_how_often_one_can_differentiate(kind):
         np.testing.assert_allclose(one, known, rtol=0, atol=1e-10 * np.abs(known).max())
 
 
-# ---------------------------------------------------------------------------------------- members
+# ------------------------------------------------------------------------------------ side by side
 
 
 CELLS = {
@@ -580,60 +580,92 @@ CELLS = {
     "gru_reset_before": kernels.GRUResetBefore,
     "lstm": kernels.LSTM,
 }
+BESIDE = (2, 3)  # units of two layers that run as one
 
 
-def run_and_differentiate(cell, tensors, mask, **options) -> dict[str, np.ndarray]:
-    """Results of `kernels.run`, and their gradient by each tensor."""
+def blocks(one, other, gates):
+    """Two arrays as the blocks of one, gate by gate; the last axes are `gates * units`."""
+    shape = [sum(sizes) for sizes in zip(one.shape, other.shape, strict=True)]
+    found = np.zeros((*shape[:-1], gates, shape[-1] // gates), one.dtype)
+    by_gate = [array.reshape(*array.shape[:-1], gates, -1) for array in (one, other)]
+    found[..., : BESIDE[0]][tuple(map(slice, one.shape[:-1]))] = by_gate[0]
+    found[..., BESIDE[0] :][tuple(slice(size, None) for size in one.shape[:-1])] = by_gate[1]
+    return found.reshape(shape)
+
+
+def run_and_differentiate(cell, tensors, mask, weights, **options) -> dict[str, np.ndarray]:
+    """Results of `kernels.run`, and the gradient of their weighted sum by each tensor."""
+    tensors = {name: tf.constant(value) for name, value in tensors.items()}
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         given = dict(tensors)
         states = [given.pop(name) for name in ("hidden", "carry") if name in given]
         steps, last = kernels.run(cell, states=states, mask=mask, **given, **options)
-        results = [*([] if steps is None else [steps]), *last]
-        # The same for each member, and therefore without random weights.
-        value = sum(tf.reduce_sum(result**2 * (i + 1) + result) for i, result in enumerate(results))
+        value = tf.reduce_sum((last[0] if steps is None else steps) * weights)
     gradients = tape.gradient(value, tensors)
-    return {f"result {i}": array(result) for i, result in enumerate(results)} | {
+    return {"output": array(last[0] if steps is None else steps)} | {
         name: array(gradient) for name, gradient in gradients.items()
     }
 
 
-@pytest.mark.parametrize(
-    ("masked", "keep", "sequences"),
-    [(True, True, True), (False, True, True), (True, False, False)],
-    ids=["masked", "whole", "last"],
-)
-@by_kernel
-def test_members_are_as_each_alone(kind, masked, keep, sequences):
-    units = large(kind)  # alone in parts, together not
-    cell = CELLS[kind](units)
-    members, batch, time, width = 3, 5, 6, cell.gates * units
-    shapes = {
-        "inputs": (batch, time, FEATURES),
-        "kernel": (FEATURES, width),
-        "recurrent_kernel": (units, width),
-        "bias": (width,),
-        "hidden": (batch, units),
-    }
-    shapes |= {"carry": (batch, units)} if kind == "lstm" else {}
-    shapes |= {"recurrent_bias": (width,)} if kind == "gru" else {}
-    tensors = {
-        name: tf.constant(random(members, *shape, seed=seed) * np.float32(0.7 / shape[0] ** 0.5))
-        for seed, (name, shape) in enumerate(shapes.items())
-    }
-    mask = np.random.default_rng(1).random((members, batch, time)) < 0.6 if masked else None
-    options = {"keep": keep, "return_sequences": sequences}
-    together = run_and_differentiate(cell, tensors, mask, **options)
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "one broken"])
+@pytest.mark.parametrize("sequences", [True, False], ids=["sequences", "last"])
+@pytest.mark.parametrize("kind", CELLS)
+def test_layers_side_by_side_are_as_each_alone(kind, sequences, broken):
+    gates, batch, time = CELLS[kind].gates, 4, 6
+    two = []
+    for seed, units in enumerate(BESIDE):
+        shapes = {
+            "inputs": (batch, time, FEATURES),
+            "kernel": (FEATURES, gates * units),
+            "recurrent_kernel": (units, gates * units),
+            "bias": (gates * units,),
+            "hidden": (batch, units),
+        }
+        shapes |= {"carry": (batch, units)} if kind == "lstm" else {}
+        shapes |= {"recurrent_bias": (gates * units,)} if kind == "gru" else {}
+        two.append({name: random(*shape, seed=seed) for name, shape in shapes.items()})
+    rng = np.random.default_rng(1)
+    masks = [rng.random((batch, time)) < 0.6 for _ in BESIDE]
+    weights = [random(batch, *([time] if sequences else []), units) for units in BESIDE]
+    options = {"keep": True, "return_sequences": sequences, "contain": True}
     alone = [
-        run_and_differentiate(
-            cell,
-            {name: tensor[member] for name, tensor in tensors.items()},
-            None if mask is None else mask[member],
-            **options,
-        )
-        for member in range(members)
+        run_and_differentiate(CELLS[kind](units), *given, **options)
+        for units, *given in zip(BESIDE, two, masks, weights, strict=True)
     ]
-    assert_close(together, {name: np.stack([one[name] for one in alone]) for name in alone[0]})
+    if broken:  # what overflows in the second does not reach the first
+        weights[1][...], two[1]["recurrent_kernel"][0] = np.nan, 1e15
+    gated = ("kernel", "recurrent_kernel")
+    joined = {
+        name: blocks(two[0][name], two[1][name], gates)
+        if name in gated
+        else np.concatenate([one[name] for one in two], -1)
+        for name in two[0]
+        if name not in ("bias", "recurrent_bias")
+    }
+    for name in two[0].keys() & {"bias", "recurrent_bias"}:
+        joined[name] = np.concatenate(
+            [one[name].reshape(gates, -1) for one in two], -1
+        ).reshape(-1)  # fmt: skip
+    mask = np.concatenate(
+        [np.repeat(m[..., None], units, -1) for m, units in zip(masks, BESIDE, strict=True)], -1
+    )
+    found = run_and_differentiate(
+        CELLS[kind](sum(BESIDE)), joined, mask, np.concatenate(weights, -1), **options
+    )
+    for name, value in alone[0].items():
+        assert np.isfinite(value).all()
+        start = found[name]
+        if name in gated or name in ("bias", "recurrent_bias"):
+            start = start.reshape(*start.shape[:-1], gates, -1)[..., : BESIDE[0]]
+            start = start.reshape(*start.shape[:-2], -1)
+        start = start[tuple(map(slice, value.shape))]
+        np.testing.assert_allclose(start, value, rtol=1e-5, atol=1e-6, err_msg=name)
+    if broken:
+        return
+    for name in ("output", "hidden"):
+        there = found[name][..., BESIDE[0] :]
+        np.testing.assert_allclose(there, alone[1][name], rtol=1e-5, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------- inside of Keras

@@ -26,8 +26,7 @@ What a loop under automatic differentiation pays for, and these do not:
 
 A masked step is the identity on the state, and so is its transpose on the state's gradient.
 
-Shapes: `(batch, time, features)` in, states `(batch, units)`. A leading axis of members, each with
-its own weights, is allowed in front of all of them (for inputs and mask: if all have it).
+Shapes: `(batch, time, features)` in, states `(batch, units)`.
 """
 
 from __future__ import annotations
@@ -44,6 +43,8 @@ import tensorflow as tf
 SPLIT_FROM = 128  # units * gates, in training
 SPLIT_INFERENCE_FROM = 2**14  # units * units * gates, elsewhere
 PARTS = 2
+# See `contain`: large, and yet their products, and sums of these, are finite.
+LARGEST_STATE, LARGEST_GRADIENT = 1e15, 1e18
 
 # Derivatives of activations, by their values.
 DERIVATIVES: dict[str, Callable] = {
@@ -226,6 +227,7 @@ def run(
     mask=None,
     keep: bool = True,
     return_sequences: bool = True,
+    contain: bool = False,
 ):
     """Runs `cell` over `inputs`.
 
@@ -237,17 +239,21 @@ def run(
         recurrent_kernel: `(units, gates * units)`.
         bias: `(gates * units,)`.
         recurrent_bias: `(gates * units,)`, of a GRU that resets after the product.
-        mask: `(batch, time)`, bool, True for real steps, or None.
+        mask: `(batch, time)`, or `(batch, time, units)`, each unit with its own; bool, True for real
+            steps; or None.
         keep: bool, whether to keep what a gradient needs. Without it a gradient is as right, and
             runs the recurrence once more.
         return_sequences: bool, whether the states of all steps are wanted.
+        contain: bool, whether states and gradients are held below `LARGEST_STATE` and
+            `LARGEST_GRADIENT`, NaN included. Layers that run side by side, their kernels the
+            blocks of one, would else spread what overflows, as 0 times infinity is NaN.
 
     Returns:
         The hidden states of all steps, `(batch, time, units)`, or None; and the last states.
     """
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
-    like = (len(tensors[0].shape), tensors[0].shape[-1])
-    results = _differentiable(cell, like, mask is not None, keep, return_sequences)(*tensors)
+    kind = (tensors[0].shape[-1], len(mask.shape) if mask is not None else 0)
+    results = _differentiable(cell, kind, keep, return_sequences, contain)(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
 
 
@@ -262,13 +268,12 @@ def histories(
     *,
     mask=None,
 ) -> tuple:
-    """All states before the first step and after each, `(time + 1, ..., batch, units)`.
-
-    For members alone, without a gradient; arguments as of `run`.
+    """All states before the first step and after each, `(time + 1, batch, units)`; arguments of
+    `run`. Not differentiable.
     """
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
-    _, ((found,), _) = _forward(cell, mask is not None, False, True, *tensors)
-    return found
+    _, (parts, _) = _forward(cell, mask is not None, True, True, True, *tensors)
+    return tuple(_join(states, _rows_of(inputs, -3)) for states in zip(*parts, strict=True))
 
 
 def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask) -> list:
@@ -280,16 +285,18 @@ def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mas
 
 @functools.lru_cache(maxsize=256)
 def _differentiable(
-    cell: Cell, like: tuple[int, int], masked: bool, keep: bool, sequences: bool
+    cell: Cell, kind: tuple[int, int], keep: bool, sequences: bool, contain: bool
 ) -> Callable:
     """The recurrence as a function of tensors alone, with its gradient and that one's.
 
-    One for each rank and number of features, as a trace that has seen several knows none.
+    One for each number of features and rank of the mask (0: none), as a trace that has seen several
+    knows none.
     """
-    static = functools.partial(_forward, cell, masked, sequences)
+    masked = kind[1] > 0
+    static = functools.partial(_forward, cell, masked, sequences, contain)
     forward = _compiled(functools.partial(static, keep))
     forward_kept = forward if keep else _compiled(functools.partial(static, True))
-    backward = _compiled(functools.partial(_backward, cell, masked, sequences))
+    backward = _compiled(functools.partial(_backward, cell, masked, sequences, contain))
 
     def plain(tensors):
         """For automatic differentiation, any number of times."""
@@ -347,7 +354,7 @@ def _compiled(function: Callable) -> Callable:
     return call
 
 
-def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
+def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: bool, *tensors):
     """Results, and what `_backward` needs: per part, histories of all states, and what was kept."""
     inputs, kernel, recurrent_kernel, bias, recurrent_bias, *states = tensors
     mask = states.pop() if masked else None
@@ -389,6 +396,8 @@ def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
             if real is not None or look_back:
                 here = t < time if real is None else real[part].read(t)
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
+            if contain:
+                new = _held(new, LARGEST_STATE)
             after.append(new)
             histories[part] = _write(histories[part], t + 1, new)
             if write_gates:
@@ -422,7 +431,9 @@ def _forward(cell: Cell, masked: bool, sequences: bool, keep: bool, *tensors):
     return last, (histories, kept)
 
 
-def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memory):
+def _backward(
+    cell: Cell, masked: bool, sequences: bool, contain: bool, tensors, upstream, memory
+):
     """Gradients by inputs, kernel, recurrent kernel, both biases and the initial states."""
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
@@ -450,6 +461,8 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
         for part, gradients in enumerate(states):
             if by_step is not None:
                 gradients = (gradients[0] + by_step[part].read(t), *gradients[1:])
+            if contain:
+                gradients = _held(gradients, LARGEST_GRADIENT)
             here = [array.read(t) for array in (deltas[part], *beside[part])]
             written, new = cell.back(gradients, here, transposed)
             if real is not None:
@@ -471,7 +484,8 @@ def _backward(cell: Cell, masked: bool, sequences: bool, tensors, upstream, memo
     for part, steps in enumerate(inputs):
         written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
         if real is not None:
-            written = tuple(tf.where(real[part].stack(), one, 0) for one in written)
+            now = real[part].stack()
+            written = tuple(tf.where(_as_wide(now, one), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
         by_inputs.append(_time_last(_project(delta, tf.linalg.matrix_transpose(kernel))))
         sums.append(
@@ -504,7 +518,7 @@ def _parts(cell: Cell, inputs, keep: bool) -> int:
     batch, width = inputs.shape[-3], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
-    return 1 if small or len(inputs.shape) > 3 or on_gpu() else PARTS
+    return 1 if small or on_gpu() else PARTS
 
 
 def _rows_of(tensor, axis: int):
@@ -541,16 +555,12 @@ def _time_last(tensor):
 
 
 def _project(steps, kernel):
-    """`steps @ kernel` for `(time, ..., rows, features)`, as one product."""
-    if len(kernel.shape) == 3:
-        return tf.einsum("tmbf,mfg->tmbg", steps, kernel)
+    """`steps @ kernel` for `(time, rows, features)`, as one product."""
     return tf.tensordot(steps, kernel, 1)
 
 
 def _outer(steps, deltas):
     """`sum_t steps_t^T deltas_t`, as one product."""
-    if len(steps.shape) == 4:
-        return tf.einsum("tmbf,tmbg->mfg", steps, deltas)
     rows, columns = (tf.reshape(one, (-1, one.shape[-1])) for one in (steps, deltas))
     return tf.matmul(rows, columns, transpose_a=True)
 
@@ -576,4 +586,16 @@ def _write(arrays: tuple, t, values) -> tuple:
 
 
 def _mask_arrays(mask, parts: int) -> list:
-    return [_array(_time_first(part)) for part in _split(mask[..., None], parts, -3)]
+    mask = mask if len(mask.shape) == 3 else mask[..., None]
+    return [_array(_time_first(part)) for part in _split(mask, parts, -3)]
+
+
+def _as_wide(mask, array):
+    """A mask of single units, once for each gate of `array`."""
+    width = mask.shape[-1]
+    return mask if width == 1 else tf.tile(mask, (1, 1, array.shape[-1] // width))
+
+
+def _held(values: tuple, limit: float) -> tuple:
+    """What is not below the limit, NaN included, is the limit."""
+    return tuple(tf.where(tf.abs(value) < limit, value, limit) for value in values)

@@ -75,15 +75,15 @@ class _Fused:
         """
         last = states[0]
         if mask is not None:
-            shown = ops.cumsum(ops.cast(mask, "int32"), -1) > 0
-            final = shown[..., -1:]
+            mask = mask if len(mask.shape) == 3 else mask[..., None]
+            shown = ops.cumsum(ops.cast(mask, "int32"), 1) > 0
             if self.zero_output_for_mask:
-                shown, final = mask, mask[..., -1:]
-            last = ops.where(final, last, ops.zeros_like(last))
+                shown = mask
+            last = ops.where(shown[:, -1], last, ops.zeros_like(last))
             if steps is not None:
-                steps = ops.where(shown[..., None], steps, ops.zeros_like(steps))
+                steps = ops.where(shown, steps, ops.zeros_like(steps))
         if steps is None:
-            steps = ops.expand_dims(last, -2)
+            steps = ops.expand_dims(last, 1)
         return last, steps, list(states)
 
 
