@@ -140,6 +140,7 @@ def run_keras_seqzoo(trials: list[dict[str, Any]], directory: str) -> list[float
         max_trials=len(trials),
         epochs=EPOCHS,
         batch_size=BATCH,
+        population=len(trials),
         sampler=lambda seed: Given(next(left)),
         directory=directory,
         report=False,

@@ -6,6 +6,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+from keras_tuner.errors import FailedTrialError
 
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
@@ -13,6 +14,7 @@ from keras_seqzoo.diagnostics import StateLeakage
 from keras_seqzoo.space import Choice, Float, Int
 from keras_seqzoo.tuning import population, training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
+from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.population import Member, Population
 from keras_seqzoo.tuning.rows import split_rows
 
@@ -96,11 +98,32 @@ VALUES = [
 ]
 
 
-def together(hypermodel, rows, given, batch_size=16, epochs=EPOCHS):
+def together(hypermodel, rows, given, batch_size=16, epochs=EPOCHS, stopping=None, until=()):
+    """What comes of members; `until` are epochs at which all are put together anew."""
     trained = Population(
-        hypermodel, rows, objectives=OBJECTIVES, epochs=epochs, batch_size=batch_size
-    ).train(given)
-    return [outcome for _, outcome in sorted(trained, key=lambda one: one[0])]
+        hypermodel,
+        rows,
+        objectives=OBJECTIVES,
+        epochs=epochs,
+        batch_size=batch_size,
+        stopping=stopping,
+    )
+    runs = [trained.start(member) for member in given]
+    for epoch in (*until, epochs):
+        trained.advance(runs, [epoch] * len(runs))
+    outcomes = []
+    for run in runs:
+        try:
+            outcomes.append(trained.finish(run))
+        except FailedTrialError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Few units in a call, so that there are several."""
+    monkeypatch.setattr(population, "UNITS", 12)
 
 
 def alone(hypermodel, rows, member, batch_size=16, epochs=EPOCHS):
@@ -173,10 +196,10 @@ def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
     )
     hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
     given, data = members(hypermodel, VALUES[:4]), rows()
-    together = Population(
-        hypermodel, data, objectives=OBJECTIVES, epochs=9, batch_size=16, stopping=stopping
-    ).train(given)
-    found = {place: outcome.history[monitor] for place, outcome in together}
+    found = [
+        one.history[monitor]
+        for one in together(hypermodel, data, given, epochs=9, stopping=stopping)
+    ]
     ran = []
     for place, member in enumerate(given):
         expected = training.train(
@@ -210,38 +233,34 @@ def test_a_member_that_diverges_touches_no_other():
         assert one.history == other.history
 
 
-def test_units_that_a_member_lacks_stay_zero():
+def test_members_can_be_put_together_anew_between_epochs():
     hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
-    (member,) = members(hypermodel, VALUES[1:2])
-    (found,) = together(hypermodel, rows(), [member], epochs=2)
-    assert found.model.get_layer("recurrent").units == 3
-    wide = population.Stacked(hypermodel.build(members(hypermodel, VALUES[:1])[0].hp))
-    weights = [weight.numpy() for weight in found.model.trainable_variables]
-    padded = wide.pad(weights)
-    assert [one.shape for one in padded] == [tuple(one.shape) for one in wide.variables]
-    for back, weight, large in zip(wide.cut(padded, found.model), weights, padded, strict=True):
-        np.testing.assert_array_equal(back, weight)
-        assert np.count_nonzero(large) == np.count_nonzero(weight)
+    given, data = members(hypermodel, VALUES[:3]), rows()
+    whole = together(hypermodel, data, given)
+    for one, other in zip(together(hypermodel, data, given, until=(1, 4)), whole, strict=True):
+        np.testing.assert_allclose(one.history["loss"], other.history["loss"], rtol=1e-5)
+        assert one.epoch == other.epoch
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"activation": "sigmoid"}, "not 0 at 0"),
+        ({"activation": "selu"}, "no fused kernel"),
         ({"kernel_regularizer": keras.regularizers.OrthogonalRegularizer()}, "no rule"),
     ],
 )
 def test_what_cannot_be_stacked_says_why(options, reason):
     model = zoo.get("simple_rnn_identity", **options)
-    assert reason in population.Stacked.obstacle(model)
-    assert population.Stacked.obstacle(zoo.get("simple_rnn_identity")) is None
+    assert reason in Packed.obstacle(model, model)
+    sound = zoo.get("simple_rnn_identity")
+    assert Packed.obstacle(sound, sound) is None
 
 
 def test_a_search_trains_what_cannot_be_stacked_one_by_one(tmp_path):
     found = zoo.search(
         "simple_rnn_identity",
         rows().x,
-        activation="sigmoid",
+        activation="selu",
         max_trials=2,
         epochs=1,
         directory=tmp_path,

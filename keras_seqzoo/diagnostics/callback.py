@@ -62,7 +62,10 @@ class StateLeakage(keras.callbacks.Callback):
             raise ArgumentError(
                 sentence("x", "at least 2 rows of shape (batch, time, ...)", x.shape)
             )
-        chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int))
+        # Which rows are measured.
+        self.rows = chosen = np.unique(
+            np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int)
+        )
         # Arrays only: KerasTuner copies callbacks deeply for every trial.
         self.x = x[chosen]
         self.y = None if y is None else np.asarray(y)[chosen]

@@ -397,7 +397,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
                 here = t < time if real is None else real[part].read(t)
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
             if contain:
-                new = _held(new, LARGEST_STATE)
+                new = tuple(held(state, LARGEST_STATE) for state in new)
             after.append(new)
             histories[part] = _write(histories[part], t + 1, new)
             if write_gates:
@@ -431,9 +431,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     return last, (histories, kept)
 
 
-def _backward(
-    cell: Cell, masked: bool, sequences: bool, contain: bool, tensors, upstream, memory
-):
+def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors, upstream, memory):
     """Gradients by inputs, kernel, recurrent kernel, both biases and the initial states."""
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
@@ -462,7 +460,7 @@ def _backward(
             if by_step is not None:
                 gradients = (gradients[0] + by_step[part].read(t), *gradients[1:])
             if contain:
-                gradients = _held(gradients, LARGEST_GRADIENT)
+                gradients = tuple(held(one, LARGEST_GRADIENT) for one in gradients)
             here = [array.read(t) for array in (deltas[part], *beside[part])]
             written, new = cell.back(gradients, here, transposed)
             if real is not None:
@@ -596,6 +594,6 @@ def _as_wide(mask, array):
     return mask if width == 1 else tf.tile(mask, (1, 1, array.shape[-1] // width))
 
 
-def _held(values: tuple, limit: float) -> tuple:
+def held(values, limit: float):
     """What is not below the limit, NaN included, is the limit."""
-    return tuple(tf.where(tf.abs(value) < limit, value, limit) for value in values)
+    return tf.where(tf.abs(values) < limit, values, limit)

@@ -16,8 +16,8 @@ import tensorflow as tf
 from keras_seqzoo.diagnostics import StateLeakage, functions, swap
 from keras_seqzoo.diagnostics.estimate import ROUND_OFF
 from keras_seqzoo.diagnostics.leakage import first_cut, spread_cuts
+from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.rows import Rows, targets
-from keras_seqzoo.tuning.stacked import Stacked
 
 CUTS = 8
 
@@ -27,7 +27,7 @@ class Measures:
     """What is measured on: validation rows, which of them swap, and where.
 
     Attributes:
-        x: `(batch, time, features)`, validation rows that the leakage is measured on.
+        chosen: `(batch,)`, the validation rows that are measured on; None for all.
         present: `(cuts * batch, 1, features)`, of them the step that each keeps.
         y: the aligned target, `(batch, time, features)`, or `(batch, features)` for a last step.
         real: `(batch, time)` bool, or `(batch,)` for a last step.
@@ -37,7 +37,7 @@ class Measures:
         scored: `(cuts, batch)` bool, whether it takes part.
     """
 
-    x: tf.Tensor
+    chosen: np.ndarray | None
     present: tf.Tensor
     y: tf.Tensor
     real: np.ndarray
@@ -73,31 +73,37 @@ class Measures:
         present = x[np.tile(np.arange(len(x)), len(step)), step.reshape(-1)][:, None]
         # Tensors already, or they would be constants of the program, and folded for minutes.
         dtype = model.trainable_variables[0].dtype
-        given = (tf.constant(values, dtype) for values in (x, present, y))
-        return cls(*given, real, varies, step, donor, scored)
+        rows_measured = None if len(chosen.rows) == len(rows.x_val) else chosen.rows
+        given = (tf.constant(values, dtype) for values in (present, y))
+        return cls(rows_measured, *given, real, varies, step, donor, scored)
 
-    def figures(self, stacked: Stacked, weights) -> dict:
-        """Identity error, state leakage and their sum, `(members,)` each."""
-        members = weights[0].shape[0]
-        record: dict[str, tuple] = {}
-        y = stacked(weights, _for_all(self.x, members), record=record)
+    def figures(self, packed: Packed, weights, columns, output, histories) -> dict:
+        """Identity error, state leakage and their sum, `(members,)` each.
+
+        `output` is that of all validation rows, `histories` all states by recurrent layer.
+        """
+        y, record = output, histories
+        if self.chosen is not None:
+            y = tf.gather(y, self.chosen)
+            record = {
+                layer: [tf.gather(states, self.chosen, axis=1) for states in one]
+                for layer, one in record.items()
+            }
         cuts, batch = self.step.shape
         step, row = self.step.reshape(-1), np.tile(np.arange(batch), cuts)
+        donors = np.stack((step, self.donor.reshape(-1)), -1)
         before = {
-            layer: [
-                _pick(tf.transpose(one, (0, 2, 1, 3)), step, self.donor.reshape(-1))
-                for one in states
-            ]
-            for layer, states in record.items()
+            layer: [tf.gather_nd(states, donors) for states in histories]
+            for layer, histories in record.items()
         }
-        swapped = stacked(weights, _for_all(self.present, members), states=before)
-        shape = (members, cuts, batch, y.shape[-1])
-        if len(y.shape) == 3:  # the last step, and so one cut
-            kept = y[:, None]
-        else:
-            kept = tf.reshape(_pick(tf.transpose(y, (1, 2, 0, 3)), row, step), shape)
-        noise = _noise(y, self.real)
-        leakage = _leakage(kept, tf.reshape(swapped, shape), self.scored, noise)
+        present = for_all(self.present, packed.members)
+        swapped = packed(weights, columns, present, states=before)
+        shape = (cuts, batch, *y.shape[-2:])
+        # Of the last step alone there is one cut.
+        kept = y if len(y.shape) == 3 else tf.gather_nd(y, np.stack((row, step), -1))
+        leakage = _leakage(
+            tf.reshape(kept, shape), tf.reshape(swapped, shape), self.scored, _noise(y, self.real)
+        )
         error = _identity_error(y, self.y, self.real, self.varies)
         return {
             "val_identity_cost": error + leakage,
@@ -107,32 +113,33 @@ class Measures:
 
 
 def _leakage(kept, swapped, scored: np.ndarray, floor):
-    """`leakage(1)`: `(members, cuts, batch, outputs)` twice -> `(members,)`."""
+    """`leakage(1)`: `(cuts, batch, members, outputs)` twice -> `(members,)`."""
     dtype = kept.dtype
     count = scored.sum(axis=1)  # (cuts,)
     weight = np.where(count > 1, 1.0, 0.0)[:, None] * scored / np.maximum(count, 1)[:, None]
-    weight = tf.constant(weight[..., None], dtype)  # of a mean over the rows
-    bessel = tf.constant((count / np.maximum(count - 1, 1))[:, None], dtype)
-    change = tf.reduce_sum(weight * (kept - swapped) ** 2, (1, 2))
-    deviation = kept - tf.reduce_sum(weight * kept, 2, keepdims=True)
-    variance = tf.reduce_sum(weight * deviation**2, 2) * bessel
-    total = tf.reduce_sum(2 * variance, 1)  # (members, outputs)
+    weight = tf.constant(weight[..., None, None], dtype)  # of a mean over the rows
+    bessel = tf.constant((count / np.maximum(count - 1, 1))[:, None, None], dtype)
+    change = tf.reduce_sum(weight * (kept - swapped) ** 2, (0, 1))
+    deviation = kept - tf.reduce_sum(weight * kept, 1, keepdims=True)
+    variance = tf.reduce_sum(weight * deviation**2, 1) * bessel
+    total = tf.reduce_sum(2 * variance, 0)  # (members, outputs)
     known = total > floor
     ratio = tf.where(known, change, 0) / tf.where(known, total, 1)
     known = tf.reduce_sum(tf.cast(known, dtype), -1)
     index = tf.reduce_sum(ratio, -1) / known  # 0 / 0 is nan: nothing varies
-    finite = tf.reduce_all(tf.math.is_finite(kept) & tf.math.is_finite(swapped), (1, 2, 3))
+    finite = tf.reduce_all(tf.math.is_finite(kept) & tf.math.is_finite(swapped), (0, 1, 3))
     return tf.where(finite, index, np.nan)
 
 
 def _identity_error(y, target, real: np.ndarray, varies: np.ndarray):
-    """`(members, batch, [time,] features)` against the target -> `(members,)`."""
-    axes = list(range(1, len(y.shape) - 1))
-    weight = tf.constant((real / real.sum())[..., None], y.dtype)
-    target = tf.where(real[..., None], target, 0)
-    centred = target - tf.reduce_sum(weight * target, [axis - 1 for axis in axes])
-    variance = tf.reduce_sum(weight * centred**2, [axis - 1 for axis in axes])
-    squared = tf.where(real[..., None], (y - target) ** 2, 0)
+    """`(batch, [time,] members, features)` against the target -> `(members,)`."""
+    axes = list(range(len(y.shape) - 2))
+    real = real[..., None, None]
+    weight = tf.constant(real / real.sum(), y.dtype)
+    target = tf.where(real, target[..., None, :], 0)
+    centred = target - tf.reduce_sum(weight * target, axes)
+    variance = tf.reduce_sum(weight * centred**2, axes)
+    squared = tf.where(real, (y - target) ** 2, 0)
     error = tf.reduce_sum(weight * squared, axes)  # (members, features)
     share = tf.where(varies, error / tf.where(varies, variance, 1), 0)
     return tf.reduce_sum(share, -1) / varies.sum()
@@ -140,15 +147,12 @@ def _identity_error(y, target, real: np.ndarray, varies: np.ndarray):
 
 def _noise(y, real: np.ndarray):
     """Variance under which an output counts as constant, `(members, outputs)`."""
-    axes = list(range(1, len(y.shape) - 1))
-    largest = tf.reduce_max(tf.where(real[..., None], tf.abs(y), 0), axes)
+    axes = list(range(len(y.shape) - 2))
+    largest = tf.reduce_max(tf.where(real[..., None, None], tf.abs(y), 0), axes)
     return (ROUND_OFF * largest) ** 2 + np.finfo(y.dtype.as_numpy_dtype).tiny
 
 
-def _for_all(rows, members):
-    return tf.broadcast_to(rows[None], (members, *rows.shape))
-
-
-def _pick(values, first: np.ndarray, second: np.ndarray):
-    """`(rows, columns, members, width)`, at pairs of the first two -> `(members, pairs, width)`."""
-    return tf.transpose(tf.gather_nd(values, np.stack((first, second), -1)), (1, 0, 2))
+def for_all(rows, members: int):
+    """`(batch, time, features)`, once for each member, on the axis before the last."""
+    shape = rows.shape
+    return tf.broadcast_to(rows[..., None, :], (*shape[:-1], members, shape[-1]))

@@ -1,56 +1,56 @@
-"""KerasTuner's Oracle with an Optuna study as its memory.
+"""KerasTuner's Oracle over a ledger: proposes parameters, and keeps what came of them.
 
-The study holds all state. KerasTuner's own files, which are written in place and are unreadable
-when cut short, are not written at all.
+KerasTuner's own files, which are written in place and are unreadable when cut short, are not
+written at all.
 
-A trial has an index, 0, 1, 2, ...; its parameters follow from the search's seed, that index and
-the trials that had finished when its population was asked for. A process that dies leaves running
-trials behind: the next one marks them as interrupted and runs the same indices again, with the
-parameters they had.
+The parameters of a trial follow from the search's seed, the trial's number, and the trials that had
+ended when its population was asked for. They are sampled in a mirror of the study in memory, and
+then written at once: a sampler that works in the storage writes each parameter by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras_tuner
 import optuna
-import sqlalchemy
 from keras_tuner.engine import trial as trial_module
-from optuna.trial import TrialState
+from keras_tuner.engine.trial import TrialStatus
+from optuna.trial import FrozenTrial, TrialState
 
-from keras_seqzoo import errors
+from keras_seqzoo.tuning.ledger import Ledger
 from keras_seqzoo.tuning.seeds import derive
 
-Status = trial_module.TrialStatus
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=10, seed=seed),
 }
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STATUS = {
+    TrialState.COMPLETE: TrialStatus.COMPLETED,
+    TrialState.PRUNED: TrialStatus.STOPPED,
+    TrialState.FAIL: TrialStatus.FAILED,
+}
 
 
 class StudyOracle(keras_tuner.Oracle):
-    """Asks an Optuna study for parameters and tells it results.
+    """Asks for trials and tells what came of them.
 
     Args:
-        storage: path of the SQLite file that holds the study.
+        ledger: where trials are.
         objective: a `keras_tuner.Objective` or a list of them.
         max_trials: int, trials in all, finished ones included.
         seed: int, at least 0.
         sampler: one of `SAMPLERS`, or a function from a seed to an Optuna sampler.
-        settings: mapping of what must not change between runs; compared when resuming.
         hyperparameters: `keras_tuner.HyperParameters` that override the space, or None.
     """
 
     def __init__(
-        self, storage: Path, *, objective, max_trials, seed, sampler, settings, hyperparameters=None
+        self, ledger: Ledger, *, objective, max_trials, seed, sampler, hyperparameters=None
     ):
         # KerasTuner gives up after so many failures in a row; here all must fail.
         super().__init__(
@@ -60,87 +60,104 @@ class StudyOracle(keras_tuner.Oracle):
             seed=1,  # without one, or with 0, KerasTuner draws from the user's generator
             max_consecutive_failed_trials=math.inf,
         )
-        self.seed = seed
+        self.ledger, self.seed = ledger, seed
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
-        self.study = _open_study(storage, self.objectives, settings)
-        self._running: dict[str, optuna.Trial] = {}
-        self._interrupted: dict[int, dict[str, Any]] = {}
+        self.directions = directions(self.objectives)
+        self._mirror = optuna.create_study(directions=self.directions)
+        self._mirrored: dict[int, int] = {}
+        self._held: dict[int, FrozenTrial] = {}
         self.verbose = 0  # progress is shown by the search itself
 
-    def reload(self) -> None:
-        """Takes up what the study knows: finished trials, and those that were interrupted."""
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            self.study.tell(trial.number, state=TrialState.FAIL)
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.FAIL]):
-            if "values" in trial.user_attrs and "message" not in trial.user_attrs:
-                self._interrupted[trial.user_attrs["index"]] = trial.params
-        for trial in self.finished():
-            self._restore(trial)
+    # Asking.
 
-    def finished(self) -> list[optuna.trial.FrozenTrial]:
-        """Trials that ended by themselves, in order."""
-        trials = self.study.get_trials(
-            deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL]
+    def ask(self, count: int, round_: int) -> list[trial_module.Trial]:
+        """Up to so many trials to run in that round: those that wait for it, then new ones."""
+        taken = []
+        waiting = self.ledger.trials(TrialState.WAITING)
+        for trial in waiting:
+            mine = self.ledger.shared or trial.user_attrs["asked"]["round"] == round_
+            if len(taken) < count and trial.number < self.max_trials and mine:
+                taken += [trial] if self.ledger.take(trial) else []
+        self._mirror_all()
+        number = len(self.ledger.trials())
+        # Trials that were proposed after this round say that it was full.
+        full = not self.ledger.shared and self.last_round() > round_
+        last = min(number + count - len(taken), self.max_trials) - 1
+        while len(taken) < count and number < self.max_trials and not full:
+            attributes = {"round": round_, "last": last}
+            made = self.ledger.create(self._propose(number, attributes), self.max_trials)
+            if made is None:
+                break
+            taken.append(made)
+            number += 1
+        self._held |= {trial.number: trial for trial in taken}
+        return [self._trial(trial) for trial in taken]
+
+    def first_round(self) -> int:
+        """Where a search goes on: with what was interrupted, or after all that ended."""
+        waiting = self.ledger.trials(TrialState.WAITING)
+        return min(
+            (
+                trial.user_attrs["asked"]["round"]
+                for trial in waiting
+                if trial.number < self.max_trials
+            ),
+            default=self.last_round() + 1,
         )
-        # A trial that failed by itself has a message; without one it was interrupted.
-        ended = [
-            trial
-            for trial in trials
-            if trial.state == TrialState.COMPLETE or "message" in trial.user_attrs
-        ]
-        return sorted(ended, key=lambda trial: trial.user_attrs["index"])
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
-        """Parameters for the next trial: the defaults first, then what the sampler says."""
-        index = len(self.trials)
-        given = self._interrupted.get(index, self._defaults() if index == 0 else None)
-        if given is not None:
-            self.study.sampler = Given(given)
+    def last_round(self) -> int:
+        """The last one that trials were proposed in, -1 for none."""
+        return max(
+            (trial.user_attrs["asked"]["round"] for trial in self.ledger.trials()), default=-1
+        )
+
+    def cohort_end(self, trial: trial_module.Trial) -> int:
+        """The last trial that was proposed together with this one."""
+        return self._held[int(trial.trial_id)].user_attrs["asked"]["last"]
+
+    def held_by_others(self) -> bool:
+        """Whether trials run, or wait, that this worker does not hold."""
+        unfinished = self.ledger.trials(TrialState.RUNNING, TrialState.WAITING)
+        return any(
+            trial.number < self.max_trials and trial.number not in self._held
+            for trial in unfinished
+        )
+
+    def _propose(self, number: int, attributes: Mapping[str, Any]) -> FrozenTrial:
+        """The defaults first, then what the sampler says."""
+        if number == 0:
+            self._mirror.sampler = Given(self._defaults())
         else:
-            self.study.sampler = self.sampler(derive(self.seed, index, "sampler"))
-        asked = self.study.ask()
+            purpose = f"sampler of {self.ledger.worker}" if self.ledger.shared else "sampler"
+            self._mirror.sampler = self.sampler(derive(self.seed, number, purpose))
+        asked = self._mirror.ask()
         hp = self.get_space()
         hp.values = {}
         for dimension in hp.space:
             if hp.is_active(dimension):
                 hp.values[dimension.name] = _suggest(asked, dimension)
-        asked.set_user_attr("index", index)
-        asked.set_user_attr("values", hp.values)
-        self._running[trial_id] = asked
-        return {"status": Status.RUNNING, "values": hp.values}
+        asked.set_user_attr("asked", {"values": hp.values, **attributes})
+        self._mirrored[number] = asked.number
+        return self._mirror.get_trials(deepcopy=False)[asked.number]
 
-    def score_trial(self, trial: trial_module.Trial) -> None:
-        """The objective; of several, the sum in the direction of minimization."""
-        values = [trial.metrics.get_best_value(one.name) for one in self.objectives]
-        signs = [1.0] if len(values) == 1 else [
-            -1.0 if one.direction == "max" else 1.0 for one in self.objectives
-        ]  # fmt: skip
-        trial.score = sum(sign * value for sign, value in zip(signs, values, strict=True))
-        trial.best_step = trial.metrics.get_best_step(self.objectives[0].name)
+    def _mirror_all(self) -> None:
+        """Brings the mirror to what is known of trials by now."""
+        for trial in self.ledger.trials():
+            ended = trial.state in _ENDED
+            if trial.number not in self._mirrored:
+                self._mirrored[trial.number] = len(self._mirror.get_trials(deepcopy=False))
+                self._mirror.add_trial(trial if ended else _running(trial))
+            elif ended:
+                self._end_mirrored(trial)
 
-    def end_trial(self, trial: trial_module.Trial) -> None:
-        """Ends the trial for KerasTuner, then tells the study, in one step that counts."""
-        super().end_trial(trial)
-        trial = self.trials[trial.trial_id]
-        asked = self._running.pop(trial.trial_id)
-        if trial.status == Status.COMPLETED:
-            values = [trial.metrics.get_best_value(one.name) for one in self.objectives]
-            self.study.tell(asked, values)
-        else:
-            asked.set_user_attr("message", trial.message)
-            self.study.tell(asked, state=TrialState.FAIL)
-
-    def note(self, trial_id: str, **attributes: Any) -> None:
-        """Keeps figures of a running trial in the study."""
-        for key, value in attributes.items():
-            self._running[trial_id].set_user_attr(key, value)
-
-    def save(self) -> None:
-        """Nothing: the study is the state."""
-
-    def _save_trial(self, trial) -> None:
-        """Nothing: the study is the state."""
+    def _end_mirrored(self, trial: FrozenTrial) -> None:
+        mirrored = self._mirror.get_trials(deepcopy=False)[self._mirrored[trial.number]]
+        if not mirrored.state.is_finished():
+            storage = self._mirror._storage
+            for step, value in trial.intermediate_values.items():
+                storage.set_trial_intermediate_value(mirrored._trial_id, step, value)
+            storage.set_trial_state_values(mirrored._trial_id, trial.state, trial.values)
 
     def _defaults(self) -> dict[str, Any]:
         hp = self.get_space()
@@ -150,24 +167,86 @@ class StudyOracle(keras_tuner.Oracle):
                 hp.values[dimension.name] = dimension.default
         return hp.values
 
-    def _restore(self, found: optuna.trial.FrozenTrial) -> None:
-        attributes = found.user_attrs
-        hp = self.get_space()
-        hp.values = dict(attributes["values"])
-        trial = trial_module.Trial(hp, self.trial_id(attributes["index"]), Status.FAILED)
-        if found.state == TrialState.COMPLETE:
-            trial.status = Status.COMPLETED
-            register_metrics(trial, attributes["metrics"], self.objectives, attributes["epoch"])
-            self.score_trial(trial)
-        trial.message = attributes.get("message")
-        self.trials[trial.trial_id] = trial
-        self.start_order.append(trial.trial_id)
-        self.end_order.append(trial.trial_id)
-        self._record_values(trial)
+    # Telling.
 
-    def trial_id(self, index: int) -> str:
-        """KerasTuner's name for the trial of that index."""
-        return f"{index:0{len(str(self.max_trials))}d}"
+    def tell(
+        self, trial: trial_module.Trial, state: TrialState, **outcome: Any
+    ) -> trial_module.Trial:
+        """Ends a trial; `outcome` is metrics, epoch, history, seconds, message, as far as known."""
+        held = self._held.pop(int(trial.trial_id))
+        values = None
+        if state is TrialState.COMPLETE:
+            values = [outcome["metrics"][one.name] for one in self.objectives]
+        elif state is TrialState.PRUNED and len(self.objectives) == 1:
+            curve = outcome["history"][self.objectives[0].name]
+            values = curve[-1:]
+            self.ledger.report(held, len(curve), curve[-1])
+        if self.ledger.end(held, state, values, outcome):
+            return self._restore(held, state, outcome)
+        self.refresh()  # another worker ended it
+        return self.trials[trial.trial_id]
+
+    def reload(self) -> None:
+        """Takes up what the ledger knows, and lets trials wait again that nobody runs."""
+        self.ledger.put_back_held_by_the_dead()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes up what other workers ended meanwhile."""
+        for trial in self.finished():
+            self._restore(trial, trial.state, trial.user_attrs["outcome"])
+
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that ended, in order."""
+        return self.ledger.trials(*_ENDED)
+
+    def costs(self, history: Mapping[str, list[float]]) -> list[float]:
+        """After each epoch what is minimized: the objective, or the sum of several."""
+        curves = [
+            [sign * value for value in history[one.name]]
+            for sign, one in zip(self._signs, self.objectives, strict=True)
+        ]
+        return [sum(values) for values in zip(*curves, strict=True)]
+
+    @property
+    def _signs(self) -> list[float]:
+        return [-1.0 if one.direction == "max" else 1.0 for one in self.objectives]
+
+    def score_trial(self, trial: trial_module.Trial) -> None:
+        """The objective; of several, the sum in the direction of minimization."""
+        values = [trial.metrics.get_best_value(one.name) for one in self.objectives]
+        signs = [1.0] if len(values) == 1 else self._signs
+        trial.score = sum(sign * value for sign, value in zip(signs, values, strict=True))
+        trial.best_step = trial.metrics.get_best_step(self.objectives[0].name)
+
+    def save(self) -> None:
+        """Nothing: the study is the state."""
+
+    def _save_trial(self, trial) -> None:
+        """Nothing: the study is the state."""
+
+    def _trial(self, found: FrozenTrial) -> trial_module.Trial:
+        hp = self.get_space()
+        hp.values = dict(found.user_attrs["asked"]["values"])
+        return trial_module.Trial(hp, self.trial_id(found.number), TrialStatus.RUNNING)
+
+    def _restore(self, found: FrozenTrial, state: TrialState, outcome: Mapping[str, Any]):
+        """KerasTuner's record of a trial that ended."""
+        trial_id = self.trial_id(found.number)
+        if trial_id not in self.trials:
+            trial = self._trial(found)
+            trial.status, trial.message = _STATUS[state], outcome.get("message")
+            if state is TrialState.COMPLETE:
+                register_metrics(trial, outcome["metrics"], self.objectives, outcome["epoch"])
+                self.score_trial(trial)
+            self.trials[trial_id] = trial
+            self.start_order.append(trial_id)
+            self.end_order.append(trial_id)
+        return self.trials[trial_id]
+
+    def trial_id(self, number: int) -> str:
+        """KerasTuner's name for the trial of that number."""
+        return f"{number:0{len(str(self.max_trials))}d}"
 
 
 class Given(optuna.samplers.BaseSampler):
@@ -193,12 +272,17 @@ class Given(optuna.samplers.BaseSampler):
         return self.values[param_name]
 
 
+def directions(objectives: list[keras_tuner.Objective]) -> list[str]:
+    """Optuna's words for them."""
+    return ["maximize" if one.direction == "max" else "minimize" for one in objectives]
+
+
 def register_metrics(trial, metrics: dict[str, float], objectives: list, step: int) -> None:
     """Writes metrics into a KerasTuner trial without letting it guess their direction."""
-    directions = {one.name: one.direction for one in objectives}
+    known = {one.name: one.direction for one in objectives}
     for name, value in metrics.items():
         if not trial.metrics.exists(name):
-            trial.metrics.register(name, directions.get(name, "min"))
+            trial.metrics.register(name, known.get(name, "min"))
         trial.metrics.update(name, value, step=step)
 
 
@@ -213,39 +297,14 @@ def quiet_optuna() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def _open_study(path: Path, objectives: list, settings: dict[str, Any]) -> optuna.Study:
-    url = sqlalchemy.URL.create("sqlite", database=os.path.abspath(path))
-    try:
-        with quiet_optuna():
-            study = optuna.create_study(
-                storage=url.render_as_string(hide_password=False),
-                study_name="search",
-                directions=[
-                    "maximize" if one.direction == "max" else "minimize" for one in objectives
-                ],
-                load_if_exists=True,
-            )
-        _check_settings(study, settings, path)
-    except (sqlalchemy.exc.DatabaseError, json.JSONDecodeError) as error:
-        raise errors.SearchError(
-            f"The study in '{path}' cannot be read: {error}. Search in another directory, or start "
-            "over with overwrite=True (--overwrite)."
-        ) from error
-    return study
-
-
-def _check_settings(study: optuna.Study, settings: dict[str, Any], path: Path) -> None:
-    known = study.user_attrs.get("settings")
-    if known is None:
-        study.set_user_attr("settings", settings)
-        return
-    changed = [key for key in settings if known.get(key) != json.loads(json.dumps(settings[key]))]
-    if changed:
-        raise errors.SearchError(
-            f"The search in '{path.parent}' was started with another {' and '.join(changed)}. "
-            "Repeat the first call to resume it, search in another directory, or start over with "
-            "overwrite=True (--overwrite)."
-        )
+def _running(trial: FrozenTrial) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs=trial.system_attrs,
+    )
 
 
 def _suggest(trial: optuna.Trial, hp: Any) -> Any:

@@ -35,6 +35,10 @@ class SearchProgress:
     def __exit__(self, *_) -> None:
         self.bar.stop()
 
+    def advanced(self, trials: int, share: float) -> None:
+        """Moves the bar while trials train together, each by that share of what it does next."""
+        self.bar.update(self.task, completed=self.done + trials * share)
+
     def trial_ended(self, number: int, text: str, best: str) -> None:
         """Moves the bar; where there is no terminal, writes a line."""
         self.done += 1

@@ -189,13 +189,25 @@ def _curves(search: Search, chosen: int) -> Figure | None:
         return None
     figure = Figure(figsize=(6.2, 3.6), layout="constrained")
     ax = figure.add_subplot()
-    for trial, values in found.items():
-        best = trial == chosen
+    looks = {
+        "chosen": {"color": CHOSEN, "linewidth": 2, "zorder": 4},
+        "complete": {"color": "#5b6570", "alpha": 0.6, "linewidth": 1, "zorder": 3},
+        "pruned": {"color": "#9aa0a8", "alpha": 0.3, "linewidth": 0.8, "zorder": 2},
+        "failed": {"color": "#9aa0a8", "alpha": 0.3, "linewidth": 0.8, "zorder": 2},
+    }
+    named = set()
+    for trial, (state, values) in found.items():
+        look = "chosen" if trial == chosen else state
+        label = None if look in named else look
+        named.add(look)
         ax.plot(
-            range(1, len(values) + 1), values, label="chosen" if best else None,
-            color=CHOSEN if best else "#7d8590", alpha=1 if best else 0.35,
-            linewidth=2 if best else 1, zorder=3 if best else 2,
-        )  # fmt: skip
+            range(1, len(values) + 1),
+            values,
+            label=label,
+            marker="." if len(values) == 1 else None,
+            **looks[look],
+        )
+    found = {trial: values for trial, (_, values) in found.items()}
     positive = [value for values in found.values() for value in values if value > 0]
     ax.set(xlabel="epoch", ylabel=metric.removeprefix("val_").replace("_", " "))
     ax.set_yscale("log" if positive and min(map(min, found.values())) > 0 else "linear")
@@ -314,7 +326,7 @@ def _python_call(search: Search) -> str:
         "max_trials": search.oracle.max_trials,
         **{
             key: options[key]
-            for key in ("epochs", "batch_size", "population", "seed", "sampler", "block")
+            for key in ("epochs", "batch_size", "population", "pruning", "seed", "sampler", "block")
         },
         "objective": [name for name, _ in options["objective"]],
         **{key: value for key, value in search.budget.items() if value is not None},

@@ -17,22 +17,29 @@ from keras_seqzoo.tuning.oracle import StudyOracle
 ERROR, LEAKAGE = "val_identity_error", "val_state_leakage"
 
 
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
 def table(oracle: StudyOracle) -> pd.DataFrame:
     """One row per trial: hyperparameters, figures, epochs, seconds, state, Pareto front."""
     rows = []
     for trial in oracle.finished():
-        attributes = trial.user_attrs
-        history = attributes.get("history", {})
+        outcome = trial.user_attrs["outcome"]
+        history = outcome.get("history", {})
         rows.append(
             {
-                "trial": attributes["index"],
-                **attributes["values"],
-                **attributes.get("metrics", {}),
-                "best_epoch": attributes.get("epoch"),
+                "trial": trial.number,
+                **trial.user_attrs["asked"]["values"],
+                **outcome.get("metrics", {}),
+                "best_epoch": outcome.get("epoch"),
                 "epochs": max(map(len, history.values()), default=0),
-                "seconds": attributes.get("seconds"),
-                "state": "complete" if trial.state == TrialState.COMPLETE else "failed",
-                "message": attributes.get("message"),
+                "seconds": outcome.get("seconds"),
+                "state": _STATES[trial.state],
+                "message": outcome.get("message"),
             }
         )
     found = pd.DataFrame(rows)
@@ -41,17 +48,22 @@ def table(oracle: StudyOracle) -> pd.DataFrame:
         names = [one.name for one in oracle.objectives]
         signs = [-1.0 if one.direction == "max" else 1.0 for one in oracle.objectives]
     if set(names) <= set(found.columns):
-        found["pareto"] = pareto_front(found[names].to_numpy(float) * signs)
+        costs = found[names].to_numpy(float) * signs
+        costs[found["state"] != "complete"] = np.nan
+        found["pareto"] = pareto_front(costs)
     return found
 
 
-def curves(oracle: StudyOracle, metric: str) -> dict[int, list[float]]:
-    """A figure after each epoch, by trial; trials that have none are left out."""
+def curves(oracle: StudyOracle, metric: str) -> dict[int, tuple[str, list[float]]]:
+    """State of each trial, and a figure after each of its epochs; trials without are left out."""
     found = {
-        trial.user_attrs["index"]: trial.user_attrs.get("history", {}).get(metric, [])
+        trial.number: (
+            _STATES[trial.state],
+            trial.user_attrs["outcome"].get("history", {}).get(metric, []),
+        )
         for trial in oracle.finished()
     }
-    return {index: values for index, values in found.items() if values}
+    return {number: one for number, one in found.items() if one[1]}
 
 
 def importances(oracle: StudyOracle) -> dict[str, float]:
@@ -69,7 +81,7 @@ def importances(oracle: StudyOracle) -> dict[str, float]:
         return sum(sign * value for sign, value in zip(signs, trial.values, strict=True))
 
     try:
-        return optuna.importance.get_param_importances(oracle.study, target=cost)
+        return optuna.importance.get_param_importances(oracle.ledger.study, target=cost)
     except (ValueError, RuntimeError):  # nothing in common, or all the same
         return {}
 

@@ -27,9 +27,11 @@ def search(
     epochs: int = 30,
     batch_size: int = 32,
     population: int = 16,
+    pruning: bool = False,
     objective: Any = "val_identity_cost",
     sampler: Any = "tpe",
     directory: str | os.PathLike | None = None,
+    storage: str | None = None,
     overwrite: bool = False,
     seed: int = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -51,8 +53,7 @@ def search(
     Shapes: `x` is `(batch, time, features)`, windows in time order; `keras_seqzoo.windows` cuts
         them. With overlapping windows give `validation_data`, so that no reading is on both sides.
     Masking: what the model's `mask_value` marks counts nowhere.
-    State: NumPy's and Python's generators and the dtype policy are as before; Keras's own seed is
-        that of the last trial.
+    State: random generators, Keras's and TensorFlow's included, and the dtype policy are as before.
 
     Args:
         name: str, one of `list_models()`.
@@ -67,11 +68,18 @@ def search(
             regularizers and learning rate tells them apart, trained together: many times faster
             than one by one. 1 trains one by one, and lets every proposal know all results so far.
             A search with other `callbacks` than one `EarlyStopping` trains one by one too.
+        pruning: bool, end trials early that are clearly behind, by successive halving: after a
+            ninth and a third of the epochs the best third goes on, by the objective, and others
+            take the places. Only where trials train together.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
             default, the identity cost, is the sum of identity error and state leakage. Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
         directory: path; default `runs/NAME`.
+        storage: str, address of a database, such as "postgresql://user@host/base", in which any
+            number of machines that make the same call work on one study, called as the last part
+            of `directory`; default a file in the directory. `directory` must be one that all
+            share: it holds the weights. What a worker held that died is run by another.
         overwrite: bool, start over instead of resuming.
         seed: int, at least 0. The same seed gives the same trials and scores.
         callbacks: Keras callbacks, copied for every trial; `EarlyStopping("val_identity_cost",
@@ -114,6 +122,8 @@ def search(
         epochs=epochs,
         batch_size=batch_size,
         population=population,
+        pruning=pruning,
+        storage=storage,
         sampler=sampler,
         directory=Path("runs") / name if directory is None else directory,
         overwrite=overwrite,

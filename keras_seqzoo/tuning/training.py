@@ -51,7 +51,7 @@ def train(
         history = hypermodel.fit_rows(
             model,
             rows,
-            orders=orders(len(rows.x), epochs, seed),
+            orders=orders(len(rows.x), epochs, np.random.default_rng(seed)),
             epochs=epochs,
             batch_size=batch_size,
             callbacks=[best, *copy.deepcopy(list(callbacks))],
@@ -64,9 +64,8 @@ def train(
     return Trained(model, best.metrics, best.epoch, history.history, time.monotonic() - started)
 
 
-def orders(rows: int, epochs: int, seed: int) -> np.ndarray:
-    """In which order each epoch takes the rows, `(epochs, rows)`."""
-    generator = np.random.default_rng(seed)
+def orders(rows: int, epochs: int, generator: np.random.Generator) -> np.ndarray:
+    """In which order each of the next epochs takes the rows, `(epochs, rows)`."""
     return np.stack([generator.permutation(rows) for _ in range(epochs)])
 
 

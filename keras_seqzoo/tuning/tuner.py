@@ -1,36 +1,43 @@
 """The search: a `keras_tuner.Tuner` over an Optuna study.
 
-Proposing (`StudyOracle.populate_space`), training (`Population.train`, or `training.train` for what
-cannot be trained together) and recording (`StudyOracle.end_trial`) know nothing of one another;
-this file joins them, a population at a time.
+Proposing (`StudyOracle.ask`), training (`Population`, or `training.train` for what cannot be trained
+together), choosing what goes on (`halving`) and recording (`StudyOracle.tell`) know nothing of one
+another; this file joins them, round by round.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shutil
+import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filelock
 import keras
 import keras_tuner
+import numpy as np
 import optuna
 import pandas as pd
 import sqlalchemy
-from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
+from optuna.trial import TrialState
 
 from keras_seqzoo import errors, files
 from keras_seqzoo.diagnostics import StateLeakage
 from keras_seqzoo.tuning import results, training
+from keras_seqzoo.tuning.halving import rungs, survives
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
-from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, quiet_optuna, register_metrics
-from keras_seqzoo.tuning.population import Member, Population, pays, stopping_of
+from keras_seqzoo.tuning.ledger import Ledger, sqlite
+from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, directions, quiet_optuna
+from keras_seqzoo.tuning.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.tuning.seeds import derive, preserved
@@ -40,7 +47,21 @@ _CANNOT_KEEP = (
     optuna.exceptions.StorageInternalError,
     sqlalchemy.exc.DatabaseError,
 )
+_PATIENCE = 1.0  # seconds between looks at what other workers hold
 STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.html", ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class _UnderWay:
+    """A trial in a population; `rivals` is the last trial that it is compared with."""
+
+    trial: Trial
+    run: Run
+    rivals: int
+
+    @property
+    def number(self) -> int:
+        return int(self.trial.trial_id)
 
 
 class Search(keras_tuner.Tuner):
@@ -65,7 +86,9 @@ class Search(keras_tuner.Tuner):
         epochs: int,
         batch_size: int,
         population: int,
+        pruning: bool,
         sampler: Any,
+        storage: str | None,
         directory: str | os.PathLike,
         overwrite: bool,
         seed: int,
@@ -78,25 +101,33 @@ class Search(keras_tuner.Tuner):
             max_trials=max_trials, epochs=epochs, batch_size=batch_size, population=population
         )
         errors.check_seed(seed)
-        errors.check_bool(overwrite=overwrite)
+        errors.check_bool(overwrite=overwrite, pruning=pruning)
+        if overwrite and storage is not None:
+            raise errors.ArgumentError(
+                "`overwrite` must be False with `storage`, where others may be at work. Received: "
+                "both. Choose another directory, whose name is the study's, or delete the study: "
+                "optuna delete-study."
+            )
         if not callable(sampler):
             errors.check_choice("sampler", sampler, SAMPLERS)
         objective = _objectives(objective)
         self.budget = results.check_budget(budget)
         self.rows, self.epochs, self.batch_size = rows, epochs, batch_size
-        self.population = population
+        self.population, self.pruning = population, pruning
         self.seed, self.callbacks, self.verbose = seed, list(callbacks), verbose
         self.path = files.as_path("directory", directory).resolve()
         if self.path.exists() and not self.path.is_dir():
             raise errors.ExistsError(
                 f"`directory` must be a folder. Received: '{self.path}', which is a file."
             )
-        self._lock = _lock(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.path) if storage is None else None
         try:
             if overwrite:
                 _clear(self.path)
-            for unfinished in (self.path / TRIALS).glob(".*"):  # a killed process left it
-                unfinished.unlink()
+            if storage is None:
+                for unfinished in (self.path / TRIALS).glob(".*"):  # a killed process left it
+                    unfinished.unlink()
             hp = keras_tuner.HyperParameters()
             hypermodel.declare_hyperparameters(hp)
             self.settings = {
@@ -110,27 +141,36 @@ class Search(keras_tuner.Tuner):
                 "epochs": epochs,
                 "batch_size": batch_size,
                 "population": population,
+                "pruning": pruning,
                 "sampler": sampler if isinstance(sampler, str) else _stable(sampler),
                 "seed": seed,
                 "block": hypermodel.block,
                 "dtype policy": keras.config.dtype_policy().name,
                 "data": rows.fingerprint(),
             }
-            oracle = StudyOracle(
-                self.path / STUDY,
-                objective=objective,
-                max_trials=max_trials,
-                seed=seed,
-                sampler=sampler,
-                settings=self.settings,
-                hyperparameters=hyperparameters,
-            )
+            with quiet_optuna():
+                ledger = Ledger(
+                    sqlite(self.path / STUDY) if storage is None else storage,
+                    "search" if storage is None else self.path.name,
+                    directions(_list(objective)),
+                    self.settings,
+                    shared=storage is not None,
+                )
+                oracle = StudyOracle(
+                    ledger,
+                    objective=objective,
+                    max_trials=max_trials,
+                    seed=seed,
+                    sampler=sampler,
+                    hyperparameters=hyperparameters,
+                )
             super().__init__(
                 oracle, hypermodel, directory=str(self.path.parent), project_name=self.path.name
             )
             oracle.reload()
         except BaseException:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
             raise
 
     # The search, in KerasTuner's terms.
@@ -142,25 +182,30 @@ class Search(keras_tuner.Tuner):
             SearchError: if every trial failed.
         """
         done = len(self.oracle.trials)
-        if not self._lock.is_locked:
+        if self._lock is not None and not self._lock.is_locked:
             self._lock = _lock(self.path)
         try:
+            self._places  # what is compiled is so while the model is tried out
             self._try_out()
             with (
                 quiet_optuna(),
                 quiet_tensorflow(),
+                self.oracle.ledger.beating(),
                 SearchProgress(done, self.oracle.max_trials, verbose=self.verbose) as self.progress,
             ):
                 if done:
                     self.progress.say(f"{done} trials are done; the search goes on from there.")
                 self._search()
+            self.oracle.refresh()
+            self._finish()
         except _CANNOT_KEEP as error:  # not a trial's fault: it is repeated when the search goes on
             raise errors.SearchError(
                 f"The search in '{self.path}' had to stop: {error}. Nothing that was finished is "
                 "lost: mend the cause and repeat the call to go on."
             ) from error
         finally:
-            self._lock.release(force=True)
+            if self._lock is not None:
+                self._lock.release(force=True)
 
     def _try_out(self) -> None:
         """Builds one model first: a wrong argument is to be told at once, not trial by trial."""
@@ -177,57 +222,93 @@ class Search(keras_tuner.Tuner):
             return
 
     def _search(self) -> None:
-        """KerasTuner's loop, with a population where it has a trial."""
-        self.on_search_begin()
-        while trials := self._ask():
-            for trial in trials:
-                self.on_trial_begin(trial)
-            ready: dict[int, training.Trained | Exception] = {}
-            done = 0
-            for place, outcome in self._train_all(trials):
-                ready[place] = outcome
-                while done in ready:  # in their order: what is finished is then without gaps
-                    self._record(trials[done], ready.pop(done))
-                    self.on_trial_end(trials[done])
-                    done += 1
-        self.on_search_end()
+        """Round after round: what is under way trains to its next rung, and some of it ends.
 
-    def _ask(self) -> list[Trial]:
-        """The trials of the next population, or those that are left of an interrupted one."""
-        trials: list[Trial] = []
-        while not trials or int(trials[-1].trial_id) % self.population != self.population - 1:
-            trial = self.oracle.create_trial(f"{self.tuner_id}-{len(trials)}")
-            if trial.status == TrialStatus.STOPPED:
-                break
-            trials.append(trial)
-        return trials
+        What a round does follows from what earlier rounds did, not from the time they took. So a
+        search that goes on, whose interrupted trials start over, ends as it would have.
+        """
+        round_ = self.oracle.first_round()
+        under_way: list[_UnderWay] = []
+        while True:
+            trials = self.oracle.ask(self._places - len(under_way), round_)
+            under_way = sorted(under_way + self._start(trials), key=lambda one: one.number)
+            if under_way:
+                self._advance(under_way, round_)
+                under_way = self._settle(under_way)
+            elif not trials and not self._others_at_work() and round_ >= self.oracle.last_round():
+                return
+            round_ += 1
 
-    def _train_all(self, trials: list[Trial]) -> Iterator[tuple[int, training.Trained | Exception]]:
-        """Trains together what can be, the others one by one."""
-        alone = list(range(len(trials)))
-        if self._population is not None:
-            alone = []
-            members = [Member(trial.hyperparameters, self._seed(trial)) for trial in trials]
-            for place, outcome in self._population.train(members):
-                if outcome is None:
-                    alone.append(place)
-                else:
-                    yield place, outcome
-        for place in sorted(alone):
-            yield place, self._train_alone(trials[place])
+    def _start(self, trials: list[Trial]) -> list[_UnderWay]:
+        """What trains together is under way then; the others are done, one by one."""
+        under_way = []
+        for trial in trials:
+            try:
+                run = self._population and self._population.start(
+                    Member(trial.hyperparameters, self._seed(trial))
+                )
+            except Exception as error:  # its own failure, and no other's
+                self._record(trial, error)
+                continue
+            if run is None:
+                self._record(trial, self._train_alone(trial))
+            else:
+                under_way.append(_UnderWay(trial, run, self.oracle.cohort_end(trial)))
+        return under_way
+
+    def _advance(self, under_way: list[_UnderWay], round_: int) -> None:
+        """Trains all to their next rungs."""
+        until = [next(rung for rung in self._rungs if rung > one.run.epochs) for one in under_way]
+        started = sum(one.run.epochs for one in under_way)
+        total = sum(until) - started
+        for _ in self._population.advance([one.run for one in under_way], until):
+            done = sum(one.run.epochs for one in under_way) - started
+            self.progress.advanced(len(under_way), done / total)
+
+    def _settle(self, under_way: list[_UnderWay]) -> list[_UnderWay]:
+        """Ends what is complete, has failed or is behind; gives what goes on."""
+        known = {
+            trial.number: self.oracle.costs(trial.user_attrs["outcome"]["history"])
+            for trial in (self.oracle.finished() if len(self._rungs) > 1 else ())
+            if "history" in trial.user_attrs["outcome"]
+        }
+        known |= {one.number: self.oracle.costs(one.run.history) for one in under_way}
+        going = []
+        for one in under_way:
+            ended = one.run.epochs == self._rungs[-1] or not one.run.goes_on
+            rivals = [costs for number, costs in known.items() if number <= one.rivals]
+            if not ended and survives(known[one.number], rivals):
+                going.append(one)
+                continue
+            try:
+                trained = self._population.finish(one.run)
+                self._record(
+                    one.trial, trained, TrialState.COMPLETE if ended else TrialState.PRUNED
+                )
+            except FailedTrialError as error:
+                self._record(one.trial, error)
+        return going
+
+    def _others_at_work(self) -> bool:
+        """Whether other workers hold trials, that may come back; waits a little then."""
+        if not self.oracle.held_by_others():
+            return False
+        time.sleep(_PATIENCE)
+        self.oracle.reload()
+        return True
 
     @functools.cached_property
     def _population(self) -> Population | None:
         """None where trials are wanted one by one, or callbacks need them so."""
+        together = min(self.population, self.oracle.max_trials)
+        steps = self.epochs * -(-len(self.rows.x) // self.batch_size)
+        if keras.backend.backend() != "tensorflow" or together == 1 or not pays(together, steps):
+            return None
         try:
             stopping = stopping_of(self.callbacks)
         except ValueError:
             return None
-        together = min(self.population, self.oracle.max_trials)
-        steps = self.epochs * -(-len(self.rows.x) // self.batch_size)
-        if together == 1 or not pays(together, steps):
-            return None
-        return Population(
+        found = Population(
             self.hypermodel,
             self.rows,
             objectives=self.oracle.objectives,
@@ -235,6 +316,15 @@ class Search(keras_tuner.Tuner):
             batch_size=self.batch_size,
             stopping=stopping,
         )
+        return found if found.can_train(self.oracle.get_space()) else None
+
+    @functools.cached_property
+    def _places(self) -> int:
+        return 1 if self._population is None else self.population
+
+    @functools.cached_property
+    def _rungs(self) -> list[int]:
+        return rungs(self.epochs) if self.pruning else [self.epochs]
 
     def _train_alone(self, trial: Trial) -> training.Trained | Exception:
         try:
@@ -256,41 +346,42 @@ class Search(keras_tuner.Tuner):
     def _seed(self, trial: Trial) -> int:
         return derive(self.seed, int(trial.trial_id), "training")
 
-    def _record(self, trial: Trial, outcome: training.Trained | Exception) -> None:
-        """What cannot be kept stops the search; what could not be trained does not."""
+    def _record(
+        self,
+        trial: Trial,
+        outcome: training.Trained | Exception,
+        state: TrialState = TrialState.COMPLETE,
+    ) -> None:
+        """Puts weights into the directory and the rest into the ledger, and shows it.
+
+        What cannot be kept stops the search; what could not be trained does not.
+        """
         if isinstance(outcome, training.Trained):
-            self._keep(trial, outcome)
-            trial.status = TrialStatus.COMPLETED
-            return
-        trial.status, trial.message = TrialStatus.FAILED, str(outcome)
-        if not isinstance(outcome, FailedTrialError):
-            trial.message = "".join(traceback.format_exception(outcome))
-
-    def _keep(self, trial: Trial, trained: training.Trained) -> None:
-        """Puts the weights into the directory and the figures into the study."""
-        with files.replacing(self._weights(trial)) as temporary:
-            trained.model.save_weights(temporary)
-        self.oracle.note(
-            trial.trial_id,
-            metrics=trained.metrics,
-            epoch=trained.epoch,
-            seconds=trained.seconds,
-            history=trained.history,
-        )
-        register_metrics(trial, trained.metrics, self.oracle.objectives, trained.epoch)
-
-    def on_trial_end(self, trial: Trial) -> None:
-        """Records the trial and shows it."""
-        super().on_trial_end(trial)
-        ended = self.oracle.trials[trial.trial_id]
-        text = f"failed: {ended.message.strip().splitlines()[-1]}" if ended.message else (
-            results.figures(ended)
-        )  # fmt: skip
-        best = self.oracle.get_best_trials()[0]
-        best = results.figures(best) if best.score is not None else "none yet"
+            if state is TrialState.COMPLETE:
+                with files.replacing(self._weights(trial)) as temporary:
+                    _write_weights(temporary, outcome.model)
+            ended = self.oracle.tell(
+                trial,
+                state,
+                metrics=outcome.metrics,
+                epoch=outcome.epoch,
+                seconds=outcome.seconds,
+                history=outcome.history,
+            )
+        else:
+            message = str(outcome)
+            if not isinstance(outcome, FailedTrialError):
+                message = "".join(traceback.format_exception(outcome))
+            ended = self.oracle.tell(trial, TrialState.FAIL, message=message)
+        if ended.message:
+            text = f"failed: {ended.message.strip().splitlines()[-1]}"
+        else:
+            text = results.figures(ended) if ended.score is not None else "pruned"
+        best = self.oracle.get_best_trials()
+        best = results.figures(best[0]) if best and best[0].score is not None else "none yet"
         self.progress.trial_ended(int(trial.trial_id), text, best)
 
-    def on_search_end(self) -> None:
+    def _finish(self) -> None:
         """Saves the chosen model, or raises if there is none."""
         completed = [trial for trial in self.oracle.trials.values() if trial.score is not None]
         if not completed:
@@ -350,11 +441,10 @@ class Search(keras_tuner.Tuner):
         with preserved():
             model = self.hypermodel.build(trial.hyperparameters)
         self.hypermodel.prepare(model, self.rows)
-        model.optimizer.build(model.trainable_variables)
         path = self._weights(trial)
         try:
-            model.load_weights(path)
-        except (OSError, ValueError, KeyError) as error:
+            _read_weights(path, model)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise errors.SearchError(
                 f"The weights of trial {trial.trial_id} cannot be read from '{path}': {error}"
             ) from error
@@ -368,10 +458,12 @@ class Search(keras_tuner.Tuner):
         """
         from keras_seqzoo.tuning.report import render_report
 
-        return files.write_text(self.path / REPORT, render_report(self, **details))
+        with quiet_tensorflow():
+            text = render_report(self, **details)
+        return files.write_text(self.path / REPORT, text)
 
     def _weights(self, trial: Trial) -> Path:
-        return self.path / TRIALS / f"{int(trial.trial_id):04d}.weights.h5"
+        return self.path / TRIALS / f"{int(trial.trial_id):04d}.npz"
 
     def _populate_initial_space(self) -> None:
         """The hypermodel declares its whole space; KerasTuner would build models to find it."""
@@ -432,9 +524,19 @@ def _describe_space(hyperparameters: keras_tuner.HyperParameters | None) -> list
     )
 
 
+def _write_weights(path: Path, model: keras.Model) -> None:
+    """In the order of `get_weights`; writing them Keras's way takes as long as a small trial."""
+    with path.open("wb") as file:
+        np.savez(file, *model.get_weights())
+
+
+def _read_weights(path: Path, model: keras.Model) -> None:
+    with np.load(path, allow_pickle=False) as arrays:
+        model.set_weights([arrays[name] for name in arrays.files])
+
+
 def _lock(path: Path) -> filelock.FileLock:
     """Takes the directory for this process; the system gives it back however the process ends."""
-    path.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)

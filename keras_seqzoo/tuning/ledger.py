@@ -1,0 +1,239 @@
+"""The trials of a search in an Optuna storage, where any number of workers find them.
+
+A trial is one record, numbered from 0, and is never copied: a worker takes it by setting it from
+waiting to running, which the storage lets only one do, and ends it once. What a dead worker held is
+set back to waiting, with the parameters it had. Optuna's own retries would make new trials instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
+
+from keras_seqzoo import errors
+
+# Seconds: how often a worker says that it lives, and after how long of silence it counts as dead.
+BEAT, GRACE = 10.0, 60.0
+_WORKER = "worker "
+
+
+class Ledger:
+    """One study.
+
+    Args:
+        url: str, of the storage.
+        name: str, of the study.
+        directions: "minimize" or "maximize", one for each objective.
+        settings: mapping of what must be the same whenever the study is opened.
+        shared: bool, whether other processes may be at work in it.
+
+    Raises:
+        SearchError: if the study cannot be read, or was made with other settings.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        directions: Sequence[str],
+        settings: Mapping[str, Any],
+        *,
+        shared: bool,
+    ):
+        self.url, self.name, self.shared = url, name, shared
+        self.worker = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
+        self._seen: dict[str, tuple[Any, float]] = {}
+        try:
+            self.storage = optuna.storages.get_storage(_with_driver(url))
+            self.study = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                directions=list(directions),
+                load_if_exists=True,
+            )
+            self.id = self.storage.get_study_id_from_name(name)
+            self._check(settings)
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ValueError) as error:
+            if isinstance(error, errors.SeqZooError):
+                raise
+            raise errors.SearchError(
+                f"The study in '{_shown(url)}' cannot be read: {error}. {self._remedy()}"
+            ) from error
+
+    def _remedy(self) -> str:
+        if self.shared:
+            return "Is the server there, and is the address right?"
+        return "Search in another directory, or start over with overwrite=True (--overwrite)."
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        known = self.study.user_attrs.get("settings")
+        if known is None:
+            self.study.set_user_attr("settings", settings)
+            return
+        changed = [
+            key for key in settings if known.get(key) != json.loads(json.dumps(settings[key]))
+        ]
+        if changed:
+            raise errors.SearchError(
+                f"The search in '{_shown(self.url)}' was started with another "
+                f"{' and '.join(changed)}. Repeat the first call to resume it, search in another "
+                "directory, or start over with overwrite=True (--overwrite)."
+            )
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """All trials, or those in one of the states, by number."""
+        found = self.storage.get_all_trials(self.id, deepcopy=False, states=states or None)
+        return sorted(found, key=lambda trial: trial.number)
+
+    def create(self, proposed: FrozenTrial, limit: int) -> FrozenTrial | None:
+        """A new running trial with those parameters, or None if there are `limit` already.
+
+        Another worker may have made the last one a moment before; this one then waits, for a search
+        with a higher limit.
+        """
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=proposed.params,
+            distributions=proposed.distributions,
+            user_attrs={**proposed.user_attrs, "worker": self.worker},
+            system_attrs=proposed.system_attrs,
+        )
+        made = self.storage.get_trial(self.storage.create_new_trial(self.id, trial))
+        if made.number < limit:
+            return made
+        self.put_back(made)
+        return None
+
+    def take(self, trial: FrozenTrial) -> bool:
+        """Makes a waiting trial this worker's, unless another was faster."""
+        try:
+            if not self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                return False
+            self.storage.set_trial_user_attr(trial._trial_id, "worker", self.worker)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
+
+    def put_back(self, trial: FrozenTrial) -> None:
+        """Makes a running trial waiting again."""
+        self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+
+    def end(
+        self,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+        outcome: Mapping[str, Any],
+    ) -> bool:
+        """Ends a trial; False if another worker did, which had taken this one for dead."""
+        try:
+            self.storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
+            self.storage.set_trial_state_values(trial._trial_id, state=state, values=values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        return True
+
+    def report(self, trial: FrozenTrial, step: int, value: float) -> None:
+        """Keeps a value that a sampler compares pruned trials by."""
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+    # Who is alive.
+
+    def put_back_held_by_the_dead(self) -> None:
+        """Makes trials wait again whose workers are no more: all, or the silent ones if shared."""
+        for trial in self.trials(TrialState.RUNNING):
+            worker = trial.user_attrs["worker"]
+            if worker != self.worker and (not self.shared or self._silent(worker)):
+                self.put_back(trial)
+
+    def beating(self) -> _Beat:
+        """A context in which this worker says that it lives."""
+        return _Beat(self)
+
+    def beat(self) -> None:
+        """Says so once, and listens to the others."""
+        count = self.study.user_attrs.get(_WORKER + self.worker, 0)
+        self.study.set_user_attr(_WORKER + self.worker, count + 1)
+        self._listen()
+
+    def _listen(self) -> None:
+        now = time.monotonic()
+        for key, count in self.study.user_attrs.items():
+            if key.startswith(_WORKER) and self._seen.get(key, (None,))[0] != count:
+                self._seen[key] = (count, now)
+
+    def _silent(self, worker: str) -> bool:
+        """Whether nothing was heard for long; by this machine's clock, as others differ."""
+        key = _WORKER + worker
+        _, since = self._seen.setdefault(key, (None, time.monotonic()))
+        if time.monotonic() - since <= GRACE:
+            return False
+        self._listen()
+        return time.monotonic() - self._seen[key][1] > GRACE
+
+
+class _Beat:
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> None:
+        if self.ledger.shared:
+            self.ledger.beat()
+            self._thread.start()
+
+    def __exit__(self, *_) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(BEAT):
+            try:
+                self.ledger.beat()
+            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError):
+                continue  # the server may come back before this worker counts as dead
+
+
+def sqlite(path: Path) -> str:
+    """The address of a study in a file."""
+    url = sqlalchemy.URL.create("sqlite", database=os.path.abspath(path))
+    return url.render_as_string(hide_password=False)
+
+
+def _with_driver(url: str) -> str:
+    """PostgreSQL through psycopg 3, which the extra installs, unless a driver is named."""
+    made = sqlalchemy.engine.make_url(url)
+    if made.drivername not in ("postgresql", "postgres"):
+        return url
+    try:
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        raise errors.ArgumentError(
+            "`storage` on PostgreSQL needs psycopg. Install it with "
+            "pip install 'keras-seqzoo[postgres]'."
+        ) from error
+    return made.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _shown(url: str) -> str:
+    """Without the password; of a file, its path."""
+    try:
+        made = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+    return str(made.database) if made.drivername == "sqlite" else str(made)
