@@ -38,6 +38,7 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--population", type=int, default=16, show_default=True,
               help="Trials that are proposed at once and trained together.")  # fmt: skip
+@click.option("--pruning", is_flag=True, help="End trials early that are clearly behind.")
 @click.option("--sampler", type=click.Choice(["tpe", "random", "nsga2"]), default="tpe",
               show_default=True)  # fmt: skip
 @click.option("--max-leakage", type=float, help="Choose the least error within this leakage.")
@@ -47,12 +48,15 @@ _BUILT_IN_STEPS = 12_000
 @click.option(
     "--directory", type=click.Path(path_type=Path), help="Where it goes; default runs/NAME."
 )
+@click.option("--storage", metavar="URL", help="Database, such as postgresql://user@host/base, in "
+              "which all who give the same command work on one search.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Start over instead of resuming.")
 @click.option("--no-export", is_flag=True, help="Write no SavedModel.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
     name, data, columns, missing, window, stride, split, max_trials, epochs, batch_size, population,
-    sampler, max_leakage, max_error, fixed, seed, directory, overwrite, no_export, quiet,
+    pruning, sampler, max_leakage, max_error, fixed, seed, directory, storage, overwrite,
+    no_export, quiet,
 ) -> None:  # fmt: skip
     """Tune model NAME on a record of readings.
 
@@ -86,6 +90,8 @@ def command(
         epochs=epochs,
         batch_size=batch_size,
         population=population,
+        pruning=pruning,
+        storage=storage,
         sampler=sampler,
         directory=directory,
         overwrite=overwrite,

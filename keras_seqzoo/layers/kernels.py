@@ -239,8 +239,8 @@ def run(
         recurrent_kernel: `(units, gates * units)`.
         bias: `(gates * units,)`.
         recurrent_bias: `(gates * units,)`, of a GRU that resets after the product.
-        mask: `(batch, time)`, or `(batch, time, units)`, each unit with its own; bool, True for real
-            steps; or None.
+        mask: `(batch, time)`, or `(batch, time, units)` where each unit has its own, bool, True for
+            real steps; or None.
         keep: bool, whether to keep what a gradient needs. Without it a gradient is as right, and
             runs the recurrence once more.
         return_sequences: bool, whether the states of all steps are wanted.

@@ -56,7 +56,8 @@ class Ledger:
         self.worker = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._seen: dict[str, tuple[Any, float]] = {}
         try:
-            self.storage = optuna.storages.get_storage(_with_driver(url))
+            self._database = _open(_with_driver(url))
+            self.storage = optuna.storages.get_storage(self._database)
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -163,6 +164,11 @@ class Ledger:
         """A context in which this worker says that it lives."""
         return _Beat(self)
 
+    def close(self) -> None:
+        """Gives the connections back; whatever is asked next opens them again."""
+        self._database.remove_session()
+        self._database.engine.dispose()
+
     def beat(self) -> None:
         """Says so once, and listens to the others."""
         count = self.study.user_attrs.get(_WORKER + self.worker, 0)
@@ -207,12 +213,25 @@ class _Beat:
                 self.ledger.beat()
             except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError):
                 continue  # the server may come back before this worker counts as dead
+        self.ledger.close()
 
 
 def sqlite(path: Path) -> str:
     """The address of a study in a file."""
     url = sqlalchemy.URL.create("sqlite", database=os.path.abspath(path))
     return url.render_as_string(hide_password=False)
+
+
+def _open(url: str) -> optuna.storages.RDBStorage:
+    """The storage; of workers that start together one makes the tables, the others try again."""
+    for left in reversed(range(5)):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            if not left:
+                raise
+            time.sleep(0.5)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _with_driver(url: str) -> str:

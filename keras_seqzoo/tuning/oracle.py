@@ -76,21 +76,23 @@ class StudyOracle(keras_tuner.Oracle):
         taken = []
         waiting = self.ledger.trials(TrialState.WAITING)
         for trial in waiting:
-            mine = self.ledger.shared or trial.user_attrs["asked"]["round"] == round_
+            mine = self.ledger.shared or _round(trial) == round_
             if len(taken) < count and trial.number < self.max_trials and mine:
                 taken += [trial] if self.ledger.take(trial) else []
         self._mirror_all()
-        number = len(self.ledger.trials())
-        # Trials that were proposed after this round say that it was full.
-        full = not self.ledger.shared and self.last_round() > round_
+        known = self.ledger.trials()
+        number = len(known)
         last = min(number + count - len(taken), self.max_trials) - 1
-        while len(taken) < count and number < self.max_trials and not full:
-            attributes = {"round": round_, "last": last}
-            made = self.ledger.create(self._propose(number, attributes), self.max_trials)
+        if not self.ledger.shared and self.last_round() >= round_:
+            # Proposed before an interruption, maybe not to the end.
+            same = [trial for trial in known if _round(trial) == round_]
+            last = max((trial.user_attrs["asked"]["last"] for trial in same), default=-1)
+        for number in range(number, last + 1):
+            proposed = self._propose(number, {"round": round_, "last": last})
+            made = self.ledger.create(proposed, self.max_trials)
             if made is None:
                 break
             taken.append(made)
-            number += 1
         self._held |= {trial.number: trial for trial in taken}
         return [self._trial(trial) for trial in taken]
 
@@ -295,6 +297,10 @@ def quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _round(trial: FrozenTrial) -> int:
+    return trial.user_attrs["asked"]["round"]
 
 
 def _running(trial: FrozenTrial) -> FrozenTrial:

@@ -89,9 +89,9 @@ class Run:
 def pays(trials: int, steps: int) -> bool:
     """Whether so many trials of so many steps are faster together, compiling included.
 
-    A program takes about four seconds to compile; a trial alone one and a half, and 3 ms a step.
+    A program takes about six seconds to compile; a trial alone one, and 3 ms a step.
     """
-    return trials * (1.5 + 0.003 * steps) > 4
+    return trials * (1 + 0.003 * steps) > 6
 
 
 def stopping_of(

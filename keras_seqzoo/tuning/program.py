@@ -157,13 +157,11 @@ class Program:
     def _compile(self) -> None:
         """Runs no epoch."""
         member = Moving.before([weight.numpy() for weight in self.packed.variables])
-        nothing = np.zeros(
-            (self.epochs_per_call, self.packed.members, self._steps, self.batch_size)
-        )
+        shape = (self.epochs_per_call, self.packed.members, self._steps, self.batch_size)
         pack = self.packed.pack([member.weights])
         given = self._given([self.model], pack)
         zero = tf.constant(0)
-        self._run(self._together([member], pack), given, zero, zero, tf.constant(nothing, tf.int32))
+        self._run(self._together([member], pack), given, zero, zero, tf.zeros(shape, tf.int32))
 
     @property
     def _steps(self) -> int:

@@ -1,8 +1,8 @@
 """The search: a `keras_tuner.Tuner` over an Optuna study.
 
-Proposing (`StudyOracle.ask`), training (`Population`, or `training.train` for what cannot be trained
-together), choosing what goes on (`halving`) and recording (`StudyOracle.tell`) know nothing of one
-another; this file joins them, round by round.
+Proposing (`StudyOracle.ask`), training (`Population`, or `training.train` for what cannot be
+trained together), choosing what goes on (`halving`) and recording (`StudyOracle.tell`) know nothing
+of one another; this file joins them, round by round.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Search(keras_tuner.Tuner):
         if self._lock is not None and not self._lock.is_locked:
             self._lock = _lock(self.path)
         try:
-            self._places  # what is compiled is so while the model is tried out
+            places = self._places  # what is compiled is so while the model is tried out
             self._try_out()
             with (
                 quiet_optuna(),
@@ -195,7 +195,7 @@ class Search(keras_tuner.Tuner):
             ):
                 if done:
                     self.progress.say(f"{done} trials are done; the search goes on from there.")
-                self._search()
+                self._search(places)
             self.oracle.refresh()
             self._finish()
         except _CANNOT_KEEP as error:  # not a trial's fault: it is repeated when the search goes on
@@ -204,6 +204,7 @@ class Search(keras_tuner.Tuner):
                 "lost: mend the cause and repeat the call to go on."
             ) from error
         finally:
+            self.oracle.ledger.close()
             if self._lock is not None:
                 self._lock.release(force=True)
 
@@ -221,7 +222,7 @@ class Search(keras_tuner.Tuner):
         except Exception:  # what fails with these values may not with others
             return
 
-    def _search(self) -> None:
+    def _search(self, places: int) -> None:
         """Round after round: what is under way trains to its next rung, and some of it ends.
 
         What a round does follows from what earlier rounds did, not from the time they took. So a
@@ -230,7 +231,7 @@ class Search(keras_tuner.Tuner):
         round_ = self.oracle.first_round()
         under_way: list[_UnderWay] = []
         while True:
-            trials = self.oracle.ask(self._places - len(under_way), round_)
+            trials = self.oracle.ask(places - len(under_way), round_)
             under_way = sorted(under_way + self._start(trials), key=lambda one: one.number)
             if under_way:
                 self._advance(under_way, round_)
@@ -441,6 +442,7 @@ class Search(keras_tuner.Tuner):
         with preserved():
             model = self.hypermodel.build(trial.hyperparameters)
         self.hypermodel.prepare(model, self.rows)
+        model.optimizer.build(model.trainable_variables)  # saved, it goes on training
         path = self._weights(trial)
         try:
             _read_weights(path, model)
