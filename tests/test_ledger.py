@@ -344,19 +344,10 @@ def postgres(tmp_path_factory):
     try:
         run("initdb", "-D", str(folder / "data"), "-U", "zoo", "--auth=trust", "--no-sync")
         options = f"-p {port} -k {folder} -c listen_addresses=localhost"
-        run(
-            "pg_ctl",
-            "-D",
-            str(folder / "data"),
-            "-w",
-            "-o",
-            options,
-            "-l",
-            str(folder / "log"),
-            "start",
-        )
+        control = ("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"))
+        run(*control, "-o", options, "start")
         yield Server(f"postgresql://zoo@localhost:{port}/postgres")
-        run("pg_ctl", "-D", str(folder / "data"), "-m", "immediate", "stop")
+        run(*control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

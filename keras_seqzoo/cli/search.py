@@ -104,19 +104,21 @@ def command(
     )
     model = found.best_model
     measured = measure(model, test, train)
-    report = found.write_report(
-        measured={"test": measured},
-        columns=list(readings.columns),
-        command=shlex.join(["keras-seqzoo", *sys.argv[1:]]),
-        notes=readings.notes,
-    )
-    exported = directory / SAVED_MODEL
-    if overwrite:
-        shutil.rmtree(exported, ignore_errors=True)  # what the old search left is not this model
-    if not no_export:
-        artifacts.export(model, exported, overwrite=True, verbose=0)
+    exported = None if no_export else directory / SAVED_MODEL
+    with found.once("report and export") as mine:
+        if mine:
+            found.write_report(
+                measured={"test": measured},
+                columns=list(readings.columns),
+                command=shlex.join(["keras-seqzoo", *sys.argv[1:]]),
+                notes=readings.notes,
+            )
+            if overwrite:  # what the old search left is not this model
+                shutil.rmtree(directory / SAVED_MODEL, ignore_errors=True)
+            if exported is not None:
+                artifacts.export(model, exported, overwrite=True, verbose=0)
     if not quiet:
-        _say(found, measured, report, None if no_export else exported)
+        _say(found, measured, exported)
 
 
 def _readings(path: Path | None, columns: str | None, missing: str, seed: int, quiet: bool):
@@ -180,11 +182,12 @@ def _assignment(text: str) -> tuple[str, object]:
         return name, {"None": None, "True": True, "False": False}.get(value, value)
 
 
-def _say(found, measured, report: Path, exported: Path | None) -> None:
+def _say(found, measured, exported: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from keras_seqzoo.tuning import results
+    from keras_seqzoo.tuning.tuner import BEST, REPORT
 
     console = Console()
     table = Table(title=f"Best of {len(found.results)} trials")
@@ -210,9 +213,9 @@ def _say(found, measured, report: Path, exported: Path | None) -> None:
         for key, value in chosen.hyperparameters.values.items()
     )
     console.print(f"Trial {int(chosen.trial_id)}: {values}", highlight=False)
-    console.print(f"Model:      {files.shown(found.path / 'best.keras')}", highlight=False)
+    console.print(f"Model:      {files.shown(found.path / BEST)}", highlight=False)
     if exported is not None:
         console.print(
             f"SavedModel: {files.shown(exported)} (verified without keras)", highlight=False
         )
-    console.print(f"Report:     {files.shown(report)}", highlight=False)
+    console.print(f"Report:     {files.shown(found.path / REPORT)}", highlight=False)

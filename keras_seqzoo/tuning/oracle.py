@@ -81,13 +81,13 @@ class StudyOracle(keras_tuner.Oracle):
                 taken += [trial] if self.ledger.take(trial) else []
         self._mirror_all()
         known = self.ledger.trials()
-        number = len(known)
-        last = min(number + count - len(taken), self.max_trials) - 1
+        first = len(known)
+        last = min(first + count - len(taken), self.max_trials) - 1
         if not self.ledger.shared and self.last_round() >= round_:
             # Proposed before an interruption, maybe not to the end.
             same = [trial for trial in known if _round(trial) == round_]
             last = max((trial.user_attrs["asked"]["last"] for trial in same), default=-1)
-        for number in range(number, last + 1):
+        for number in range(first, last + 1):
             proposed = self._propose(number, {"round": round_, "last": last})
             made = self.ledger.create(proposed, self.max_trials)
             if made is None:

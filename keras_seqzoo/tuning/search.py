@@ -135,5 +135,7 @@ def search(
     )
     made.search()
     if report:
-        made.write_report()
+        with made.once("report") as mine:
+            if mine:
+                made.write_report()
     return made

@@ -7,6 +7,7 @@ of one another; this file joins them, round by round.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -15,7 +16,7 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,9 @@ class Search(keras_tuner.Tuner):
                     self.progress.say(f"{done} trials are done; the search goes on from there.")
                 self._search(places)
             self.oracle.refresh()
-            self._finish()
+            with self.once("model") as mine:
+                if mine:
+                    self._finish()
         except _CANNOT_KEEP as error:  # not a trial's fault: it is repeated when the search goes on
             raise errors.SearchError(
                 f"The search in '{self.path}' had to stop: {error}. Nothing that was finished is "
@@ -381,6 +384,22 @@ class Search(keras_tuner.Tuner):
         best = self.oracle.get_best_trials()
         best = results.figures(best[0]) if best and best[0].score is not None else "none yet"
         self.progress.trial_ended(int(trial.trial_id), text, best)
+
+    @contextlib.contextmanager
+    def once(self, what: str) -> Iterator[bool]:
+        """Whether this worker is to write what the directory holds in the end.
+
+        Of several that share a study the first one is; the others wait, and find it done.
+        """
+        if self._lock is not None:
+            yield True
+            return
+        with filelock.FileLock(self.path / LOCK):
+            study, count = self.oracle.ledger.study, len(self.oracle.trials)
+            mine = study.user_attrs.get(f"wrote {what}") != count
+            yield mine
+            if mine:
+                study.set_user_attr(f"wrote {what}", count)
 
     def _finish(self) -> None:
         """Saves the chosen model, or raises if there is none."""
