@@ -63,6 +63,11 @@ class _Fused:
         )
         return self._outputs(steps, states, mask)
 
+    def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+        # Keras draws a mask in inference too, so that evaluation changes how training goes on.
+        if self.implementation_path != "fused":
+            super()._maybe_config_dropout_masks(cell, input_sequence, input_state)
+
     def _biases(self):
         bias = self.cell.bias
         if bias is None:

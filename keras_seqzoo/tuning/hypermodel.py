@@ -17,6 +17,7 @@ from keras_seqzoo.space import Choice, Dimension, Int, dimension
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 
 OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
+_OPTIMIZER = ("learning_rate", "global_clipnorm")  # Adam's arguments that may vary
 _REGULARIZERS = {
     "l1": lambda strength: keras.regularizers.L1(strength),
     "l2": lambda strength: keras.regularizers.L2(strength),
@@ -34,7 +35,8 @@ def hypermodel(
         space: mapping that replaces or adds dimensions: a list gives choices, a tuple
             `(low, high)` a range, for instance `{"units": (4, 64)}`.
         block: int, windows that overlap one another, for `keras_seqzoo.leakage`.
-        **fixed: arguments of the constructor, and dimensions of the space, that do not vary.
+        **fixed: arguments of the constructor, and dimensions of the space, that do not vary;
+            `global_clipnorm` clips gradients, as Keras's optimizers do.
 
     Returns:
         A `keras_tuner.HyperModel`. Its `objective` is what a tuner should minimize.
@@ -73,6 +75,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
         }
         dimensions = {**entry.space, **given}
         known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
+        known += [key for key in _OPTIMIZER if key not in known]
         for key in (*fixed, *given):
             if key not in known or (key in given and not self._means_something(key)):
                 raise errors.UnknownArgumentError(
@@ -100,9 +103,12 @@ class ZooHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of this trial."""
         values = {**self.sample(hp), **{key: _fresh(value) for key, value in self.fixed.items()}}
-        learning_rate = values.pop("learning_rate", 1e-3)
+        optimizer = keras.optimizers.Adam(
+            **{"learning_rate": 1e-3}
+            | {name: values.pop(name) for name in _OPTIMIZER if name in values}
+        )
         model = registry.get(self.name, **_constructor_arguments(values))
-        model.compile(keras.optimizers.Adam(learning_rate), NormalizedMeanSquaredError())
+        model.compile(optimizer, NormalizedMeanSquaredError())
         return model
 
     def fit(
@@ -165,17 +171,18 @@ class ZooHyperModel(keras_tuner.HyperModel):
             model.loss.variance = _variance(y, functions.find_mask(model, rows.x))
 
     def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
-        """`prepare`, from a model of the same layers; the rows are not read again."""
-        for layer, like in zip(model.layers, prepared.layers, strict=True):
-            if isinstance(layer, layers.Normalization) and like.adapted:
-                mean, variance, count = map(keras.ops.convert_to_numpy, like.weights)
+        """`prepare`, from a model with these layers; the rows are not read again."""
+        for layer in model.layers:
+            if isinstance(layer, layers.Normalization) and prepared.get_layer(layer.name).adapted:
+                weights = prepared.get_layer(layer.name).weights
+                mean, variance, count = map(keras.ops.convert_to_numpy, weights)
                 layer.set_statistics(mean, variance, int(count))
         if isinstance(model.loss, NormalizedMeanSquaredError):
             model.loss.variance = prepared.loss.variance
 
     def _means_something(self, key: str) -> bool:
         """Whether `build` would use a dimension of that name."""
-        if key in self.arguments or key == "learning_rate":
+        if key in self.arguments or key in _OPTIMIZER:
             return True
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,8 +21,10 @@ import tensorflow as tf
 
 from keras_seqzoo import layers
 from keras_seqzoo.layers import kernels
+from keras_seqzoo.tuning import philox
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
+_SEEDS = 2**31 - 2  # Keras takes seeds modulo this
 # Without weights of their members' own, and working on the last axes alone.
 _AS_THEY_ARE = (layers.Normalization, layers.StepMask, layers.ApplyMask)
 _REGULARIZERS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
@@ -40,6 +42,20 @@ class Pack(NamedTuple):
     weights: list
     rows: list
     columns: list
+
+
+class Dropping(NamedTuple):
+    """What dropout needs in a step.
+
+    Attributes:
+        rates: `(layers, members)`, of `Packed.dropouts`.
+        seeds: int32 `(layers, members, 2)`, of the first step.
+        step: int, steps done.
+    """
+
+    rates: Any
+    seeds: Any
+    step: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +78,9 @@ class Packed:
     """The graph of `model`, for up to `members` members of `units` units in all.
 
     Args:
-        model: a Functional model of one input and one output; see `obstacle`.
-        wider: one that differs in its units, unless all members have the same, and in having all
-            regularizers that there can be.
+        model: a Functional model of one input and one output, with every regularizer and dropout
+            that a member can have; see `obstacle`.
+        wider: one that differs in its units, unless all members have the same.
         model_units: of both.
         members: int.
         units: int.
@@ -87,10 +103,9 @@ class Packed:
             for variable in layer.trainable_variables:
                 self._gates[self._index[id(variable)]] = _RECURRENT.get(type(layer), 1)
         self._regularized = {
-            at for at, pair in enumerate(
-                zip(self.variables, wider.trainable_variables, strict=True)
-            ) if any(variable.regularizer for variable in pair)
-        }  # fmt: skip
+            at for at, variable in enumerate(self.variables) if variable.regularizer
+        }
+        self.dropouts = [layer.name for layer in model.layers if _dropout_of(layer) is not None]
         self._rows: list[_Size | None] = []
         self._columns: list[_Size] = []
         for at, pair in enumerate(zip(self.variables, wider.trainable_variables, strict=True)):
@@ -116,13 +131,16 @@ class Packed:
                     return f"layer {layer.name!r} would need statistics for each unit"
                 continue
             if type(layer) in _RECURRENT:
-                if layer.implementation_path != "fused" or layer.cell.dropout or layer.stateful:
-                    return f"layer {layer.name!r} keeps state, or has dropout or no fused kernel"
+                if layer.implementation_path != "fused" or layer.stateful:
+                    return f"layer {layer.name!r} keeps state, or has no fused kernel"
                 call = layer._inbound_nodes[0].arguments
                 if len(call.args) > 1 or call.kwargs.get("initial_state") is not None:
                     return f"layer {layer.name!r} starts from a given state"
                 if layer.go_backwards:
                     return f"layer {layer.name!r} runs backwards"
+            elif type(layer) is keras.layers.Dropout:
+                if layer.noise_shape is not None:
+                    return f"layer {layer.name!r} has a noise shape"
             elif type(layer) is not keras.layers.Dense:
                 return f"there is no rule for {type(layer).__name__}"
             elif varies and layer.activation is keras.activations.softmax:
@@ -135,7 +153,7 @@ class Packed:
                 return f"layer {layer.name!r} has a constraint"
             if getattr(layer, "activity_regularizer", None):
                 return f"layer {layer.name!r} regularizes its activity"
-        for variable in (*model.trainable_variables, *wider.trainable_variables):
+        for variable in model.trainable_variables:
             regularizer = variable.regularizer
             if regularizer and type(regularizer) not in _REGULARIZERS:
                 return f"there is no rule for {type(regularizer).__name__}"
@@ -149,13 +167,13 @@ class Packed:
                 return (width - size.constant) // size.by_unit
         return 0
 
-    def knows_regularizers_of(self, model: keras.Model) -> bool:
-        """Whether `penalty` takes all of a member's regularizers into account."""
+    def covers(self, model: keras.Model) -> bool:
+        """Whether a member has no regularizer and no dropout that `model` of all lacks."""
         return all(
             at in self._regularized
             for at, variable in enumerate(model.trainable_variables)
             if variable.regularizer
-        )
+        ) and {layer.name for layer in model.layers if _dropout_of(layer)} <= {*self.dropouts}
 
     # Members in and out.
 
@@ -220,6 +238,16 @@ class Packed:
                 found[at] = [getattr(variable.regularizer, name, 0.0) for name in ("l1", "l2")]
         return found
 
+    def dropping(self, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+        """Of a member, rates `(layers,)` and seeds `(layers, 2)` of `Dropping`."""
+        rates, seeds = np.zeros(len(self.dropouts)), np.zeros((len(self.dropouts), 2), np.int32)
+        named = {layer.name: _dropout_of(layer) for layer in model.layers}
+        for at, name in enumerate(self.dropouts):
+            if named.get(name):
+                rates[at], generator = named[name]
+                seeds[at] = keras.ops.convert_to_numpy(generator.state) % _SEEDS
+        return rates, seeds
+
     # In the graph.
 
     def own(self, pack: Pack, dtype) -> list:
@@ -259,7 +287,7 @@ class Packed:
         columns: Sequence,
         x,
         *,
-        training: bool = False,
+        dropping: Dropping | None = None,
         states: dict[str, Sequence] | None = None,
         record: dict[str, tuple] | None = None,
     ):
@@ -269,7 +297,7 @@ class Packed:
             weights: of `Pack`.
             columns: of `Pack`.
             x: `(batch, time, members, features)`.
-            training: bool.
+            dropping: what dropout needs, in training; None elsewhere.
             states: by recurrent layer, what to start from, `(batch, units)` each; default zeros.
             record: a dictionary that is filled, by recurrent layer, with all its states before the
                 first step and after each, `(time + 1, batch, units)`.
@@ -282,10 +310,15 @@ class Packed:
             def rule(*args, **kwargs):
                 if type(operation) is keras.layers.Dense:
                     return self._dense(operation, weights, *args)
+                if type(operation) is keras.layers.Dropout:
+                    return self._dropped(operation, columns, *args, dropping)
                 if type(operation) in _RECURRENT:
-                    mask = kwargs.get("mask")
+                    (x,), mask = args, kwargs.get("mask")
+                    if dropping is not None and operation.name in self.dropouts:
+                        step = tf.ones_like(x[:, 0])
+                        x = x * self._dropped(operation, columns, step, dropping)[:, None]
                     return self._recurrent(
-                        operation, weights, columns, *args, mask, training, states, record
+                        operation, weights, columns, x, mask, dropping is not None, states, record
                     )
                 return operation.call(*args)
 
@@ -315,6 +348,49 @@ class Packed:
         if layer.bias is not None:
             y = y + weights[self._at(layer.bias)]
         return layer.activation(self._apart(_contained(y), at))
+
+    def _dropped(self, layer, columns, x, dropping: Dropping | None):
+        """`tf.nn.experimental.stateless_dropout` with the numbers that the member has alone."""
+        if dropping is None:
+            return x
+        at = self.dropouts.index(layer.name)
+        owners, widths, local = self._columns_before(layer, columns, x)
+        rate = tf.gather(dropping.rates[at], owners)
+        seeds = (dropping.seeds[at] + [0, dropping.step]) % _SEEDS
+        # Row by row, the place in a tensor of the member's own width.
+        sizes, axes = _sizes(x), len(owners.shape)
+        rows = tf.reshape(
+            tf.range(tf.size(x) // tf.reduce_prod(sizes[-axes:])), (*sizes[:-axes], *[1] * axes)
+        )
+        index = tf.broadcast_to(rows * widths + local, sizes)
+        seeds = [
+            tf.broadcast_to(tf.gather(one, owners), sizes) for one in tf.unstack(seeds, axis=-1)
+        ]
+        kept = philox.uniform(seeds, index, x.dtype) >= rate
+        return tf.where(kept, x / (1 - rate), 0)
+
+    def _columns_before(self, layer, columns, x):
+        """Of the last axis, or two, of the input: whose each is, how wide that one, and where."""
+        before = layer._inbound_nodes[0].input_tensors[0]._keras_history.operation
+        while type(before) not in (keras.layers.Dense, *_RECURRENT):
+            if isinstance(before, keras.layers.InputLayer):
+                break
+            before = before._inbound_nodes[0].input_tensors[0]._keras_history.operation
+        else:
+            kernel = (
+                before.kernel
+                if type(before) is keras.layers.Dense
+                else before.cell.recurrent_kernel
+            )
+            at = self._at(kernel)
+            if self._columns[at].by_unit:
+                whose = columns[at][: x.shape[-1]]
+                widths = tf.reduce_sum(tf.one_hot(whose, self.members, axis=0, dtype=tf.int32), 1)
+                owners = tf.maximum(whose, 0)
+                starts = tf.gather(tf.cumsum(widths, exclusive=True), owners)
+                return owners, tf.gather(widths, owners), tf.range(x.shape[-1]) - starts
+        owners = tf.tile(tf.range(self.members)[:, None], (1, x.shape[-1]))
+        return owners, x.shape[-1], tf.range(x.shape[-1])
 
     def _recurrent(self, layer, weights, columns, x, mask, training, states, record):
         cell = layer.cell
@@ -368,6 +444,15 @@ def _contained(y):
         return kernels.held(upstream, kernels.LARGEST_GRADIENT)
 
     return kernels.held(y, kernels.LARGEST_STATE), back
+
+
+def _dropout_of(layer) -> tuple[float, Any] | None:
+    """A layer's rate and the generator of its seeds, if it drops anything out."""
+    if type(layer) is keras.layers.Dropout and layer.rate:
+        return layer.rate, layer.seed_generator
+    if type(layer) in _RECURRENT and layer.cell.dropout:
+        return layer.cell.dropout, layer.cell.seed_generator
+    return None
 
 
 def _by_gate(weight: np.ndarray, gates: int) -> np.ndarray:

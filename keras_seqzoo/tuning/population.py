@@ -24,6 +24,7 @@ import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.errors import SeqZooError
+from keras_seqzoo.space import Choice
 from keras_seqzoo.tuning import training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.packed import Packed
@@ -34,7 +35,7 @@ from keras_seqzoo.tuning.seeds import seeded
 # Measured by benchmarks/search.py: on a CPU more units or members in a call gain nothing.
 UNITS, SEATS, WIDTH = 64, 5, 128
 # Dimensions in which members of one program may differ.
-_FREE = ("units", "learning_rate", "recurrent_initializer")
+_FREE = ("units", "learning_rate", "global_clipnorm", "dropout", "recurrent_initializer")
 _FREE_ENDS = ("_regularizer", "_strength", "_initializer")
 
 
@@ -151,7 +152,7 @@ class Population:
             return None
         with seeded(member.seed):
             model = self.hypermodel.build(member.hp)
-        if not program.packed.knows_regularizers_of(model):
+        if not program.packed.covers(model):
             return None
         self.hypermodel.prepare_like(model, program.model)
         moving = Moving.before(
@@ -218,13 +219,16 @@ class Population:
         return self._programs[kind]
 
     def _most(self, hp: keras_tuner.HyperParameters, units: int | None):
-        """As `hp`, with twice the units and every regularizer that there can be."""
+        """As `hp`, with so many units, and every regularizer and dropout that there can be."""
         hp = hp.copy()
         if units is not None:
-            hp.values["units"] = 2 * units
+            hp.values["units"] = units
         for name, dimension in self.hypermodel.dimensions.items():
             if name.endswith("_regularizer"):
                 hp.values[name] = next(one for one in dimension.values if one != "none")
+            if name == "dropout":
+                given = isinstance(dimension, Choice)
+                hp.values[name] = max(dimension.values) if given else dimension.high
         return hp
 
     def _make(
@@ -234,8 +238,10 @@ class Population:
             return None
         try:
             with seeded(0):
-                model = self.hypermodel.build(hp)
-                wider = self.hypermodel.build(self._most(hp, units))
+                model = self.hypermodel.build(self._most(hp, units))
+                wider = model
+                if units is not None:
+                    wider = self.hypermodel.build(self._most(hp, 2 * units))
             self.hypermodel.prepare(model, self.rows)
         except SeqZooError:
             raise

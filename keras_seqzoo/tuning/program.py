@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.layers import kernels
 from keras_seqzoo.tuning.measures import Measures, for_all
-from keras_seqzoo.tuning.packed import Pack, Packed
+from keras_seqzoo.tuning.packed import Dropping, Pack, Packed
 from keras_seqzoo.tuning.rows import Rows, targets
 
 LOGS = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
@@ -63,6 +63,7 @@ class Given(NamedTuple):
         columns: of `Pack`.
         strengths: of regularizers, `(weights, members, 2)`.
         rates: learning rates, `(members,)`.
+        dropping: rates and seeds of `Dropping`.
         clips: largest global norms of a gradient, `(members,)`; infinite for any.
     """
 
@@ -70,6 +71,7 @@ class Given(NamedTuple):
     columns: Any
     strengths: Any
     rates: Any
+    dropping: Any
     clips: Any
 
 
@@ -204,6 +206,8 @@ class Program:
         empty = self.packed.members - len(models)
         strengths = [self.packed.strengths(model) for model in models]
         strengths += [np.zeros_like(strengths[0])] * empty
+        dropping = [self.packed.dropping(model) for model in (*models, *[models[0]] * empty)]
+        drop_rates, drop_seeds = (np.stack(one, axis=1) for one in zip(*dropping, strict=True))
         optimizers = [model.optimizer for model in models]
         rates = [float(keras.ops.convert_to_numpy(one.learning_rate)) for one in optimizers]
         clips = [one.global_clipnorm or np.inf for one in optimizers]
@@ -212,6 +216,7 @@ class Program:
             list(map(tf.constant, pack.columns)),
             tf.constant(np.stack(strengths, axis=1), self.dtype),
             tf.constant(rates + [0.0] * empty, self.dtype),
+            (tf.constant(drop_rates, self.dtype), tf.constant(drop_seeds, tf.int32)),
             tf.constant(clips + [np.inf] * empty, self.dtype),
         )
 
@@ -279,7 +284,8 @@ class Program:
         def step(number, moving: Moving, bad, x, y, real):
             with tf.GradientTape() as tape:
                 tape.watch(moving.weights)
-                output = packed(moving.weights, columns, x, training=True)
+                dropping = Dropping(*given.dropping, number)
+                output = packed(moving.weights, columns, x, dropping=dropping)
                 loss = self._mean_loss(y, output, real)
                 loss += packed.penalty(moving.weights, columns, given.strengths)
                 total = tf.reduce_sum(loss)
@@ -334,7 +340,7 @@ class Program:
         ]
         norm = tf.sqrt(tf.add_n(squares))
         scale = given.clips * tf.minimum(1 / norm, 1 / given.clips)
-        scale = tf.where(tf.math.is_inf(given.clips), 1.0, scale)
+        scale = tf.where(tf.math.is_inf(given.clips), tf.ones_like(scale), scale)
         return [
             gradient * self.packed.by_column(scale, columns)
             for gradient, columns in zip(gradients, given.columns, strict=True)
