@@ -216,6 +216,7 @@ def tell(oracle, trial, cost=1.0):
 
 def test_a_trial_is_taken_by_one_alone(tmp_path):
     one, other = opened(tmp_path / "s.db"), opened(tmp_path / "s.db")
+    one.beat()
     (trial,) = oracle_of(one).ask(1, 0)
     held = one.trials()[int(trial.trial_id)]
     one.put_back(held)
@@ -261,9 +262,10 @@ def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped
     assert len(quick.ledger.trials()) == 1
 
 
-def test_trials_of_a_worker_that_never_beat_come_back_too(tmp_path, monkeypatch):
+def test_a_worker_that_died_right_after_asking_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "GRACE", 0.2)
     died, other = (oracle_of(opened(tmp_path / "s.db")) for _ in range(2))
+    died.ledger.beat()
     died.ask(2, 0)
     other.reload()
     time.sleep(0.3)

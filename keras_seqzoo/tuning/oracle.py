@@ -61,6 +61,7 @@ class StudyOracle(keras_tuner.Oracle):
             max_consecutive_failed_trials=math.inf,
         )
         self.ledger, self.seed = ledger, seed
+        self._learns = sampler != "random"
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
         self.directions = directions(self.objectives)
@@ -73,46 +74,38 @@ class StudyOracle(keras_tuner.Oracle):
 
     def ask(self, count: int, round_: int) -> list[trial_module.Trial]:
         """Up to so many trials to run in that round: those that wait for it, then new ones."""
+        if self.ledger.shared:
+            self.ledger.put_back_held_by_the_dead()
         taken = []
-        waiting = self.ledger.trials(TrialState.WAITING)
-        for trial in waiting:
+        for trial in self.ledger.waiting():
             mine = self.ledger.shared or _round(trial) == round_
             if len(taken) < count and trial.number < self.max_trials and mine:
                 taken += [trial] if self.ledger.take(trial) else []
-        self._mirror_all()
-        known = self.ledger.trials()
-        first = len(known)
+        first = self.ledger.count()
         last = min(first + count - len(taken), self.max_trials) - 1
         if not self.ledger.shared and self.last_round() >= round_:
             # Proposed before an interruption, maybe not to the end.
-            same = [trial for trial in known if _round(trial) == round_]
+            same = [trial for trial in self.ledger.trials() if _round(trial) == round_]
             last = max((trial.user_attrs["asked"]["last"] for trial in same), default=-1)
-        for number in range(first, last + 1):
-            proposed = self._propose(number, {"round": round_, "last": last})
-            made = self.ledger.create(proposed, self.max_trials)
-            if made is None:
-                break
-            taken.append(made)
+        if first <= last:
+            self._mirror_all()
+        attributes = {"round": round_, "last": last}
+        proposed = [self._propose(number, attributes) for number in range(first, last + 1)]
+        made = self.ledger.create(proposed, self.max_trials)
+        for trial, mirrored in zip(made, proposed, strict=False):
+            self._mirrored[trial.number] = mirrored.number
+        taken += made
         self._held |= {trial.number: trial for trial in taken}
         return [self._trial(trial) for trial in taken]
 
     def first_round(self) -> int:
         """Where a search goes on: with what was interrupted, or after all that ended."""
-        waiting = self.ledger.trials(TrialState.WAITING)
-        return min(
-            (
-                trial.user_attrs["asked"]["round"]
-                for trial in waiting
-                if trial.number < self.max_trials
-            ),
-            default=self.last_round() + 1,
-        )
+        waiting = [trial for trial in self.ledger.waiting() if trial.number < self.max_trials]
+        return min(map(_round, waiting), default=self.last_round() + 1)
 
     def last_round(self) -> int:
         """The last one that trials were proposed in, -1 for none."""
-        return max(
-            (trial.user_attrs["asked"]["round"] for trial in self.ledger.trials()), default=-1
-        )
+        return max(map(_round, self.ledger.trials()), default=-1)
 
     def cohort_end(self, trial: trial_module.Trial) -> int:
         """The last trial that was proposed together with this one."""
@@ -140,11 +133,12 @@ class StudyOracle(keras_tuner.Oracle):
             if hp.is_active(dimension):
                 hp.values[dimension.name] = _suggest(asked, dimension)
         asked.set_user_attr("asked", {"values": hp.values, **attributes})
-        self._mirrored[number] = asked.number
         return self._mirror.get_trials(deepcopy=False)[asked.number]
 
     def _mirror_all(self) -> None:
-        """Brings the mirror to what is known of trials by now."""
+        """Brings the mirror to what is known of trials by now, unless the sampler ignores it."""
+        if not self._learns:
+            return
         for trial in self.ledger.trials():
             ended = trial.state in _ENDED
             if trial.number not in self._mirrored:

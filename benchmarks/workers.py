@@ -1,0 +1,125 @@
+"""Many workers on one study: what coordination costs them.
+
+    python -m benchmarks.workers --storage postgresql://user@host/base [--workers 64]
+
+Workers are processes that ask for populations, sleep as long as training would take, and tell the
+results, with curves as long as those of twenty epochs. Coordination is everything but the sleep.
+All of them, and the server if it is here, share this machine's cores, which a cluster's would not.
+Writes results/workers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import resource
+import statistics
+import time
+import uuid
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks import common
+
+EPOCHS = 20
+
+
+def work(url: str, study: str, population: int, seconds: float, until: float, answers) -> None:
+    """One worker: seconds of coordination of each population, and those of its processor."""
+    import optuna
+    from optuna.trial import TrialState
+
+    from keras_seqzoo.tuning.program import LOGS
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    time.sleep(random.Random(os.getpid()).uniform(0, seconds))  # they did not start together
+    oracle = make_oracle(url, study)
+    costs = []
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    with oracle.ledger.beating():
+        while time.time() < until:
+            started = time.perf_counter()
+            trials = oracle.ask(population, 0)
+            asked = time.perf_counter() - started
+            time.sleep(seconds)
+            started = time.perf_counter()
+            for trial in trials:
+                curve = [1 / (epoch + int(trial.trial_id) + 1) for epoch in range(EPOCHS)]
+                history = {name: curve for name in LOGS}
+                metrics = {name: curve[-1] for name in LOGS}
+                oracle.tell(
+                    trial, TrialState.COMPLETE, metrics=metrics, epoch=0, seconds=0.0,
+                    history=history,
+                )  # fmt: skip
+            costs.append(asked + time.perf_counter() - started)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    answers.put((costs, used / max(len(costs), 1)))
+
+
+def make_oracle(url: str, study: str):
+    """Of a search of `simple_rnn_identity`, by random sampling."""
+    import keras_tuner
+
+    import keras_seqzoo as zoo
+    from keras_seqzoo.tuning.ledger import Ledger
+    from keras_seqzoo.tuning.oracle import StudyOracle
+
+    hypermodel = zoo.hypermodel("simple_rnn_identity", features=3)
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    oracle = StudyOracle(
+        Ledger(url, study, ["minimize"], {}, shared=True),
+        objective=hypermodel.objective,
+        max_trials=10**9,
+        seed=0,
+        sampler="random",
+    )
+    oracle.update_space(hp)
+    return oracle
+
+
+def main() -> None:
+    """Runs the workers, prints and writes what coordination costs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--population", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of training a population")
+    parser.add_argument("--minutes", type=float, default=2.0)
+    arguments = parser.parse_args()
+    study = f"workers-{uuid.uuid4().hex[:8]}"
+    make_oracle(arguments.storage, study).ledger.close()  # imports everything before the fork
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    until = time.time() + 60 * arguments.minutes
+    options = (arguments.storage, study, arguments.population, arguments.seconds, until, answers)
+    workers = [context.Process(target=work, args=options) for _ in range(arguments.workers)]
+    for worker in workers:
+        worker.start()
+    found = [answers.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    oracle = make_oracle(arguments.storage, study)
+    states = [trial.state.name for trial in oracle.ledger.trials()]
+    oracle.ledger.close()
+    costs = sorted(cost for one, _ in found for cost in one)
+    figures = {
+        "workers": arguments.workers,
+        "population": arguments.population,
+        "seconds of training": arguments.seconds,
+        "populations": len(costs),
+        "trials": {state: states.count(state) for state in sorted(set(states))},
+        "coordination, median seconds": round(statistics.median(costs), 3),
+        "coordination, 95th percentile": round(costs[int(0.95 * len(costs))], 3),
+        "share of training": round(statistics.median(costs) / arguments.seconds, 4),
+        "of it a worker's own processor": round(statistics.median(one for _, one in found), 3),
+    }
+    print(figures)
+    common.write("workers", figures)
+
+
+if __name__ == "__main__":
+    main()
