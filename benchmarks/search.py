@@ -4,10 +4,11 @@
 
 The reference search: `simple_rnn_identity`, generated readings, time 50, features 3, 960 training
 rows and 320 to validate on, batch 32, 20 epochs, 2 to 32 units, L2 on the recurrent kernel of
-1e-5 to 1, learning rate 1e-3 to 3e-2. All three run the same trials with the same epochs and
-objective, without pruning, each in a fresh process, in turn. Seconds are those of the whole search,
-compiling included, importing not. With `--peer-trials` below `--trials`, the peers run the first
-so many only, and the figures are per trial.
+1e-5 to 1, learning rate 1e-3 to 3e-2. All run the same trials with the same epochs and objective,
+each in a fresh process, in turn; "pruned" is keras_seqzoo with `pruning=True`. Seconds are those of
+the whole search, compiling included, importing not. With `--peer-trials` below `--trials`, the
+peers run the first so many only; seconds are per trial, and best scores those of the trials that
+all ran.
 
 Writes results/search.json.
 """
@@ -15,6 +16,7 @@ Writes results/search.json.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -29,7 +31,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks import common
 
 EPOCHS, BATCH, TIME, FEATURES, TRAIN, VALIDATE = 20, 32, 50, 3, 960, 320
-SIDES = ("KerasTuner", "Optuna", "keras_seqzoo")
+SIDES = ("KerasTuner", "Optuna", "keras_seqzoo", "pruned")
+OURS = ("keras_seqzoo", "pruned")
 
 
 def trials_of(count: int, seed: int) -> list[dict[str, Any]]:
@@ -124,7 +127,9 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
     return [trial.value for trial in study.trials]
 
 
-def run_keras_seqzoo(trials: list[dict[str, Any]], directory: str) -> list[float]:
+def run_keras_seqzoo(
+    trials: list[dict[str, Any]], directory: str, *, pruning: bool = False
+) -> list[float]:
     """`zoo.search`, with a sampler that gives the same trials."""
     import keras_seqzoo as zoo
     from keras_seqzoo.tuning.oracle import Given
@@ -141,6 +146,7 @@ def run_keras_seqzoo(trials: list[dict[str, Any]], directory: str) -> list[float
         epochs=EPOCHS,
         batch_size=BATCH,
         population=len(trials),
+        pruning=pruning,
         sampler=lambda seed: Given(next(left)),
         directory=directory,
         report=False,
@@ -166,12 +172,17 @@ def work(side: str, count: int, seed: int) -> None:
     import keras_seqzoo as zoo
 
     zoo.get("simple_rnn_identity")  # imports what a first model imports
-    run = {"KerasTuner": run_keras_tuner, "Optuna": run_optuna, "keras_seqzoo": run_keras_seqzoo}
+    run = {
+        "KerasTuner": run_keras_tuner,
+        "Optuna": run_optuna,
+        "keras_seqzoo": run_keras_seqzoo,
+        "pruned": functools.partial(run_keras_seqzoo, pruning=True),
+    }
     with tempfile.TemporaryDirectory() as directory:
         started = time.perf_counter()
         scores = run[side](trials_of(count, seed), directory)
         seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "trials": len(scores), "best": min(scores)}))
+    print(json.dumps({"seconds": seconds, "trials": len(scores), "scores": scores}))
 
 
 def main() -> None:
@@ -191,13 +202,17 @@ def main() -> None:
     for seed in range(arguments.rounds):
         for side in arguments.sides:
             count = arguments.trials
-            if side != "keras_seqzoo" and arguments.peer_trials:
+            if side not in OURS and arguments.peer_trials:
                 count = arguments.peer_trials
             command = [sys.executable, "-m", "benchmarks.search", "--worker", side]
             command += [str(count), str(seed)]
             answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             runs[side].append(json.loads(answer.strip().splitlines()[-1]))
-            print(side, runs[side][-1], flush=True)
+            one = runs[side][-1]
+            scores = one.pop("scores")
+            shared = arguments.peer_trials or arguments.trials
+            one |= {"best": min(scores), "best of all sides' trials": min(scores[:shared])}
+            print(side, one, flush=True)
     pace = {
         side: statistics.median(one["seconds"] / one["trials"] for one in found)
         for side, found in runs.items()

@@ -34,6 +34,7 @@ from keras_seqzoo.tuning.seeds import seeded
 
 # Measured by benchmarks/search.py: on a CPU more units or members in a call gain nothing.
 UNITS, SEATS, WIDTH = 64, 5, 128
+_SECONDS = 10.0
 # Dimensions in which members of one program may differ.
 _FREE = ("units", "learning_rate", "global_clipnorm", "dropout", "recurrent_initializer")
 _FREE_ENDS = ("_regularizer", "_strength", "_initializer")
@@ -168,18 +169,23 @@ class Population:
         """Trains each run until so many of its epochs are done, or it goes on no more.
 
         A generator: it comes back whenever some epochs are done, so that progress can be shown.
+        Those that go together stay together meanwhile, whatever the time each call takes: where a
+        member has its place decides on the last bit of some sums.
         """
         left = {id(run): until for run, until in zip(runs, until, strict=True)}
         waiting: set[concurrent.futures.Future] = set()
-        ready = list(runs)
+        ready = _bins([run for run in runs if run.goes_on and run.epochs < left[id(run)]], left)
         while ready or waiting:
-            ready = [run for run in ready if run.goes_on and run.epochs < left[id(run)]]
-            for together in _bins(ready, left):
+            for together in ready:
                 waiting.add(self._pool.submit(_advance, together, left[id(together[0])]))
             done, waiting = concurrent.futures.wait(
                 waiting, return_when=concurrent.futures.FIRST_COMPLETED
             )
-            ready = [run for call in done for run in call.result()]
+            ready = [
+                together
+                for together in (call.result() for call in done)
+                if any(run.goes_on and run.epochs < left[id(run)] for run in together)
+            ]
             yield
 
     def finish(self, run: Run) -> training.Trained:
@@ -301,23 +307,25 @@ def _fill(runs: list[Run]) -> list[list[Run]]:
 
 def _advance(runs: list[Run], until: int) -> list[Run]:
     started = time.monotonic()
-    program = runs[0].program
-    epochs = min(until - runs[0].epochs, program.epochs_per_call)
+    program, began = runs[0].program, max(run.epochs for run in runs)
+    # Calls that take seconds: progress is to be seen, and an interruption to be heard.
+    epochs = min(until - began, program.epochs_per_call, program.epochs_within(_SECONDS))
     try:
         moving, logs = program.advance(
             [run.model for run in runs],
             [run.moving for run in runs],
             [training.orders(program.rows, epochs, run.orders) for run in runs],
-            began=runs[0].epochs,
+            began=began,
         )
     except Exception as error:  # these trials', and no others'
         for run in runs:
             run.error = error
         return runs
-    seconds = (time.monotonic() - started) / len(runs)
+    seconds = time.monotonic() - started
+    program.seconds_per_epoch = seconds / epochs
     for run, after, curves in zip(runs, moving, logs, strict=True):
         run.moving = after
-        run.seconds += seconds
+        run.seconds += seconds / len(runs)
         for name, values in curves.items():
             run.history[name] += values
     return runs

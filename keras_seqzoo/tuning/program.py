@@ -108,6 +108,7 @@ class Program:
         self.batch_size = min(batch_size, self.rows)
         per_epoch = packed.members * self.rows
         self.epochs_per_call = min(epochs, max(_ORDERS // per_epoch, 1))
+        self.seconds_per_epoch = 0.0  # of the last call; unknown before the first
         self.measures = Measures.of(self.model, rows, block)
         self.data = {}
         for name, x, y in (("train", rows.x, rows.y), ("val", rows.x_val, rows.y_val)):
@@ -121,6 +122,10 @@ class Program:
             )
         self._run = tf.function(self._run_epochs, jit_compile=True, autograph=False)
         self._compiled = pool.submit(self._compile)
+
+    def epochs_within(self, seconds: float) -> int:
+        """How many epochs a call may have to take about so long, as far as is known."""
+        return max(int(seconds / self.seconds_per_epoch), 1) if self.seconds_per_epoch else 1
 
     def advance(
         self,

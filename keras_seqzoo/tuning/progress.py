@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_SILENCE = 30.0  # seconds without a line in a log file
+
 
 class SearchProgress:
     """Trials done, the best figures so far, time left. A context manager."""
 
     def __init__(self, done: int, total: int, *, verbose: int):
         self.console = Console(quiet=not verbose)
+        self.said = time.monotonic()
         self.started, self.done, self.at_start, self.total = time.monotonic(), done, done, total
         self.bar = Progress(
             TextColumn("[bold]search"),
@@ -38,6 +41,8 @@ class SearchProgress:
     def advanced(self, trials: int, share: float) -> None:
         """Moves the bar while trials train together, each by that share of what it does next."""
         self.bar.update(self.task, completed=self.done + trials * share)
+        if not self.console.is_terminal and time.monotonic() - self.said > _SILENCE:
+            self.say(f"{trials} trials train together: {share:.0%} of the way to the next look.")
 
     def trial_ended(self, number: int, text: str, best: str) -> None:
         """Moves the bar; where there is no terminal, writes a line."""
@@ -46,14 +51,13 @@ class SearchProgress:
         if not self.console.is_terminal:
             pace = (time.monotonic() - self.started) / (self.done - self.at_start)
             left = _duration((self.total - self.done) * pace)
-            self.console.print(
-                f"{self.done}/{self.total} done, trial {number}: {text}; best {best}; {left} left",
-                highlight=False,
-                soft_wrap=True,
+            self.say(
+                f"{self.done}/{self.total} done, trial {number}: {text}; best {best}; {left} left"
             )
 
     def say(self, text: str) -> None:
         """Prints a sentence above the bar."""
+        self.said = time.monotonic()
         self.console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -186,8 +186,10 @@ class Search(keras_tuner.Tuner):
         if self._lock is not None and not self._lock.is_locked:
             self._lock = _lock(self.path)
         try:
-            places = self._places  # what is compiled is so while the model is tried out
-            self._try_out()
+            places = 1
+            if done < self.oracle.max_trials:
+                places = self._places  # what is compiled is so while the model is tried out
+                self._try_out()
             with (
                 quiet_optuna(),
                 quiet_tensorflow(),
