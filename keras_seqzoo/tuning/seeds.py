@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import hashlib
 import random
 from collections.abc import Iterator
 
 import numpy as np
+from keras.src.backend.common import global_state
 
 
 def derive(seed: int, trial: int, purpose: str) -> int:
@@ -18,13 +20,23 @@ def derive(seed: int, trial: int, purpose: str) -> int:
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Gives Python's and NumPy's global generators their state back after."""
+    """Gives Python's and NumPy's global generators, and Keras's count of names, their state back.
+
+    So the user's next layer is called as it would have been, and so are those of every trial:
+    TensorFlow keeps 34 kB for each variable with a new name, for as long as the process lives.
+    """
     python, numpy = random.getstate(), np.random.get_state()
+    names = global_state.get_global_attribute(
+        "object_name_uids", default=collections.defaultdict(int), set_to_default=True
+    )
+    known = dict(names)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+        names.clear()
+        names.update(known)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import keras_tuner
@@ -46,7 +47,7 @@ def train(
     """
     started = time.monotonic()
     best = BestEpoch(objectives)
-    with seeded(seed):
+    with seeded(seed), _gradients_released():
         model = hypermodel.build(hp)
         history = hypermodel.fit_rows(
             model,
@@ -62,6 +63,26 @@ def train(
         raise FailedTrialError(diverged(objectives, last))
     model.set_weights(best.weights)
     return Trained(model, best.metrics, best.epoch, history.history, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _gradients_released() -> Iterator[None]:
+    """Forgets the gradients that were registered inside; nothing trained there trains on.
+
+    TensorFlow registers the gradient of each call of a function that brings its own, as the
+    recurrent layers do, for as long as the process lives, and with it the whole graph.
+    """
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.framework import ops
+
+    known = set(ops.gradient_registry.list())
+    try:
+        yield
+    finally:
+        for name in set(ops.gradient_registry.list()) - known:
+            del ops.gradient_registry._registry[name]
 
 
 def orders(rows: int, epochs: int, generator: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import os
 import shutil
 import time
@@ -48,6 +49,7 @@ _CANNOT_KEEP = (
     optuna.exceptions.StorageInternalError,
     sqlalchemy.exc.DatabaseError,
 )
+_COLLECT = 128  # trials
 _PATIENCE = 1.0  # seconds between looks at what other workers hold
 STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.html", ".lock"
 
@@ -235,8 +237,13 @@ class Search(keras_tuner.Tuner):
         """
         round_ = self.oracle.first_round()
         under_way: list[_UnderWay] = []
+        built = 0
         while True:
+            if built >= _COLLECT:  # models are cycles, which Python would let pile up
+                gc.collect()
+                built = 0
             trials = self.oracle.ask(places - len(under_way), round_)
+            built += len(trials)
             under_way = sorted(under_way + self._start(trials), key=lambda one: one.number)
             if under_way:
                 self._advance(under_way, round_)
