@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import gc
 import os
 import shutil
 import time
@@ -49,7 +48,7 @@ _CANNOT_KEEP = (
     optuna.exceptions.StorageInternalError,
     sqlalchemy.exc.DatabaseError,
 )
-_COLLECT = 128  # trials
+_RELEASE = 128  # trials
 _PATIENCE = 1.0  # seconds between looks at what other workers hold
 STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.html", ".lock"
 
@@ -239,8 +238,8 @@ class Search(keras_tuner.Tuner):
         under_way: list[_UnderWay] = []
         built = 0
         while True:
-            if built >= _COLLECT:  # models are cycles, which Python would let pile up
-                gc.collect()
+            if built >= _RELEASE:
+                training.release(kernels=self._population is None)
                 built = 0
             trials = self.oracle.ask(places - len(under_way), round_)
             built += len(trials)
