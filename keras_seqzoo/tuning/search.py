@@ -65,9 +65,9 @@ def search(
         epochs: int, per trial. A trial's score and weights are those of its best epoch.
         batch_size: int.
         population: int, trials that are proposed at once and, where nothing but weights, units,
-            regularizers and learning rate tells them apart, trained together: many times faster
-            than one by one. 1 trains one by one, and lets every proposal know all results so far.
-            A search with other `callbacks` than one `EarlyStopping` trains one by one too.
+            regularizers, dropout and learning rate tells them apart, trained together: many times
+            faster than one by one. 1 trains one by one, and lets every proposal know all results
+            so far. A search with other `callbacks` than one `EarlyStopping` trains one by one too.
         pruning: bool, end trials early that are clearly behind, by successive halving: after a
             ninth and a third of the epochs the best third goes on, by the objective, and others
             take the places. Only where trials train together.
