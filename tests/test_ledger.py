@@ -289,6 +289,19 @@ def test_a_worker_beats_while_it_trains(tmp_path, monkeypatch):
     assert beats() == after
 
 
+def test_of_workers_that_share_a_study_one_writes_what_is_there_in_the_end(
+    tmp_path, stand_in, monkeypatch
+):
+    written = []
+    monkeypatch.setattr(tuner.Search, "_finish", lambda self: written.append(self))
+    options = {"storage": sqlite(tmp_path / "s.db"), "max_trials": 5}
+    tables = [search(tmp_path / "shared", **options) for _ in range(2)]
+    assert len(written) == 1
+    pd.testing.assert_frame_equal(*tables)
+    search(tmp_path / "shared", **options | {"max_trials": 7})
+    assert len(written) == 2  # there is more to write
+
+
 def test_storage_and_overwrite_do_not_go_together(tmp_path):
     with pytest.raises(ArgumentError, match="delete-study"):
         search(tmp_path, storage=sqlite(tmp_path / "s.db"), overwrite=True)
