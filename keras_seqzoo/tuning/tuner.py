@@ -245,7 +245,7 @@ class Search(keras_tuner.Tuner):
             built += len(trials)
             under_way = sorted(under_way + self._start(trials), key=lambda one: one.number)
             if under_way:
-                self._advance(under_way, round_)
+                self._advance(under_way)
                 under_way = self._settle(under_way)
             elif not trials and not self._others_at_work() and round_ >= self.oracle.last_round():
                 return
@@ -268,7 +268,7 @@ class Search(keras_tuner.Tuner):
                 under_way.append(_UnderWay(trial, run, self.oracle.cohort_end(trial)))
         return under_way
 
-    def _advance(self, under_way: list[_UnderWay], round_: int) -> None:
+    def _advance(self, under_way: list[_UnderWay]) -> None:
         """Trains all to their next rungs."""
         until = [next(rung for rung in self._rungs if rung > one.run.epochs) for one in under_way]
         started = sum(one.run.epochs for one in under_way)
