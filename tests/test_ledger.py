@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import shutil
@@ -327,14 +326,9 @@ def _postgres_programs() -> Path | None:
     return Path(program).resolve().parent if program else None
 
 
-@dataclasses.dataclass
-class Server:
-    url: str
-
-
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
-    """A server of its own, on a free port; it needs a user that is not root."""
+    """Address of a server of its own, on a free port; it needs a user that is not root."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: the extra [postgres]")
     programs = _postgres_programs()
     if programs is None:
@@ -361,7 +355,7 @@ def postgres(tmp_path_factory):
         options = f"-p {port} -k {folder} -c listen_addresses=localhost"
         control = ("pg_ctl", "-D", str(folder / "data"), "-w", "-l", str(folder / "log"))
         run(*control, "-o", options, "start")
-        yield Server(f"postgresql://zoo@localhost:{port}/postgres")
+        yield f"postgresql://zoo@localhost:{port}/postgres"
         run(*control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -398,8 +392,8 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
     trials = 40
     directory = tmp_path / "many"
     pause = {"pause": 0.15, "trials": trials}
-    first, killed = (start_worker(directory, postgres.url, **pause) for _ in range(2))
-    url = postgres.url.replace("postgresql:", "postgresql+psycopg:")
+    first, killed = (start_worker(directory, postgres, **pause) for _ in range(2))
+    url = postgres.replace("postgresql:", "postgresql+psycopg:")
     database, book = optuna.storages.RDBStorage(url), None
     while True:  # until the one to be killed holds trials and has ended some
         time.sleep(0.2)
@@ -420,7 +414,7 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
         for trial in book.trials
         if trial.state is TrialState.RUNNING and trial.user_attrs["worker"] in mine
     ]
-    late = start_worker(directory, postgres.url, **pause)
+    late = start_worker(directory, postgres, **pause)
     for worker in (first, late):
         out, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0

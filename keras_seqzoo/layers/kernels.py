@@ -257,21 +257,12 @@ def run(
     return (results[0], results[1:]) if return_sequences else (None, results)
 
 
-def histories(
-    cell: Cell,
-    inputs,
-    states: Sequence,
-    kernel,
-    recurrent_kernel,
-    bias,
-    recurrent_bias=None,
-    *,
-    mask=None,
-) -> tuple:
-    """All states before the first step and after each, `(time + 1, batch, units)`; arguments of
-    `run`. Not differentiable.
+def histories(cell: Cell, inputs, states: Sequence, *weights, mask=None) -> tuple:
+    """All states before the first step and after each, `(time + 1, batch, units)`.
+
+    Not differentiable; `weights` are kernels and biases in the order of `run`.
     """
-    tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
+    tensors = _tensors(inputs, states, *weights, mask)
     _, (parts, _) = _forward(cell, mask is not None, True, True, True, *tensors)
     return tuple(_join(states, _rows_of(inputs, -3)) for states in zip(*parts, strict=True))
 
