@@ -118,11 +118,9 @@ def writes(monkeypatch, die_at: int | None) -> list[str]:
         return write
 
     storage = optuna.storages._CachedStorage
-    for name in (
-        "create_new_trial", "set_trial_state_values", "set_trial_user_attr",
-        "set_trial_intermediate_value",
-    ):  # fmt: skip
+    for name in ("set_trial_state_values", "set_trial_user_attr", "set_trial_intermediate_value"):
         monkeypatch.setattr(storage, name, counted(name, getattr(storage, name)))
+    monkeypatch.setattr(Ledger, "create", counted("create", Ledger.create))
     monkeypatch.setattr(files, "replacing", counted("weights", files.replacing))
     return seen
 
