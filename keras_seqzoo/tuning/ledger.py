@@ -55,7 +55,7 @@ class Ledger:
         *,
         shared: bool,
     ):
-        self.url, self.name, self.shared = url, name, shared
+        self.url, self.shared = url, shared
         self.worker = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._beats = 0
         self._heard: dict[str, tuple[int, float]] = {}

@@ -11,6 +11,7 @@ then written at once: a sampler that works in the storage writes each parameter 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -64,8 +65,7 @@ class StudyOracle(keras_tuner.Oracle):
         self._learns = sampler != "random"
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
-        self.directions = directions(self.objectives)
-        self._mirror = optuna.create_study(directions=self.directions)
+        self._mirror = optuna.create_study(directions=ledger.study.directions)
         self._mirrored: dict[int, int] = {}
         self._held: dict[int, FrozenTrial] = {}
         self.verbose = 0  # progress is shown by the search itself
@@ -122,17 +122,13 @@ class StudyOracle(keras_tuner.Oracle):
     def _propose(self, number: int, attributes: Mapping[str, Any]) -> FrozenTrial:
         """The defaults first, then what the sampler says."""
         if number == 0:
-            self._mirror.sampler = Given(self._defaults())
+            self._mirror.sampler = Given(self._values(lambda dimension: dimension.default))
         else:
             purpose = f"sampler of {self.ledger.worker}" if self.ledger.shared else "sampler"
             self._mirror.sampler = self.sampler(derive(self.seed, number, purpose))
         asked = self._mirror.ask()
-        hp = self.get_space()
-        hp.values = {}
-        for dimension in hp.space:
-            if hp.is_active(dimension):
-                hp.values[dimension.name] = _suggest(asked, dimension)
-        asked.set_user_attr("asked", {"values": hp.values, **attributes})
+        values = self._values(functools.partial(_suggest, asked))
+        asked.set_user_attr("asked", {"values": values, **attributes})
         return self._mirror.get_trials(deepcopy=False)[asked.number]
 
     def _mirror_all(self) -> None:
@@ -155,12 +151,13 @@ class StudyOracle(keras_tuner.Oracle):
                 storage.set_trial_intermediate_value(mirrored._trial_id, step, value)
             storage.set_trial_state_values(mirrored._trial_id, trial.state, trial.values)
 
-    def _defaults(self) -> dict[str, Any]:
+    def _values(self, choose: Callable[[Any], Any]) -> dict[str, Any]:
+        """A value for every dimension that is active with those before it."""
         hp = self.get_space()
         hp.values = {}
         for dimension in hp.space:
             if hp.is_active(dimension):
-                hp.values[dimension.name] = dimension.default
+                hp.values[dimension.name] = choose(dimension)
         return hp.values
 
     # Telling.
@@ -200,18 +197,19 @@ class StudyOracle(keras_tuner.Oracle):
         """After each epoch what is minimized: the objective, or the sum of several."""
         curves = [
             [sign * value for value in history[one.name]]
-            for sign, one in zip(self._signs, self.objectives, strict=True)
+            for sign, one in zip(self.signs, self.objectives, strict=True)
         ]
         return [sum(values) for values in zip(*curves, strict=True)]
 
     @property
-    def _signs(self) -> list[float]:
+    def signs(self) -> list[float]:
+        """Of each objective, what makes it one to minimize."""
         return [-1.0 if one.direction == "max" else 1.0 for one in self.objectives]
 
     def score_trial(self, trial: trial_module.Trial) -> None:
         """The objective; of several, the sum in the direction of minimization."""
         values = [trial.metrics.get_best_value(one.name) for one in self.objectives]
-        signs = [1.0] if len(values) == 1 else self._signs
+        signs = [1.0] if len(values) == 1 else self.signs
         trial.score = sum(sign * value for sign, value in zip(signs, values, strict=True))
         trial.best_step = trial.metrics.get_best_step(self.objectives[0].name)
 

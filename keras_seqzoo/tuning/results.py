@@ -46,7 +46,7 @@ def table(oracle: StudyOracle) -> pd.DataFrame:
     names, signs = [ERROR, LEAKAGE], [1.0, 1.0]
     if len(oracle.objectives) > 1:
         names = [one.name for one in oracle.objectives]
-        signs = [-1.0 if one.direction == "max" else 1.0 for one in oracle.objectives]
+        signs = oracle.signs
     if set(names) <= set(found.columns):
         costs = found[names].to_numpy(float) * signs
         costs[found["state"] != "complete"] = np.nan
@@ -75,10 +75,9 @@ def importances(oracle: StudyOracle) -> dict[str, float]:
     complete = [trial for trial in oracle.finished() if trial.state == TrialState.COMPLETE]
     if len(complete) < 8:
         return {}
-    signs = [-1.0 if one.direction == "max" else 1.0 for one in oracle.objectives]
 
     def cost(trial) -> float:
-        return sum(sign * value for sign, value in zip(signs, trial.values, strict=True))
+        return sum(sign * value for sign, value in zip(oracle.signs, trial.values, strict=True))
 
     try:
         return optuna.importance.get_param_importances(oracle.ledger.study, target=cost)
