@@ -264,7 +264,7 @@ def histories(cell: Cell, inputs, states: Sequence, *weights, mask=None) -> tupl
     """
     tensors = _tensors(inputs, states, *weights, mask)
     _, (parts, _) = _forward(cell, mask is not None, True, True, True, *tensors)
-    return tuple(_join(states, _rows_of(inputs, -3)) for states in zip(*parts, strict=True))
+    return tuple(_join(states, _rows_of(inputs), 1) for states in zip(*parts, strict=True))
 
 
 def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask) -> list:
@@ -356,9 +356,9 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     recurrent_bias = recurrent_bias[..., None, :]
-    parts, rows = _parts(cell, inputs, keep), _rows_of(inputs, -3)
-    states = list(zip(*(_split(state, parts, -2) for state in states), strict=True))
-    inputs = [_time_first(part) for part in _split(inputs, parts, -3)]
+    parts, rows = _parts(cell, inputs, keep), _rows_of(inputs)
+    states = list(zip(*(_split(state, parts) for state in states), strict=True))
+    inputs = [_swapped(part) for part in _split(inputs, parts)]
     projections = [_array(_project(part, kernel) + bias[..., None, :]) for part in inputs]
     real = None if mask is None else _mask_arrays(mask, parts)
     time = tf.shape(inputs[0])[0]
@@ -411,10 +411,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
             steps = shown.stack()
             if parts > 1:
                 steps = tf.reshape(steps, (time, -1, cell.units))[:, :rows]
-            last.insert(0, _time_last(steps))
+            last.insert(0, _swapped(steps))
         return last, ()
     if sequences:
-        last.insert(0, _join([_time_last(part[0][1:]) for part in histories], rows, -3))
+        last.insert(0, _join([_swapped(part[0][1:]) for part in histories], rows))
     kept = [
         (gates.stack(), *(array.stack() for array in part))
         for gates, part in zip(projections, extras, strict=True)
@@ -427,13 +427,13 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    parts, rows = len(histories), _rows_of(inputs, -3)
-    inputs = [_time_first(part) for part in _split(inputs, parts, -3)]
+    parts, rows = len(histories), _rows_of(inputs)
+    inputs = [_swapped(part) for part in _split(inputs, parts)]
     upstream = list(upstream)
     by_step = None
     if sequences:
-        by_step = [_array(_time_first(part)) for part in _split(upstream.pop(0), parts, -3)]
-    states = list(zip(*(_split(state, parts, -2) for state in upstream), strict=True))
+        by_step = [_array(_swapped(part)) for part in _split(upstream.pop(0), parts)]
+    states = list(zip(*(_split(state, parts) for state in upstream), strict=True))
     real = None if mask is None else _mask_arrays(mask, parts)
     transposed = tf.linalg.matrix_transpose(recurrent_kernel)
     time = tf.shape(inputs[0])[0]
@@ -476,7 +476,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             now = real[part].stack()
             written = tuple(tf.where(_as_wide(now, one), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
-        by_inputs.append(_time_last(_project(delta, tf.linalg.matrix_transpose(kernel))))
+        by_inputs.append(_swapped(_project(delta, tf.linalg.matrix_transpose(kernel))))
         sums.append(
             (
                 _outer(steps, delta),
@@ -486,7 +486,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             )
         )
     return (
-        _join(by_inputs, rows, -3),
+        _join(by_inputs, rows),
         *(tf.add_n(each) for each in zip(*sums, strict=True)),
         *(_join(state, rows) for state in zip(*states, strict=True)),
     )
@@ -504,43 +504,38 @@ def under_xla() -> bool:
 
 def _parts(cell: Cell, inputs, keep: bool) -> int:
     """In how many parts the rows of the batch run in each step."""
-    batch, width = inputs.shape[-3], cell.units * cell.gates
+    batch, width = inputs.shape[0], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
     return 1 if small or on_gpu() else PARTS
 
 
-def _rows_of(tensor, axis: int):
-    return tf.shape(tensor)[axis] if tensor.shape[axis] is None else tensor.shape[axis]
+def _rows_of(tensor):
+    return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
 
 
-def _split(tensor, parts: int, axis: int) -> list:
+def _split(tensor, parts: int) -> list:
     """Parts of as many rows each, after rows of zeros where there are too few."""
     if parts == 1:
         return [tensor]
-    rows = tensor.shape[axis]
+    rows = tensor.shape[0]
     if rows is None or rows % parts:
         paddings = [[0, 0]] * len(tensor.shape)
-        paddings[axis] = [0, -_rows_of(tensor, axis) % parts]
+        paddings[0] = [0, -_rows_of(tensor) % parts]
         tensor = tf.pad(tensor, paddings)
-    return tf.split(tensor, parts, axis)
+    return tf.split(tensor, parts)
 
 
-def _join(parts: Sequence, rows, axis: int = -2):
+def _join(parts: Sequence, rows, axis: int = 0):
     if len(parts) == 1:
         return parts[0]
     joined = tf.concat(parts, axis)
-    return joined[..., :rows, :, :] if axis == -3 else joined[..., :rows, :]
+    return joined[:rows] if axis == 0 else joined[:, :rows]
 
 
-def _time_first(tensor):
-    rank = len(tensor.shape)
-    return tf.transpose(tensor, (rank - 2, *range(rank - 2), rank - 1))
-
-
-def _time_last(tensor):
-    rank = len(tensor.shape)
-    return tf.transpose(tensor, (*range(1, rank - 1), 0, rank - 1))
+def _swapped(tensor):
+    """Batch first to time first, and back."""
+    return tf.transpose(tensor, (1, 0, 2))
 
 
 def _project(steps, kernel):
@@ -576,7 +571,7 @@ def _write(arrays: tuple, t, values) -> tuple:
 
 def _mask_arrays(mask, parts: int) -> list:
     mask = mask if len(mask.shape) == 3 else mask[..., None]
-    return [_array(_time_first(part)) for part in _split(mask, parts, -3)]
+    return [_array(_swapped(part)) for part in _split(mask, parts)]
 
 
 def _as_wide(mask, array):
