@@ -5,5 +5,16 @@ from keras_seqzoo.diagnostics.callback import StateLeakage
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
+from keras_seqzoo.diagnostics.scores import classification_scores, tagging_scores
+from keras_seqzoo.diagnostics.scores_report import Scores
 
-__all__ = ["LeakageReport", "StateLeakage", "anomaly_score", "identity_error", "leakage"]
+__all__ = [
+    "LeakageReport",
+    "Scores",
+    "StateLeakage",
+    "anomaly_score",
+    "classification_scores",
+    "identity_error",
+    "leakage",
+    "tagging_scores",
+]
