@@ -112,6 +112,13 @@ def check_fraction(**arguments: Any) -> None:
             raise ArgumentError(sentence(name, "a number between 0 and 1, both excluded", value))
 
 
+def check_rate(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is a number in [0, 1)."""
+    for name, value in arguments.items():
+        if not is_real(value) or not 0 <= value < 1:
+            raise ArgumentError(sentence(name, "a number in [0, 1)", value))
+
+
 def check_seed(seed: Any) -> None:
     """Raises `ArgumentError` unless `seed` is an int of at least 0."""
     if not is_int(seed) or seed < 0:

@@ -1,22 +1,52 @@
-"""Sequences of sensor readings: read from a file, split in time order, cut into windows.
+"""Files in, arrays out: records of readings cut into windows, and labelled or tagged sequences.
 
 Importing this package is light: pandas is loaded, Keras is not.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from keras_seqzoo.data.conll import read_conll, read_conllu
+from keras_seqzoo.data.encoding import Encoding, answers
 from keras_seqzoo.data.examples import Examples
+from keras_seqzoo.data.labelled import read_labelled
+from keras_seqzoo.data.pairs import read_pairs
+from keras_seqzoo.data.read import read_examples
 from keras_seqzoo.data.readings import Readings
 from keras_seqzoo.data.sensors import sensor_fault, sensor_readings
 from keras_seqzoo.data.tables import read_readings
+from keras_seqzoo.data.ts import read_ts
+from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.data.windows import window_positions, windows
 
+if TYPE_CHECKING:
+    from keras_seqzoo.data.batches import Batches
+
 __all__ = [
+    "Batches",
+    "Encoding",
     "Examples",
     "Readings",
+    "Vocabulary",
+    "answers",
+    "read_conll",
+    "read_conllu",
+    "read_examples",
+    "read_labelled",
+    "read_pairs",
     "read_readings",
+    "read_ts",
     "sensor_fault",
     "sensor_readings",
     "window_positions",
     "windows",
 ]
+
+
+def __getattr__(name: str):
+    if name == "Batches":  # a Keras class
+        from keras_seqzoo.data.batches import Batches
+
+        return Batches
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_seed, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, check_seed, sentence
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -47,11 +47,13 @@ class Examples:
         object.__setattr__(self, "sequences", tuple(_sequences(self.sequences)))
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.labels is not None:
-            object.__setattr__(self, "labels", tuple(self.labels))
-            _check_labels(self.labels, len(self))
+            labels = self.labels if isinstance(self.labels, str) else tuple(self.labels)
+            _check_labels(labels, len(self))
+            object.__setattr__(self, "labels", labels)
         if self.tags is not None:
-            object.__setattr__(self, "tags", tuple(tuple(tags) for tags in self.tags))
-            _check_tags(self.tags, self.lengths)
+            tags = tuple(tags if isinstance(tags, str) else tuple(tags) for tags in self.tags)
+            _check_tags(tags, self.lengths)
+            object.__setattr__(self, "tags", tags)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -119,6 +121,7 @@ class Examples:
         Raises:
             ArgumentError: if the fraction leaves a part empty.
         """
+        check_fraction(fraction=fraction)
         check_seed(seed)
         rng = np.random.default_rng(seed)
         labels = np.array(self.labels or [""] * len(self))
@@ -134,6 +137,8 @@ class Examples:
 
 
 def _sequences(sequences: Any) -> Iterator[Any]:
+    if not isinstance(sequences, Iterable) or isinstance(sequences, str):
+        raise DataError(sentence("sequences", "a list of sequences", sequences))
     sequences = list(sequences)
     if not sequences:
         raise DataError("`sequences` must have at least one sequence. Received: none.")
@@ -189,7 +194,7 @@ def _readings(sequence: Any, index: int) -> np.ndarray:
 
 
 def _check_labels(labels: tuple, count: int) -> None:
-    if len(labels) != count:
+    if isinstance(labels, str) or len(labels) != count:
         raise DataError(
             f"`labels` must be one per sequence, {count} in all. Received: {len(labels)}."
         )
@@ -211,7 +216,7 @@ def _check_tags(tags: tuple, lengths: np.ndarray) -> None:
                 f"`tags` must be one per step. Received: {len(of_it)} tags for the {length} steps "
                 f"of sequence {index}."
             )
-        if not all(isinstance(tag, str) and tag for tag in of_it):
+        if isinstance(of_it, str) or not all(isinstance(tag, str) and tag for tag in of_it):
             raise DataError(
                 f"`tags` must be non-empty strings. Received: {of_it!r} for sequence {index}."
             )

@@ -1,0 +1,169 @@
+"""Texts with labels from a table, and the rule that splits texts into tokens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import unicodedata
+from typing import Any
+
+from keras_seqzoo.data.examples import Examples
+from keras_seqzoo.data.lines import count, read_text, refuse_file
+from keras_seqzoo.errors import ArgumentError, DataError, check_bool, sentence, unknown
+
+_SEPARATORS = (",", "\t", ";", "|")
+
+
+def read_labelled(
+    path: str | os.PathLike,
+    *,
+    text: str = "text",
+    label: str = "label",
+    separator: str | None = None,
+    lower: bool = False,
+) -> Examples:
+    r"""Reads texts and their labels from two columns of a .csv or .tsv file with a header.
+
+    Texts are split by `split_words`: a run of letters, digits and underscores is a token, and so
+    is every other character that is not a blank. A label is any text but the empty one; "none"
+    and "NA" are labels.
+
+    Args:
+        path: a text file in UTF-8; a cell with separators, quotes or line ends is in double
+            quotes, and double quotes in it are doubled.
+        text: str, the name of the column of texts.
+        label: str, the name of the column of labels.
+        separator: str of one character between cells; None takes the first of comma, tab,
+            semicolon and bar by which the header has both columns.
+        lower: bool, whether texts are put in lower case.
+
+    Returns:
+        `Examples` of tokens with labels, one per row; a text without tokens is an empty sequence.
+
+    Raises:
+        ArgumentError: if an argument is not one of those above.
+        DataError: if the file cannot be read, a column is missing, or a row has no label.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp(), "reviews.csv")
+        >>> _ = path.write_text('text,label\n"Good, really.",pos\n')
+        >>> examples = read_labelled(path)
+        >>> examples.sequences, examples.labels
+        ((('Good', ',', 'really', '.'),), ('pos',))
+    """
+    _check_arguments(text, label, separator)
+    check_bool(lower=lower)
+    content = read_text(path)
+    if separator is None:
+        separator = _separator(path, content, {text, label})
+    (_, header), *rows = _rows(path, content, separator)
+    columns = [_column(path, name, header) for name in (text, label)]
+    if not rows:
+        raise refuse_file(path, "a table", "which has a header only", "Add the texts.")
+    texts, labels = zip(*([row[column] for column in columns] for _, row in rows), strict=True)
+    _check_labels(path, labels, [line for line, _ in rows])
+    sequences = [split_words(cell, lower=lower) for cell in texts]
+    empty = sum(not sequence for sequence in sequences)
+    return Examples(
+        sequences,
+        labels=labels,
+        notes=(f"{count(empty, 'text')} without tokens: kept as empty sequences.",) * bool(empty),
+        source=os.fspath(path),
+    )
+
+
+def split_words(text: str, *, lower: bool = False) -> list[str]:
+    r"""Splits a text into words and single marks.
+
+    A run of letters, digits and underscores of any script is one token, every other character but
+    blanks is a token of its own, and combining marks stay with the character before them.
+
+    Args:
+        text: str.
+        lower: bool, whether `text` is put in lower case first.
+
+    Returns:
+        List of str.
+
+    Raises:
+        ArgumentError: if `text` is not a str.
+
+    Example:
+        >>> split_words("Don't stop: 3.5 नमस्ते!")
+        ['Don', "'", 't', 'stop', ':', '3', '.', '5', 'नमस्ते', '!']
+    """
+    if not isinstance(text, str):
+        raise ArgumentError(sentence("text", "a str", text))
+    text = text.lower() if lower else text
+    # `\w` has no combining marks: it alone would cut Hindi and Thai words at every vowel sign.
+    marks = "".join(c for c in set(text) if not c.isascii() and unicodedata.category(c)[0] == "M")
+    more = re.escape(marks)
+    pattern = rf"\w[\w{more}]*|[^\w\s][{more}]*" if marks else r"\w+|[^\w\s]"
+    return re.findall(pattern, text)
+
+
+def _check_arguments(text: Any, label: Any, separator: Any) -> None:
+    for name, value in (("text", text), ("label", label)):
+        if not isinstance(value, str) or not value:
+            raise ArgumentError(sentence(name, "the name of a column", value))
+    if text == label:
+        raise ArgumentError(sentence("label", "another column than `text`", label))
+    one = isinstance(separator, str) and len(separator) == 1 and separator not in '"\r\n\0'
+    if separator is not None and not one:
+        expected = "one character, no quote and no line end, or None"
+        raise ArgumentError(sentence("separator", expected, separator))
+
+
+def _separator(path: Any, content: str, wanted: set[str]) -> str:
+    """The first by which the header has the columns wanted; if none, what the name promises."""
+    header = content.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    for separator in _SEPARATORS:
+        if wanted <= {cell.strip(' "') for cell in header.split(separator)}:
+            return separator
+    return "\t" if os.fspath(path).lower().endswith(".tsv") else ","
+
+
+def _rows(path: Any, content: str, separator: str) -> list[tuple[int, list[str]]]:
+    """Cells of each row with the number of its last line; blank lines are nothing."""
+    # Not pandas: it fills a row that is cut short with empty cells and says nothing.
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for row in reader:
+            if len(row) < 2 and not "".join(row).strip():
+                continue
+            rows.append((reader.line_num, [cell.strip() for cell in row]))
+            if len(row) != len(rows[0][1]):
+                cells = f"{count(len(row), 'cell')}, not {len(rows[0][1])}"
+                cause = f"whose line {reader.line_num} has {cells}"
+                hint = (
+                    f"Mend that line; {separator!r} separates cells, quotes enclose those with one."
+                )
+                raise refuse_file(path, "a table with rows of equal length", cause, hint)
+    except csv.Error as error:
+        cause = f"whose line {reader.line_num} cannot be read ({error})"
+        hint = "Mend the quotes: those that open a cell also close it, those inside are doubled."
+        raise refuse_file(path, "a table", cause, hint) from None
+    if not rows:
+        raise refuse_file(path, "a table", "which has blank lines only", "Export the data again.")
+    return rows
+
+
+def _column(path: Any, name: str, header: list[str]) -> int:
+    if name not in header:
+        raise DataError(f"{unknown('column', name, header)} Columns are those of '{path}'.")
+    if header.count(name) > 1:
+        cause = f"whose header has {name!r} {header.count(name)} times"
+        raise refuse_file(path, "a table", cause, "Rename all but one of these columns.")
+    return header.index(name)
+
+
+def _check_labels(path: Any, labels: tuple[str, ...], line_numbers: list[int]) -> None:
+    if "" in labels:
+        row = labels.index("")
+        cause = f"whose row {row + 1} below the header, line {line_numbers[row]}, has no label"
+        raise refuse_file(
+            path, "a table with a label in each row", cause, "Label that text or delete the row."
+        )

@@ -1,0 +1,107 @@
+"""Examples from whatever is at a path."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_seqzoo.data.conll import read_conll, read_conllu
+from keras_seqzoo.data.examples import Examples
+from keras_seqzoo.data.labelled import read_labelled
+from keras_seqzoo.data.lines import refuse_file
+from keras_seqzoo.data.pairs import read_pairs
+from keras_seqzoo.data.ts import read_ts
+from keras_seqzoo.errors import (
+    ArgumentError,
+    UnknownArgumentError,
+    check_choice,
+    sentence,
+    unknown,
+)
+from keras_seqzoo.files import as_path
+
+_READERS: dict[str, Callable[..., Examples]] = {
+    "conllu": read_conllu,
+    "conll": read_conll,
+    "labelled": read_labelled,
+    "pairs": read_pairs,
+    "ts": read_ts,
+}
+_FORMATS = {
+    ".conllu": "conllu",
+    ".conll": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".txt": "conll",
+    ".csv": "labelled",
+    ".tsv": "labelled",
+    ".ts": "ts",
+}
+
+
+def read_examples(
+    path: str | os.PathLike, *, format: str | None = None, **options: Any
+) -> Examples:
+    r"""Reads labelled or tagged sequences, by the reader that suits what is at `path`.
+
+    Args:
+        path: a file, or a folder with a file seq.in and, beside it, seq.out (tags), label
+            (labels) or both.
+        format: "conllu" (`read_conllu`), "conll" (`read_conll`), "labelled" (`read_labelled`),
+            "pairs" (`read_pairs`) or "ts" (`read_ts`). None takes pairs for a folder, and for a
+            file what its name ends in: .conllu; .conll, .bio, .iob or .txt for "conll"; .csv or
+            .tsv for "labelled"; .ts.
+        **options: what the reader takes besides its path, by name.
+
+    Returns:
+        `Examples`; `notes` says all that was noticed and done.
+
+    Raises:
+        ArgumentError: if the format is unknown or cannot be told.
+        UnknownArgumentError: if the reader has no such option.
+        DataError: if the data cannot be read; the message says where.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp(), "train.bio")
+        >>> _ = path.write_text("EU NNP B-ORG\nrejects VBZ O\n")
+        >>> read_examples(path, tag_column=1).tags
+        (('NNP', 'VBZ'),)
+    """
+    path = as_path("path", path)
+    folder = os.path.isdir(path)  # `Path.is_dir` would raise for a name that is too long
+    if format is None:
+        format = "pairs" if folder else _format(path)
+    check_choice("format", format, _READERS)
+    known = list(inspect.signature(_READERS[format]).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise UnknownArgumentError(unknown(f"option of format {format}:", option, known))
+    if folder and format == "pairs":
+        return _read_folder(path, options)
+    return _READERS[format](path, **options)
+
+
+def _format(path: Path) -> str:
+    ending = path.suffix.lower()
+    if ending not in _FORMATS:
+        expected = f"a folder with seq.in or a file that ends in {', '.join(_FORMATS)}"
+        hint = f"Say its format: {', '.join(f'format={name!r}' for name in _READERS)}."
+        raise ArgumentError(sentence("path", expected, os.fspath(path), hint))
+    return _FORMATS[ending]
+
+
+def _read_folder(folder: Path, options: dict[str, Any]) -> Examples:
+    """Pairs of a folder; options may name other files, or None for one to be left out."""
+    beside = {"tags": folder / "seq.out", "labels": folder / "label"}
+    found = {name: file for name, file in beside.items() if file.exists()} | options
+    for cause, lacking in (
+        ("which has no seq.in", not (folder / "seq.in").exists()),
+        ("which has neither seq.out nor label", not found),
+    ):
+        if lacking:
+            hint = "seq.in has a sequence of tokens per line, seq.out their tags, label one label."
+            raise refuse_file(folder, "a folder with seq.in and seq.out or label", cause, hint)
+    return read_pairs(folder / "seq.in", **found)

@@ -1,0 +1,631 @@
+"""Examples: what they refuse, how they are parted, and the readers that make them."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keras_seqzoo.data import (
+    Examples,
+    read_conll,
+    read_conllu,
+    read_examples,
+    read_labelled,
+    read_pairs,
+    read_ts,
+)
+from keras_seqzoo.data.labelled import split_words
+from keras_seqzoo.errors import ArgumentError, DataError, SeqZooError, UnknownArgumentError
+
+# One folder serves all examples of a property: each overwrites the same file.
+FEW = settings(
+    max_examples=60,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+# Anything that no reader takes for an end of a token, but all that other tools do take for one.
+ODD = "\u00a0\u2009\u2028\x85\x0b\x0c\x1c\ufeff"
+CELL = st.text(
+    st.sampled_from("abÄж字#\"',:-_" + ODD)
+    | st.characters(exclude_categories=("Cs", "Cc", "Z"), exclude_characters="\ufeff"),
+    min_size=1,
+    max_size=6,
+).filter(lambda text: not text.startswith(("\ufeff", "-DOCSTART-")))
+TAG = st.sampled_from(["O", "B-a", "I-a", "B-b"])
+SENTENCES = st.lists(st.lists(st.tuples(CELL, TAG), min_size=1, max_size=5), min_size=1, max_size=6)
+
+CONLLU = """# sent_id = first
+# text = Vámonos al mar
+1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
+1\tVamos\tir\tVERB\tv\tMood=Imp|Number=Plur\t0\troot\t_\tEntity=O
+2\tnos\tnosotros\tPRON\tp\tCase=Acc|Number=Plur\t1\tobj\t_\t_
+2.1\tya\tya\tADV\t_\t_\t_\t_\t_\t_
+3\tNew York\tNew York\tPROPN\tn\t_\t1\tobl\t_\tEntity=B-LOC|SpaceAfter=No
+
+# sent_id = second
+1\t_\t_\tSYM\tx\t_\t0\troot\t_\t_
+"""
+CONLL = """-DOCSTART- -X- O
+
+EU NNP B-ORG
+rejects VBZ O
+
+Peter NNP B-PER
+"""
+TS = """#A comment
+@problemName Toy
+@timeStamps false
+@missing false
+@univariate false
+@dimensions 2
+@equalLength false
+@classLabel true up down
+@data
+1,2,3:4,5,6.5:up
+7:8e0:down
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a text or bytes under a name and gives the path."""
+
+    def to(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return to
+
+
+def tuples(lists):
+    return tuple(tuple(part) for part in lists)
+
+
+# ---------------------------------------------------------------- Examples
+
+
+def test_examples_keep_what_they_are_given():
+    text = Examples(
+        [["play", "jazz"], []], labels=["p", "q"], tags=[["O", "B"], []], notes=["n"], source="s"
+    )
+    assert (text.sequences, text.labels) == ((("play", "jazz"), ()), ("p", "q"))
+    assert (text.tags, text.tag_names, text.label_names) == (
+        (("O", "B"), ()),
+        ("B", "O"),
+        ("p", "q"),
+    )
+    assert (len(text), text.lengths.tolist(), text.has_tokens, text.features) == (
+        2,
+        [2, 0],
+        True,
+        None,
+    )
+    assert repr(text) == "Examples(2 sequences of tokens, 2 labels, 2 tags; from s)"
+
+
+def test_examples_of_readings_are_float32_and_have_one_number_of_features():
+    record = Examples([[1, 2, 3], np.ones((2, 1))])
+    np.testing.assert_equal([array.dtype for array in record.sequences], [np.float32] * 2)
+    np.testing.assert_array_equal(record.sequences[0], [[1], [2], [3]])
+    assert (record.features, record.lengths.tolist(), record.has_tokens) == (1, [3, 2], False)
+    assert repr(record) == "Examples(2 sequences of readings of 1 features; from memory)"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"sequences": []}, "at least one sequence"),
+        ({"sequences": ["play jazz"]}, "Split texts into tokens"),
+        ({"sequences": [["a"], [1.0]]}, "sequence 1 of the other kind"),
+        ({"sequences": [[1.0], ["a"]]}, "sequence 1 of the other kind"),
+        ({"sequences": [np.ones((2, 3)), np.ones((2, 2))]}, "sequence 1 with 2"),
+        ({"sequences": [np.ones((2, 3, 1))]}, r"sequence 0 of shape \(2, 3, 1\)"),
+        ({"sequences": [[[1.0], [1.0, 2.0]]]}, "sequence 0 of shape"),
+        ({"sequences": [[True, False]]}, "dtype bool"),
+        ({"sequences": [[1.0], [float("nan")]]}, "infinity in sequence 1"),
+        ({"sequences": [[1e300]]}, "finite in float32"),
+        ({"sequences": [["a"]], "labels": ["p", "q"]}, "one per sequence, 1 in all"),
+        ({"sequences": [["a"]], "labels": [""]}, "'' for sequence 0"),
+        ({"sequences": [["a"]], "labels": [3]}, "3 for sequence 0"),
+        ({"sequences": [["a"]], "tags": []}, "list per sequence, 1 in all"),
+        ({"sequences": [["a"], ["b", "c"]], "tags": [["O"], ["O"]]}, "1 tags for the 2 steps"),
+        ({"sequences": [["a"]], "tags": [[""]]}, "non-empty strings"),
+        ({"sequences": [["a"]], "tags": [[None]]}, "non-empty strings"),
+    ],
+)
+def test_examples_refuse_parts_that_do_not_fit(parts, words):
+    with pytest.raises(DataError, match=words):
+        Examples(**parts)
+
+
+def test_take_keeps_what_belongs_together():
+    text = Examples(
+        [["a"], ["b", "b"], ["c"]], labels=["A", "B", "C"], tags=[["x"], ["y", "z"], ["w"]],
+        notes=("seen",), source="here",
+    )  # fmt: skip
+    taken = text.take([2, 1])
+    assert taken.sequences == (("c",), ("b", "b"))
+    assert (taken.labels, taken.tags) == (("C", "B"), (("w",), ("y", "z")))
+    assert (taken.notes, taken.source) == (("seen",), "here")
+    alone = Examples([["a"], ["b"]]).take([1])
+    assert (alone.labels, alone.tags) == (None, None)
+
+
+@FEW
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    fraction=st.floats(0.05, 0.95),
+    seed=st.integers(0, 2**32),
+)
+def test_split_has_the_fraction_of_each_label_and_loses_nothing(sizes, fraction, seed):
+    labels = [f"l{index}" for index, size in enumerate(sizes) for _ in range(size)]
+    text = Examples([[str(index)] for index in range(len(labels))], labels=labels)
+    wanted = [round(size * fraction) for size in sizes]
+    if sum(wanted) in (0, len(labels)):
+        with pytest.raises(ArgumentError, match="fraction"):
+            text.split(fraction, seed=seed)
+        return
+    first, second = text.split(fraction, seed=seed)
+    assert [second.labels.count(f"l{index}") for index in range(len(sizes))] == wanted
+    numbers = [[int(token) for (token,) in part.sequences] for part in (first, second)]
+    assert sorted(numbers[0] + numbers[1]) == list(range(len(labels)))
+    assert [sorted(part) for part in numbers] == numbers
+    assert [part.labels for part in (first, second)] == [
+        tuple(labels[index] for index in part) for part in numbers
+    ]
+
+
+def test_split_is_the_same_for_the_same_seed_only():
+    text = Examples([[str(index)] for index in range(60)])
+    parts = [text.split(0.5, seed=seed)[1].sequences for seed in (1, 1, 2)]
+    assert parts[0] == parts[1] != parts[2]
+    with pytest.raises(ArgumentError, match="seed"):
+        text.split(0.5, seed=-1)
+
+
+# ---------------------------------------------------------------- every reader
+
+
+READERS = {
+    "a.conllu": (read_conllu, CONLLU),
+    "a.conll": (read_conll, CONLL),
+    "a.csv": (read_labelled, 'text,label\n"One, two",p\nthree,q\n'),
+    "seq.in": (read_pairs, "play jazz\nstop\n"),
+    "a.ts": (read_ts, TS),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_byte_order_mark_and_windows_line_ends_change_nothing(write, name):
+    reader, text = READERS[name]
+    plain = reader(write(name, text))
+    assert plain.source == str(write(name, text))
+    for changed in ("\ufeff" + text, text.replace("\n", "\r\n"), text.removesuffix("\n")):
+        other = reader(write(name, changed))
+        np.testing.assert_equal(other.sequences, plain.sequences)
+        assert (other.labels, other.tags, other.notes) == (plain.labels, plain.tags, plain.notes)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_readable_file_is_refused_in_one_sentence(write, name, tmp_path):
+    reader, text = READERS[name]
+    argument = "tokens" if reader is read_pairs else "path"
+    last = text.count("\n") + 1
+    for content, words in (
+        (None, "does not exist"),
+        ("", "is empty"),
+        ("\ufeff", "is empty"),
+        (text.encode() + b"caf\xe9\n", f"line {last} has the byte 0xe9, which is not UTF-8"),
+        (text.encode("utf-16"), "line 1 has the byte 0xff, which is not UTF-8"),
+    ):
+        path = tmp_path / "absent" if content is None else write(name, content)
+        with pytest.raises(DataError, match=rf"`{argument}` must be .* Received: .*{words}.*\. \w"):
+            reader(path)
+    for path, words in ((tmp_path, "is a directory"), ("/dev/null", "pipe or a device")):
+        with pytest.raises(DataError, match=words):
+            reader(path)
+    for path in (None, 3, ""):
+        with pytest.raises(ArgumentError, match=f"`{argument}` must be a path"):
+            reader(path)
+
+
+@pytest.mark.parametrize("name", READERS)
+@FEW
+@given(data=st.data())
+def test_damage_only_ever_raises_errors_of_ours(write, name, data):
+    reader, text = READERS[name]
+    content = text.encode()
+    cut = data.draw(st.integers(0, len(content)))
+    resume = data.draw(st.integers(0, len(content)))
+    garbage = data.draw(st.binary(max_size=8) | st.text("\t\n\r \"':,.@-_=|#1\0", max_size=8))
+    garbage = garbage.encode() if isinstance(garbage, str) else garbage
+    path = write(name, content[:cut] + garbage + content[resume:])
+    try:
+        read = reader(path)
+    except SeqZooError:
+        return
+    assert len(read) >= 1
+
+
+def test_importing_the_readers_loads_no_package_but_pandas():
+    code = (
+        "import sys, keras_seqzoo.data\n"
+        "print([name for name in ('keras', 'tensorflow', 'conllu') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- CoNLL-U
+
+
+def test_conllu_has_words_but_neither_ranges_nor_empty_nodes(write):
+    read = read_conllu(write("a.conllu", CONLLU))
+    assert read.sequences == (("Vamos", "nos", "New York"), ("_",))
+    assert read.tags == (("VERB", "PRON", "PROPN"), ("SYM",))
+    assert read.notes == ("Multiword ranges and empty nodes: 2 left out, all words kept.",)
+
+
+@pytest.mark.parametrize(
+    ("field", "tags"),
+    [
+        ("xpos", ("v", "p", "n")),
+        ("form", ("Vamos", "nos", "New York")),
+        ("head", ("0", "1", "1")),
+        ("feats", ("Mood=Imp|Number=Plur", "Case=Acc|Number=Plur", "_")),
+        ("feats.Case", ("_", "Acc", "_")),
+        ("misc.Entity", ("O", "_", "B-LOC")),
+    ],
+)
+def test_conllu_takes_any_field_and_any_key(write, field, tags):
+    text = CONLLU.partition("\n\n")[0]
+    assert read_conllu(write("a.conllu", text), field=field).tags == (tags,)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        (("PRON", "_"), "upos", r"sentence 1 \(first\) has no upos at the word 'nos'"),
+        (("SYM", ""), "upos", r"sentence 2 \(second\) has no upos at the word '_'"),
+        (("\tp\t", "\t_\t"), "xpos", "no xpos at the word 'nos'"),
+        (("\tp\t", "\t"), "upos", r"sentence 1 \(first\) has 9 fields at the word 'nos', not 10"),
+        # conllu parts fields at two spaces as well, and ignores the last: "York" would be a lemma.
+        (("New York\tN", "New  York\tN"), "upos", "has 11 fields at the word 'New', not 10"),
+        (("2\tnos", "two\tnos"), "upos", "sentence 1 cannot be read .*'two' is not a valid ID"),
+        (("2\tnos", "9" * 5000 + "\tnos"), "upos", "sentence 1 cannot be read"),
+        ((CONLLU, "hello\n"), "upos", "sentence 1 cannot be read"),
+        ((CONLLU, "# nothing\n\n\n"), "upos", "has no word"),
+        (("#", "#"), "upso", "Unknown field 'upso'. Did you mean 'upos'"),
+        (("#", "#"), "id", "Unknown field 'id'"),
+        (("#", "#"), "upos.Case", "Unknown field 'upos.Case'"),
+        (("#", "#"), "feats.case", "Did you mean 'feats.Case'"),
+        ((CONLLU, "# global.columns = ID UPOS\n1\tNOUN\n"), "upos", "in a column FORM"),
+    ],
+)
+def test_conllu_refuses_what_is_not_there(write, change, field, words):
+    with pytest.raises(DataError, match=words):
+        read_conllu(write("a.conllu", CONLLU.replace(*change)), field=field)
+
+
+def test_conllu_plus_names_its_own_columns(write):
+    text = "# global.columns = ID FORM PARSEME:MWE\n1\tgive\t1\n2\tup\t2\n"
+    assert read_conllu(write("a.conllup", text), field="parseme:mwe").tags == (("1", "2"),)
+    with pytest.raises(DataError, match="Unknown field 'upos'"):
+        read_conllu(write("a.conllup", text))
+
+
+def test_conllu_says_which_package_it_lacks(write, monkeypatch):
+    monkeypatch.setitem(sys.modules, "conllu", None)
+    with pytest.raises(ArgumentError, match=r'pip install "keras-seqzoo\[text\]"'):
+        read_conllu(write("a.conllu", CONLLU))
+
+
+@pytest.mark.parametrize("field", ["", None, 3])
+def test_conllu_refuses_what_is_not_a_name(write, field):
+    with pytest.raises(ArgumentError, match="field"):
+        read_conllu(write("a.conllu", CONLLU), field=field)
+
+
+# ---------------------------------------------------------------- columns
+
+
+@FEW
+@given(sentences=SENTENCES, separator=st.sampled_from(["\t", " ", "   "]), end=st.booleans())
+def test_columns_come_back_as_they_were_written(write, sentences, separator, end):
+    lines = ["\n".join(f"{t}{separator}x{separator}{g}" for t, g in pairs) for pairs in sentences]
+    read = read_conll(write("a.conll", "\n\n".join(lines) + "\n" * end))
+    assert read.sequences == tuples([token for token, _ in pairs] for pairs in sentences)
+    assert read.tags == tuples([tag for _, tag in pairs] for pairs in sentences)
+
+
+def test_columns_of_a_file_with_tabs_may_hold_spaces(write):
+    read = read_conll(write("a.bio", "New York \tB-LOC\n \t\nis\tO \n"))
+    assert (read.sequences, read.tags) == ((("New York",), ("is",)), (("B-LOC",), ("O",)))
+
+
+def test_columns_are_counted_from_either_end(write):
+    path = write("a.conll", CONLL)
+    read = read_conll(path, token_column=-3, tag_column=1)
+    assert read.sequences == (("EU", "rejects"), ("Peter",))
+    assert read.tags == (("NNP", "VBZ"), ("NNP",))
+    assert read.notes == ("1 -DOCSTART- line left out.",)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        (CONLL.replace("VBZ ", ""), {}, "line 4 has 2 columns, not 3"),
+        (CONLL.replace("VBZ", "VBZ VBZ"), {}, "line 4 has 4 columns, not 3"),
+        ("a\tO\n\tO\n", {}, "line 2 has an empty token"),
+        ("a\tO\nb\t \n", {}, "line 2 has an empty tag"),
+        ("a\nb\n", {}, "must be two columns.*1 column"),
+        (CONLL, {"tag_column": 3}, "`tag_column` must be one of the 3 columns"),
+        (CONLL, {"token_column": -4}, "`token_column` must be one of the 3 columns"),
+        (CONLL, {"tag_column": -3}, "must be two columns"),
+        ("\n \t\n-DOCSTART- O\n", {}, "which has none"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(write, text, options, words):
+    with pytest.raises(DataError, match=words):
+        read_conll(write("a.conll", text), **options)
+
+
+@pytest.mark.parametrize("column", ["0", 1.0, None, True])
+def test_columns_are_ints(write, column):
+    with pytest.raises(ArgumentError, match="tag_column"):
+        read_conll(write("a.conll", CONLL), tag_column=column)
+
+
+# ---------------------------------------------------------------- pairs
+
+
+@FEW
+@given(
+    sentences=st.lists(st.lists(st.tuples(CELL, TAG), max_size=5), min_size=1, max_size=6),
+    blank=st.sampled_from([" ", "\t", "  "]),
+    end=st.sampled_from(["\n", "\r\n", " \n"]),
+)
+def test_pairs_come_back_as_they_were_written(write, sentences, blank, end):
+    tokens = "".join(blank.join(token for token, _ in pairs) + end for pairs in sentences)
+    tags = "".join(blank.join(tag for _, tag in pairs) + end for pairs in sentences)
+    labels = "".join(f"label {len(pairs)}{end}" for pairs in sentences)
+    read = read_pairs(
+        write("seq.in", tokens), write("seq.out", tags), labels=write("label", labels)
+    )
+    assert read.sequences == tuples([token for token, _ in pairs] for pairs in sentences)
+    assert read.tags == tuples([tag for _, tag in pairs] for pairs in sentences)
+    assert read.labels == tuple(f"label {len(pairs)}" for pairs in sentences)
+    assert bool(read.notes) == ([] in sentences)
+
+
+@pytest.mark.parametrize(
+    ("tags", "labels", "words"),
+    [
+        (
+            "O O\n",
+            "p\nq\n",
+            r"`tags` must be a file with as many lines as `tokens`, 2\..* 1 line\.",
+        ),
+        ("O O\nO\n\n", "p\nq\n", "which has 3 lines"),
+        ("O O\nO O\n", "p\nq\n", "line 2 has 2 tags for 1 token"),
+        ("O O\n\n", "p\nq\n", "line 2 has 0 tags for 1 token"),
+        ("O O\nO\n", "p\n", r"`labels` must be a file with as many lines as `tokens`, 2\."),
+        ("O O\nO\n", "p\n \n", "line 2 is empty"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(write, tags, labels, words):
+    tokens = write("seq.in", "play jazz\nstop\n")
+    with pytest.raises(DataError, match=words):
+        read_pairs(tokens, write("seq.out", tags), labels=write("label", labels))
+
+
+# ---------------------------------------------------------------- texts with labels
+
+
+@FEW
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(st.characters(exclude_categories=("Cs",)), max_size=12),
+            st.sampled_from(["none", "NA", "a, b", 'q"q', "two\nlines"]),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    separator=st.sampled_from([",", "\t", ";", "|"]),
+    lower=st.booleans(),
+)
+def test_texts_come_back_split_whatever_separates_cells(write, rows, separator, lower):
+    path = write("a.csv", "")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        table.writerows([("id", "label", "text"), *((7, label, text) for text, label in rows)])
+    for chosen in (None, separator):
+        read = read_labelled(path, separator=chosen, lower=lower)
+        assert read.labels == tuple(label for _, label in rows)
+        assert read.sequences == tuples(split_words(text, lower=lower) for text, _ in rows)
+        assert bool(read.notes) == (() in read.sequences)
+
+
+@FEW
+@given(
+    text=st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("aé\u0301\u093f_9 "))
+)
+def test_words_are_all_of_a_text_but_its_blanks(text):
+    words = split_words(text)
+    assert "".join(words) == "".join(text.split())
+    assert all(words)
+
+
+def test_words_are_runs_and_marks_are_alone():
+    assert split_words("It's 3.5_x, OK?!") == [
+        "It", "'", "s", "3", ".", "5_x", ",", "OK", "?", "!",
+    ]  # fmt: skip
+    assert split_words("हिन्दी e\u0301t\u00e9\u00a0字x", lower=True) == ["हिन्दी", "e\u0301té", "字x"]
+    assert split_words("ÄB", lower=True) == ["äb"]
+    assert split_words("\u2764\ufe0f, \u0301") == ["\u2764\ufe0f", ",", "\u0301"]
+    with pytest.raises(ArgumentError, match="text"):
+        split_words(3)
+
+
+def test_separator_of_an_unusual_table_can_be_said(write):
+    read = read_labelled(write("a.dat", "Text~Label\nGood~pos\n"), text="Text", label="Label",
+                         separator="~")  # fmt: skip
+    assert (read.sequences, read.labels) == ((("Good",),), ("pos",))
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("txt,label\na,p\n", "Unknown column 'text'. Did you mean 'txt'"),
+        ("text,lable\na,p\n", "Unknown column 'label'. Did you mean 'lable'"),
+        ("text,label,text\na,p,b\n", "header has 'text' 2 times"),
+        ("text,label\na,p\nb, \n", "row 2 below the header, line 3, has no label"),
+        ('text,label\n"a\nb",\n', "row 1 below the header, line 3, has no label"),
+        ("text,label\na,p\nb\n", "line 3 has 1 cell, not 2"),
+        ("text,label\na, b,p\n", "line 2 has 3 cells, not 2"),
+        ('text,label\n"a,p\n', "line 2 cannot be read"),
+        ('text,label\n"a"b,p\n', "line 2 cannot be read"),
+        ("text,label\n", "header only"),
+        ("\n\n", "blank lines only"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_refused(write, table, words):
+    with pytest.raises(DataError, match=words):
+        read_labelled(write("a.csv", table))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"text": ""}, {"label": 1}, {"label": "text"}, {"lower": 1},
+        {"separator": ""}, {"separator": ",,"}, {"separator": '"'}, {"separator": "\n"},
+        {"separator": 3},
+    ],
+)  # fmt: skip
+def test_tables_are_read_with_proper_arguments_only(write, options):
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        read_labelled(write("a.csv", "text,label\na,p\n"), **options)
+
+
+# ---------------------------------------------------------------- .ts
+
+
+@FEW
+@given(data=st.data(), labelled=st.booleans(), features=st.integers(1, 3))
+def test_series_come_back_as_they_were_written(write, data, labelled, features):
+    value = st.floats(-1e6, 1e6, width=32)
+    case = st.integers(1, 5).flatmap(
+        lambda steps: st.lists(
+            st.lists(value, min_size=steps, max_size=steps), min_size=features, max_size=features
+        )
+    )
+    cases = data.draw(st.lists(st.tuples(case, st.sampled_from("ab")), min_size=1, max_size=5))
+    rows = [
+        ":".join([",".join(map(repr, part)) for part in parts] + [label] * labelled)
+        for parts, label in cases
+    ]
+    head = "@CLASSLABEL True a b" if labelled else "@classLabel false"
+    read = read_ts(write("a.ts", "\n".join([head, "@Data", *rows])))
+    for sequence, (parts, _) in zip(read.sequences, cases, strict=True):
+        np.testing.assert_array_equal(sequence, np.array(parts, np.float32).T)
+    assert read.labels == (tuple(label for _, label in cases) if labelled else None)
+
+
+def test_series_have_notes_on_what_the_header_says_in_vain(write):
+    text = TS.replace("@equalLength false", "@equalLength true\n@seriesLength 3\n@colour red")
+    read = read_ts(write("a.ts", text.replace("up down", "up down left")))
+    assert read.lengths.tolist() == [3, 1]
+    for words in ("@colour is not known", "says equal lengths, 3; cases have 1 to 3", "label left"):
+        assert any(words in note for note in read.notes), read.notes
+    assert not read_ts(write("a.ts", TS)).notes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("7:8e0", "7:?", "line 11 has no finite value at step 1 of dimension 2.*fill the gap"),
+        ("1,2,3", "1,NaN,3", "line 10 has no finite value at step 2 of dimension 1"),
+        ("1,2,3", "1,inf,3", "line 10 has no finite value at step 2 of dimension 1"),
+        ("1,2,3", "1,two,3", "line 10 has 'two' for a number"),
+        ("1,2,3", "1,2", "line 10 has 3 values in dimension 2 and 2 in the first"),
+        ("7:", "", "line 11 has 1 dimension, not 2"),
+        ("7:", "7:7:", "line 11 has 3 dimensions, not 2"),
+        ("@dimensions 2", "@dimensions 3", "line 10 has 2 dimensions, not 3"),
+        ("@univariate false", "@univariate true", "line 10 has 2 dimensions, not 1"),
+        ("@dimensions 2", "@dimensions two", "line 6 has 'two' after @dimensions"),
+        (":down\n", ":donw\n", "line 11 ends in a label that is not declared.*Did you mean 'down'"),
+        ("7:8e0:down", "7", "line 11 has no colon, so no label"),
+        ("true up down", "true", "line 8 has @classLabel true without labels"),
+        ("true up down", "maybe", "line 8 has 'maybe' after @classlabel"),
+        ("@classLabel true up down\n", "", "no line @classLabel"),
+        ("@classLabel true up down", "@targetLabel true", "numbers are to be learned"),
+        ("@timeStamps false", "@TIMESTAMPS true", "line 3 says that values have time stamps"),
+        ("@timeStamps false", "@timeStamps", "line 3 has '' after @timestamps"),
+        ("@data", "", "line 10 is neither a header line"),
+        (TS.partition("@data")[2], "\n", "no case below @data"),
+        ("@data" + TS.partition("@data")[2], "", "no line @data"),
+    ],
+)
+def test_series_that_are_not_what_the_header_says_are_refused(write, old, new, words):
+    assert old in TS
+    with pytest.raises(DataError, match=words):
+        read_ts(write("a.ts", TS.replace(old, new)))
+
+
+# ---------------------------------------------------------------- any format
+
+
+@pytest.mark.parametrize("name", [*(name for name in READERS if name != "seq.in"), "a.TXT"])
+def test_the_name_says_how_to_read_a_file(write, name):
+    reader, text = READERS.get(name, READERS["a.conll"])
+    path = write(name, text)
+    np.testing.assert_equal(read_examples(path).sequences, reader(path).sequences)
+
+
+def test_a_folder_is_read_as_pairs(write, tmp_path):
+    write("seq.in", "play jazz\nstop\n")
+    with pytest.raises(DataError, match=r"neither seq\.out nor label"):
+        read_examples(tmp_path)
+    write("label", "p\nq\n")
+    assert (read_examples(tmp_path).labels, read_examples(tmp_path).tags) == (("p", "q"), None)
+    write("seq.out", "O B\nO\n")
+    assert read_examples(str(tmp_path)).tags == (("O", "B"), ("O",))
+    assert read_examples(tmp_path, tags=None).tags is None
+    with pytest.raises(DataError, match=r"no seq\.in"):
+        read_examples(write("other/a.txt", "").parent)
+
+
+def test_a_format_may_be_said(write):
+    path = write("a.csv", CONLL)
+    assert read_examples(path, format="conll", tag_column=1).tags[0] == ("NNP", "VBZ")
+    assert read_examples(path, format="pairs").sequences[2] == ("EU", "NNP", "B-ORG")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("a.xml", {}, ArgumentError, "ends in .conllu.*format='conllu'.*format='ts'"),
+        ("a", {}, ArgumentError, "`path` must be"),
+        ("n" * 5000, {}, ArgumentError, "`path` must be"),
+        ("a.conll", {"format": "conl"}, ArgumentError, "format"),
+        ("a.conll", {"tag_colum": 1}, UnknownArgumentError, "Did you mean 'tag_column'"),
+        ("a.conll", {"field": "upos"}, UnknownArgumentError, "option of format conll: 'field'"),
+        ("a.ts", {"text": "x"}, UnknownArgumentError, "Available: none"),
+        (None, {}, ArgumentError, "`path` must be a path"),
+        ("absent.conll", {}, DataError, "does not exist"),
+    ],
+)
+def test_what_no_reader_knows_is_refused(name, options, error, words):
+    with pytest.raises(error, match=words):
+        read_examples(name, **options)
