@@ -7,6 +7,81 @@ from keras_seqzoo.space import Choice, Float, Int
 
 _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 
+# What a search of a classifier or a tagger varies.
+_SEQUENCE_SPACE = {
+    "units": Int(16, 256, log=True, default=64),
+    "dropout": Float(0.0, 0.7, default=0.3),
+    "input_dropout": Float(0.0, 0.5, default=0.1),
+    "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
+    "recurrent_strength": Float(1e-7, 1e-3, log=True, default=1e-5, when=_STRENGTH_KINDS),
+    "learning_rate": Float(3e-4, 1e-2, log=True, default=2e-3),
+}
+_READ_BOTH_WAYS = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
+
+_ELMAN = "Elman, Finding Structure in Time, 1990, https://doi.org/10.1207/s15516709cog1402_1"
+_LSTM = (
+    "Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 9, 1997, "
+    "https://doi.org/10.1162/neco.1997.9.8.1735"
+)
+_GRU = (
+    "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014, "
+    "https://doi.org/10.3115/v1/D14-1179"
+)
+_BILSTM = (
+    "Graves and Schmidhuber, Framewise Phoneme Classification with Bidirectional LSTM, Neural "
+    "Networks 18, 2005, https://doi.org/10.1016/j.neunet.2005.06.042"
+)
+_CRF = (
+    "Lafferty, McCallum and Pereira, Conditional Random Fields, ICML 2001",
+    "Huang, Xu and Yu, Bidirectional LSTM-CRF Models for Sequence Tagging, 2015, "
+    "https://arxiv.org/abs/1508.01991",
+)
+_CHARACTERS = (
+    "Lample et al., Neural Architectures for Named Entity Recognition, NAACL 2016, "
+    "https://doi.org/10.18653/v1/N16-1030",
+    "Ma and Hovy, End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF, ACL 2016, "
+    "https://doi.org/10.18653/v1/P16-1101",
+)
+
+
+def _classifier(name: str, summary: str, *references: str, **defaults) -> Entry:
+    return Entry(
+        name=name,
+        constructor="keras_seqzoo.models.classifier:sequence_classifier",
+        task="classification",
+        family="classifier",
+        summary=summary,
+        inputs="(batch, time, features), raw readings, or (batch, time), tokens",
+        outputs="(batch, classes), probabilities",
+        causal=not defaults.get("bidirectional", False),
+        defaults=defaults,
+        space=_SEQUENCE_SPACE,
+        references=references,
+    )
+
+
+def _tagger(name: str, summary: str, *references: str, **defaults) -> Entry:
+    crf = defaults.get("head") == "crf"
+    spelled = "character_vocabulary_size" in defaults
+    return Entry(
+        name=name,
+        constructor="keras_seqzoo.models.tagger:sequence_tagger",
+        task="tagging",
+        family="tagger",
+        summary=summary,
+        inputs=(
+            "(batch, time), tokens, and (batch, time, characters), their characters"
+            if spelled
+            else "(batch, time, features), raw readings, or (batch, time), tokens"
+        ),
+        outputs="(batch, time), tags" if crf else "(batch, time, classes), probabilities",
+        causal=not (crf or defaults.get("bidirectional", False)),
+        defaults=defaults,
+        space=_SEQUENCE_SPACE,
+        references=references,
+    )
+
+
 ENTRIES = (
     Entry(
         name="simple_rnn_identity",
@@ -33,5 +108,75 @@ ENTRIES = (
             "https://doi.org/10.1207/s15516709cog1402_1",
             "Goodfellow, Bengio and Courville, Deep Learning, MIT Press, 2016, chapter 10",
         ),
+    ),
+    _classifier(
+        "simple_rnn_classifier",
+        "A SimpleRNN whose state after the last real step gives a probability per class.",
+        _ELMAN,
+        cell="simple_rnn",
+    ),
+    _classifier(
+        "gru_classifier",
+        "A GRU whose state after the last real step gives a probability per class.",
+        _GRU,
+        cell="gru",
+    ),
+    _classifier(
+        "bilstm_classifier",
+        "LSTMs that read the sequence both ways, and a probability per class.",
+        _LSTM,
+        _BILSTM,
+        **_READ_BOTH_WAYS,
+    ),
+    _tagger(
+        "simple_rnn_tagger",
+        "A SimpleRNN and a probability per tag at every step.",
+        _ELMAN,
+        cell="simple_rnn",
+    ),
+    _tagger(
+        "gru_tagger",
+        "A GRU and a probability per tag at every step.",
+        _GRU,
+        cell="gru",
+    ),
+    _tagger(
+        "bilstm_tagger",
+        "LSTMs that read the sequence both ways, and a probability per tag at every step.",
+        _LSTM,
+        _BILSTM,
+        **_READ_BOTH_WAYS,
+    ),
+    _tagger(
+        "bilstm_crf_tagger",
+        "LSTMs that read the sequence both ways, and the tags that fit best as a whole (CRF).",
+        _BILSTM,
+        *_CRF,
+        **_READ_BOTH_WAYS,
+        head="crf",
+    ),
+    _tagger(
+        "char_bilstm_crf_tagger",
+        "As bilstm_crf_tagger, for tokens whose characters are seen too.",
+        *_CRF,
+        *_CHARACTERS,
+        **_READ_BOTH_WAYS,
+        head="crf",
+        vocabulary_size=10_000,
+        character_vocabulary_size=100,
+        word_dropout=0.05,
+    ),
+    Entry(
+        name="gru_forecaster",
+        constructor="keras_seqzoo.models.tagger:sequence_tagger",
+        task="forecasting",
+        family="tagger",
+        summary="A GRU that says at every step what the next reading will be.",
+        inputs="(batch, time, features), raw readings",
+        outputs="(batch, time, features), the next readings",
+        causal=True,
+        defaults={"cell": "gru", "head": "regression"},
+        space=_SEQUENCE_SPACE,
+        references=(_GRU,),
     ),
 )

@@ -7,6 +7,7 @@ import keras
 from keras_seqzoo import layers
 from keras_seqzoo.errors import check_bool, check_positive
 from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.blocks import readings_input
 
 
 def simple_rnn_identity(
@@ -66,13 +67,11 @@ def simple_rnn_identity(
 
     Reference: [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1)
     """
-    check_positive(features=features, units=units, **({} if time is None else {"time": time}))
-    check_bool(return_sequences=return_sequences, normalize=normalize)
-    inputs = keras.Input((time, features), name="readings")  # (batch, time, features)
-    mask = layers.step_mask(inputs, mask_value, name="mask")  # (batch, time) or None
-    x = inputs if mask is None else layers.ApplyMask(name="real_steps")([inputs, mask])
-    if normalize:
-        x = layers.Normalization(name="scale")(x)
+    check_positive(units=units)
+    check_bool(return_sequences=return_sequences)
+    inputs, x, mask = readings_input(
+        features, mask_value=mask_value, normalize=normalize, time=time
+    )
     x = layers.SimpleRNN(
         units,
         activation=identifier(keras.activations, activation=activation),

@@ -1,0 +1,161 @@
+"""Tokens: which are real, forgetting some in training, and what a word's characters say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seqzoo.layers.masking import PACKAGE
+
+PADDING, UNKNOWN = 0, 1
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class TokenMask(keras.layers.Layer):
+    """Tells real tokens from padding, which is 0.
+
+    Shapes: `(...)`, int -> the same, bool, True for real tokens.
+    Masking: makes the mask, to be passed on as `mask=`.
+    State: none.
+    """
+
+    def call(self, inputs):
+        return ops.not_equal(inputs, PADDING)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype="bool")
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class WordDropout(keras.layers.Layer):
+    """In training, takes some tokens for unknown ones, drawn anew in each step.
+
+    Without it, a vocabulary learned from the training text has no unknown word to learn from, and
+    the vector of unknown words stays what it was drawn as.
+
+    Shapes: `(batch, time)`, int -> the same.
+    Masking: padding stays padding.
+    State: a random generator.
+
+    Args:
+        rate: float in [0, 1), the share of tokens that becomes unknown (1).
+        seed: int or None.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        if not training or not self.rate:
+            return inputs
+        drawn = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator)
+        dropped = ops.logical_and(drawn < self.rate, ops.not_equal(inputs, PADDING))
+        return ops.where(dropped, ops.cast(UNKNOWN, inputs.dtype), inputs)
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class CharacterCNN(keras.layers.Layer):
+    """One vector per word from its characters: embedding, convolution, maximum over the word.
+
+    Shapes: `(batch, time, characters)`, int -> `(batch, time, units)`.
+    Masking: characters of 0 are padding and change nothing; a word without any gives zeros.
+    State: none.
+
+    Args:
+        vocabulary_size: int, characters with padding (0) and unknown ones (1).
+        units: int, filters of the convolution.
+        embedding_size: int, size of a character's vector.
+        width: int, odd, characters that a filter sees.
+
+    Reference: [Ma & Hovy, 2016](https://doi.org/10.18653/v1/P16-1101)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        units: int,
+        *,
+        embedding_size: int = 25,
+        width: int = 3,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.vocabulary_size, self.units = vocabulary_size, units
+        self.embedding_size, self.width = embedding_size, width
+        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
+        self.convolution = keras.layers.Conv2D(units, (1, width), padding="same", name="filters")
+
+    def build(self, input_shape):
+        self.embedding.build(input_shape)
+        self.convolution.build((*input_shape, self.embedding_size))
+
+    def call(self, inputs):
+        real = ops.expand_dims(ops.not_equal(inputs, PADDING), -1)
+        x = self.embedding(inputs)
+        # Zeros, as what the convolution pads a word with that ends where the array ends.
+        x = self.convolution(ops.where(real, x, ops.zeros_like(x)))
+        x = ops.max(ops.where(real, x, ops.full_like(x, -1e4)), axis=2)
+        return ops.where(ops.any(real, axis=2), x, ops.zeros_like(x))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "units", "embedding_size", "width")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class CharacterBiLSTM(keras.layers.Layer):
+    """One vector per word from its characters: embedding, LSTM both ways, their last states.
+
+    Shapes: `(batch, time, characters)`, int -> `(batch, time, 2 * units)`.
+    Masking: characters of 0 are padding and change nothing; a word without any gives zeros.
+    State: none kept between calls.
+
+    Args:
+        vocabulary_size: int, characters with padding (0) and unknown ones (1).
+        units: int, of each direction.
+        embedding_size: int, size of a character's vector.
+
+    Reference: [Lample et al., 2016](https://doi.org/10.18653/v1/N16-1030)
+    """
+
+    def __init__(
+        self, vocabulary_size: int, units: int, *, embedding_size: int = 25, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        from keras_seqzoo.layers.recurrent import LSTM
+
+        self.vocabulary_size, self.units = vocabulary_size, units
+        self.embedding_size = embedding_size
+        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
+        self.recurrent = keras.layers.Bidirectional(LSTM(units), name="recurrent")
+
+    def build(self, input_shape):
+        self.embedding.build(input_shape)
+        self.recurrent.build((None, input_shape[-1], self.embedding_size))
+
+    def call(self, inputs):
+        batch, time, characters = ops.shape(inputs)
+        words = ops.reshape(inputs, (-1, characters))
+        states = self.recurrent(self.embedding(words), mask=ops.not_equal(words, PADDING))
+        return ops.reshape(states, (batch, time, 2 * self.units))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 2 * self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "units", "embedding_size")
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,0 +1,114 @@
+"""What several families are built of: the input and its mask, and the recurrent layers."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_seqzoo import layers
+from keras_seqzoo.errors import (
+    ArgumentError,
+    check_bool,
+    check_choice,
+    check_positive,
+    check_rate,
+    sentence,
+)
+from keras_seqzoo.models.arguments import identifier
+
+CELLS = {"simple_rnn": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}
+
+
+def readings_input(features: int, *, mask_value: float | None, normalize: bool, time: int | None):
+    """Raw readings in: the input, what a network sees of it, and the mask or None."""
+    check_positive(features=features, **({} if time is None else {"time": time}))
+    check_bool(normalize=normalize)
+    inputs = keras.Input((time, features), name="readings")  # (batch, time, features)
+    mask = layers.step_mask(inputs, mask_value, name="mask")  # (batch, time) or None
+    x = inputs if mask is None else layers.ApplyMask(name="real_steps")([inputs, mask])
+    if normalize:
+        x = layers.Normalization(name="scale")(x)
+    return inputs, x, mask
+
+
+def tokens_input(
+    vocabulary_size: int, *, embedding_size: int, word_dropout: float, time: int | None
+):
+    """Tokens in: the input, their vectors, and the mask, which leaves 0 out."""
+    check_positive(
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        **({} if time is None else {"time": time}),
+    )
+    check_rate(word_dropout=word_dropout)
+    inputs = keras.Input((time,), dtype="int32", name="tokens")  # (batch, time)
+    mask = layers.TokenMask(name="mask")(inputs)
+    x = layers.WordDropout(word_dropout, name="word_dropout")(inputs) if word_dropout else inputs
+    x = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")(x)
+    return inputs, x, mask
+
+
+def steps_input(
+    *, features, vocabulary_size, embedding_size, word_dropout, normalize, mask_value, time
+):
+    """Readings or tokens in, whichever width is given; one reading per step if none is."""
+    if vocabulary_size is None:
+        if word_dropout:
+            raise ArgumentError(
+                sentence("word_dropout", "0 without `vocabulary_size`", word_dropout)
+            )
+        return readings_input(
+            1 if features is None else features,
+            mask_value=mask_value,
+            normalize=normalize,
+            time=time,
+        )
+    if features is not None:
+        raise ArgumentError(
+            "Either `features` or `vocabulary_size` must be given, not both. Received: "
+            f"features={features!r}, vocabulary_size={vocabulary_size!r}."
+        )
+    if mask_value is not None:
+        raise ArgumentError(
+            sentence("mask_value", "None with `vocabulary_size`: token 0 is padding", mask_value)
+        )
+    return tokens_input(
+        vocabulary_size, embedding_size=embedding_size, word_dropout=word_dropout, time=time
+    )
+
+
+def recurrent_stack(
+    x,
+    mask,
+    *,
+    cell: str,
+    units: int,
+    depth: int,
+    bidirectional: bool,
+    dropout: float,
+    recurrent_regularizer,
+    return_sequences: bool = True,
+):
+    """`depth` recurrent layers, dropout behind each.
+
+    Shapes: `(batch, time, features)` -> `(batch, time, units)`, or `(batch, units)` without
+        `return_sequences`: the last real step, of either direction where there are two, which
+        doubles the units.
+    """
+    check_choice("cell", cell, CELLS)
+    check_positive(units=units, depth=depth)
+    check_bool(bidirectional=bidirectional)
+    check_rate(dropout=dropout)
+    regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
+    for index in range(1, depth + 1):
+        recurrent = CELLS[cell](
+            units,
+            recurrent_regularizer=regularizer,
+            return_sequences=return_sequences or index < depth,
+            name=f"recurrent_{index}",
+        )
+        if bidirectional:
+            recurrent = keras.layers.Bidirectional(recurrent, name=f"both_ways_{index}")
+        x = recurrent(x, mask=mask)
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"dropout_{index}")(x)
+    return x
