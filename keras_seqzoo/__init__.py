@@ -21,6 +21,12 @@ _LAZY = {
     "StateLeakage": "keras_seqzoo.diagnostics",
     "hypermodel": "keras_seqzoo.tuning",
     "search": "keras_seqzoo.tuning",
+    "train": "keras_seqzoo.training",
+    "with_names": "keras_seqzoo.training",
+    "SequenceScores": "keras_seqzoo.training",
+    "tagging_scores": "keras_seqzoo.diagnostics",
+    "classification_scores": "keras_seqzoo.diagnostics",
+    "read_examples": "keras_seqzoo.data",
     "export": "keras_seqzoo.artifacts",
     "load": "keras_seqzoo.artifacts",
     "read_readings": "keras_seqzoo.data",
@@ -29,10 +35,12 @@ _LAZY = {
 }
 
 __all__ = [
+    "SequenceScores",
     "StateLeakage",
     "__version__",
     "adapt",
     "anomaly_score",
+    "classification_scores",
     "describe",
     "export",
     "get",
@@ -41,19 +49,31 @@ __all__ = [
     "leakage",
     "list_models",
     "load",
+    "read_examples",
     "read_readings",
     "register",
     "search",
     "sensor_readings",
+    "tagging_scores",
+    "train",
     "unregister",
     "windows",
+    "with_names",
 ]
 
 if TYPE_CHECKING:
     from keras_seqzoo.artifacts import export, load
-    from keras_seqzoo.data import read_readings, sensor_readings, windows
-    from keras_seqzoo.diagnostics import StateLeakage, anomaly_score, identity_error, leakage
+    from keras_seqzoo.data import read_examples, read_readings, sensor_readings, windows
+    from keras_seqzoo.diagnostics import (
+        StateLeakage,
+        anomaly_score,
+        classification_scores,
+        identity_error,
+        leakage,
+        tagging_scores,
+    )
     from keras_seqzoo.layers import adapt
+    from keras_seqzoo.training import SequenceScores, train, with_names
     from keras_seqzoo.tuning import hypermodel, search
 
 

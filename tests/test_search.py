@@ -27,10 +27,10 @@ from keras_seqzoo.errors import (
     UnknownArgumentError,
     UnknownNameError,
 )
+from keras_seqzoo.seeds import derive, seeded
 from keras_seqzoo.space import Choice, Float, Int
 from keras_seqzoo.tuning import ledger, results
 from keras_seqzoo.tuning.rows import split_rows
-from keras_seqzoo.tuning.seeds import derive, seeded
 from keras_seqzoo.tuning.training import BestEpoch
 
 FIGURES = ["trial", "units", "learning_rate", "val_identity_error", "val_state_leakage", "state"]

@@ -35,13 +35,14 @@ def export(
     the model on several batch sizes, lengths and paddings; only then does it appear at `path`,
     with the figures in `parity.json` inside it. Until that moment `path` is what it was.
 
-    Shapes: the endpoint maps `(batch, time, features)` to the model's output.
+    Shapes: the endpoint takes the model's inputs, in their order, such as
+        `(batch, time, features)`, and gives its output, or the dict of its outputs.
     Masking: inside the artifact, as in the model.
     State: none; stateful models are refused, since an artifact would share one client's state with
         all.
 
     Args:
-        model: a `keras.Model` with one input and one output.
+        model: a `keras.Model` with one output, or a dict of them.
         path: folder to write.
         format: "tf_saved_model".
         verify: bool, whether to prove the artifact.
@@ -88,11 +89,16 @@ def export(
 def _write(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf
 
-    (tensor,) = model.inputs
-    signature = tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+    def serve(*inputs):
+        return model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False)
+
+    signature = [
+        tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+        for tensor in model.inputs
+    ]
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", lambda x: model(x, training=False), input_signature=[signature])
+    archive.add_endpoint("serve", serve, input_signature=signature)
     try:
         archive.write_out(str(folder), verbose=False)
     except (OSError, tf.errors.OpError) as error:
@@ -109,10 +115,10 @@ def _check_model(model: Any) -> None:
             "`format='tf_saved_model'` must be written on the TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Load the .keras file under KERAS_BACKEND=tensorflow."
         )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.outputs) != 1 and not isinstance(model.output, dict):
         raise errors.ArgumentError(
-            "`model` must have one input and one output. Received: "
-            f"{len(model.inputs)} and {len(model.outputs)}."
+            "`model` must have one output, or a dict of outputs, so that each has a name. "
+            f"Received: {len(model.outputs)} outputs without."
         )
     stateful = stateful_layers(model)
     if stateful:

@@ -1,6 +1,8 @@
 """Serves an artifact with TensorFlow alone. Run as a script, in a process of its own.
 
 python -I serve_alone.py ARTIFACT GIVEN.npz ANSWERS.npz
+
+GIVEN holds arrays called "CASE/NAME", an input each; ANSWERS will hold the outputs likewise.
 """
 
 import sys
@@ -14,16 +16,34 @@ def main(artifact: str, given: str, answers: str) -> None:
 
     model = tf.saved_model.load(artifact)
     signature = model.signatures["serving_default"]
-    (name,) = signature.structured_input_signature[1]
-    found = []
+    names = list(signature.structured_input_signature[1])
+    cases, found = {}, {}
     with np.load(given, allow_pickle=False) as inputs:
         for key in inputs.files:
-            x = tf.constant(inputs[key])
-            served = model.serve(x).numpy()
-            (signed,) = signature(**{name: x}).values()
-            np.testing.assert_array_equal(served, signed.numpy())
-            found.append(served)
-    np.savez(answers, *found)
+            case, _, name = key.partition("/")
+            array = inputs[key]
+            if array.dtype.kind == "U":  # TensorFlow's strings are bytes
+                array = np.char.encode(array, "utf-8")
+            cases.setdefault(case, {})[name] = tf.constant(array)
+    for case, tensors in cases.items():
+        served = model.serve(*tensors.values())
+        if not isinstance(served, dict):
+            served = {"output": served}
+        # TensorFlow spells some names otherwise; a single one can only be that one.
+        signed = signature(
+            **(dict.fromkeys(names, *tensors.values()) if len(names) == 1 else tensors)
+        )
+        for (name, one), other in zip(sorted(served.items()), _sorted(signed), strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+            array = one.numpy()
+            if array.dtype == object:
+                array = np.char.decode(array.astype(bytes), "utf-8")
+            found[f"{case}/{name}"] = array
+    np.savez(answers, **found)
+
+
+def _sorted(outputs):
+    return [value for _, value in sorted(outputs.items())]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo import layers
+from keras_seqzoo.artifacts.samples import Sample, samples
 from keras_seqzoo.errors import ArtifactError
 
 # Of a feature's standard deviation, by the model's lowest precision.
@@ -66,37 +65,40 @@ class Parity:
 def check_parity(model: keras.Model, artifact: Path) -> Parity:
     """Compares `artifact` with `model` on several batch sizes, lengths and paddings.
 
+    Numbers may differ by round-off; tags, classes and names must be the same.
+
     Raises:
         ArtifactError: if it cannot be served alone, or answers otherwise.
     """
-    inputs = list(_inputs(model))
-    expected = [np.asarray(model(x, training=False), np.float64) for _, _, x in inputs]
-    if not all(np.isfinite(answer).all() for answer in expected):
-        raise ArtifactError(
-            f"The model {model.name!r} must give finite output to be compared. Received: NaN or "
-            "infinity; has it diverged? Nothing was written."
-        )
-    served = _serve_alone(artifact, [x for _, _, x in inputs])
-    cases, gaps = [], []
-    for (padding, steps, x), ours, theirs in zip(inputs, expected, served, strict=True):
-        if ours.shape != theirs.shape:
-            raise ArtifactError(
-                f"The artifact answers with shape {theirs.shape} where the model has {ours.shape} "
-                f"(batch {len(x)}, {steps} steps, {padding} padding). Nothing was written."
-            )
-        gaps.append(np.abs(ours - theirs).reshape(-1, ours.shape[-1]).max(axis=0))
-        difference = float(gaps[-1].max(initial=0.0))
+    given = list(samples(model))
+    expected = [_answer(model, sample) for sample in given]
+    served = _serve_alone(artifact, [sample.inputs for sample in given])
+    cases = []
+    for sample, ours, theirs in zip(given, expected, served, strict=True):
+        for name, answer in ours.items():
+            if name not in theirs or answer.shape != theirs[name].shape:
+                raise ArtifactError(
+                    f"The artifact answers with shape {theirs[name].shape} where the model has "
+                    f"{answer.shape} (batch {sample.batch}, {sample.steps} steps, "
+                    f"{sample.padding} padding). Nothing was written."
+                    if name in theirs
+                    else f"The artifact has no output {name!r}. Nothing was written."
+                )
         cases.append(
-            {"batch": len(x), "steps": steps, "padding": padding, "difference": difference}
+            {
+                "batch": sample.batch,
+                "steps": sample.steps,
+                "padding": sample.padding,
+                "difference": max(float(_gaps(ours[n], theirs[n]).max(initial=0)) for n in ours),
+            }
         )
     tolerance = max(
         TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in (*model.layers, model)
     )
-    # By feature, in units of its variation: a large offset must not hide what varies on top of it.
-    answers = np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in expected])
-    round_off = 4 * np.finfo(np.float32).eps * np.abs(answers).max(axis=0)
-    unit = answers.std(axis=0) + round_off / tolerance
-    worst = float((np.max(gaps, axis=0) / np.maximum(unit, np.finfo(np.float32).tiny)).max())
+    worst = max(
+        _worst([ours[name] for ours in expected], [theirs[name] for theirs in served], tolerance)
+        for name in expected[0]
+    )
     if not worst <= tolerance:  # nan as well
         raise ArtifactError(
             f"The artifact answers otherwise than the model: it differs by {worst:.1e} of the "
@@ -105,39 +107,61 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
     return Parity(model.name, tuple(cases), worst, tolerance, _versions())
 
 
-def _inputs(model: keras.Model) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Random input in the range that the model was adapted to, padded where it knows padding."""
-    (tensor,) = model.inputs
-    rng = np.random.default_rng(0)
-    lengths = (1, 7, 50) if len(tensor.shape) < 2 or tensor.shape[1] is None else (tensor.shape[1],)
-    mean, deviation = _range(model)
-    mask_value = next(
-        (layer.mask_value for layer in model.layers if isinstance(layer, layers.StepMask)), None
-    )
-    for batch in (1, 3, 16):
-        for steps in lengths:
-            shape = (batch, steps, *tensor.shape[2:])
-            x = (mean + deviation * rng.normal(size=shape)).astype(tensor.dtype)
-            yield "none", steps, x
-            if mask_value is not None and steps > 2:
-                for side, padded in (("left", slice(0, steps // 3)), ("right", slice(-2, None))):
-                    changed = x.copy()
-                    changed[::2, padded] = mask_value
-                    yield side, steps, changed
+def _worst(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -> float:
+    """The largest difference of one output, in units of its variation; any at all is too much
+    where it is no float.
+
+    By feature: a large offset must not hide what varies on top of it.
+    """
+    pairs = zip(ours, theirs, strict=True)
+    gaps = np.max([_gaps(*pair).max(axis=0, initial=0) for pair in pairs], axis=0)
+    if ours[0].dtype.kind != "f":
+        return float("inf") if gaps.any() else 0.0
+    answers = np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in ours])
+    round_off = 4 * np.finfo(np.float32).eps * np.abs(answers).max(axis=0)
+    unit = answers.std(axis=0) + round_off / tolerance
+    return float((gaps / np.maximum(unit, np.finfo(np.float32).tiny)).max())
 
 
-def _range(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    for layer in model.layers:
-        if isinstance(layer, layers.Normalization) and not layer.invert:
-            mean, variance = layer.get_weights()[:2]
-            return mean, np.sqrt(variance)
-    return np.zeros(1), np.ones(1)
+def _gaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """How far two answers are apart, `(steps, features)`; 1 where names are not the same."""
+    if ours.dtype.kind == "f":
+        return np.abs(ours - theirs).reshape(-1, ours.shape[-1])
+    return (ours != theirs).astype(float).reshape(-1, 1)
 
 
-def _serve_alone(artifact: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def _answer(model: keras.Model, sample: Sample) -> dict[str, np.ndarray]:
+    """What the model itself gives, by the names of its outputs, floats in double precision."""
+    inputs = [keras.ops.convert_to_tensor(x) for x in sample.inputs.values()]
+    outputs = model(keras.tree.pack_sequence_as(model.input, inputs), training=False)
+    outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
+    found = {}
+    for name, output in outputs.items():
+        array = keras.ops.convert_to_numpy(output)
+        if array.dtype == object:
+            array = np.char.decode(array.astype(bytes), "utf-8")
+        elif "float" in str(output.dtype):
+            array = array.astype(np.float64)
+            if not np.isfinite(array).all():
+                raise ArtifactError(
+                    f"The model {model.name!r} must give finite output to be compared. Received: "
+                    "NaN or infinity; has it diverged? Nothing was written."
+                )
+        found[name] = array
+    return found
+
+
+def _serve_alone(
+    artifact: Path, inputs: list[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder, "given.npz"), Path(folder, "answers.npz")
-        np.savez(given, *inputs)
+        cases = {
+            f"{case}/{name}": array
+            for case, arrays in enumerate(inputs)
+            for name, array in arrays.items()
+        }
+        np.savez(given, **cases)
         # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
         command = [sys.executable, "-I", _CHILD, artifact, given, answers]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -153,8 +177,12 @@ def _serve_alone(artifact: Path, inputs: list[np.ndarray]) -> list[np.ndarray]:
             raise ArtifactError(
                 f"The artifact cannot be served without keras: {lines[-1]}. Nothing was written."
             )
+        served: list[dict[str, np.ndarray]] = [{} for _ in inputs]
         with np.load(answers, allow_pickle=False) as found:
-            return [found[name] for name in found.files]
+            for key in found.files:
+                case, _, name = key.partition("/")
+                served[int(case)][name] = found[key]
+        return served
 
 
 def _versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from keras_seqzoo.errors import DataError, check_bool, check_positive, check_see
 # Of how many batches the sequences are sorted by length: enough that a batch holds similar lengths,
 # few enough that it holds others in the next epoch.
 _POOL = 64
+_BESIDE = ("targets", "weights")
 
 
 class Batches(keras.utils.PyDataset):
@@ -69,7 +70,9 @@ class Batches(keras.utils.PyDataset):
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.multiple, self.padding = multiple, padding
         self._epoch = 0
-        self.lengths = self._checked_lengths()
+        self._values = self._checked_values()
+        self._varies = {name: _varying(values) for name, values in self._values.items()}
+        self.lengths = np.array([len(one) for one in next(iter(self._values.values()))])
         self.plan = self._plan()
 
     @property
@@ -81,22 +84,9 @@ class Batches(keras.utils.PyDataset):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> tuple:
-        rows = self.plan[index]
-        time = self._time(index)
-        # Keras takes the first two batches for a sample and fixes every size that they share.
-        if index == 1 and time == self._time(0):
-            time += self.multiple
-        if isinstance(self.inputs, dict):
-            inputs = {
-                name: self._padded([values[row] for row in rows], time, self.padding, index)
-                for name, values in self.inputs.items()
-            }
-        else:
-            inputs = self._padded([self.inputs[row] for row in rows], time, self.padding, index)
-        item = [inputs]
-        for values in (self.targets, self.weights):
-            if values is not None:
-                item.append(self._padded([values[row] for row in rows], time, 0, index))
+        inputs = {name: self._padded(name, index) for name in self._values if name not in _BESIDE}
+        item = [inputs if isinstance(self.inputs, dict) else inputs["inputs"]]
+        item += [self._padded(name, index) for name in _BESIDE if name in self._values]
         return tuple(item)
 
     def on_epoch_end(self) -> None:
@@ -104,10 +94,6 @@ class Batches(keras.utils.PyDataset):
         self._epoch += 1
         if self.shuffle:
             self.plan = self._plan()
-
-    def _time(self, index: int) -> int:
-        longest = max(1, max(self.lengths[row] for row in self.plan[index]))
-        return -(-longest // self.multiple) * self.multiple
 
     def _plan(self) -> list[np.ndarray]:
         """Which rows each batch of this epoch holds."""
@@ -128,38 +114,59 @@ class Batches(keras.utils.PyDataset):
             rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)
         ]
 
-    def _padded(self, values: list, time: int, padding: float, index: int) -> np.ndarray:
-        values = [np.asarray(value) for value in values]
+    def _padded(self, name: str, index: int) -> np.ndarray:
+        """One array of a batch, every value at the start of its row."""
+        values = [self._values[name][row] for row in self.plan[index]]
         if values[0].ndim == 0:
             return np.array(values)
-        inner = np.max([value.shape[1:] for value in values], axis=0).astype(int)
-        if values[0].ndim == 2 and len({value.shape[1] for value in values}) > 1:
-            inner += index == 1  # as above: characters differ from word to word
-        padded = np.full((len(values), time, *inner), padding, values[0].dtype)
+        shape = self._shape(name, index)
+        if index == 1:
+            # Keras takes the first two batches for a sample and fixes every size that they share.
+            same = np.equal(shape, self._shape(name, 0)) & self._varies[name]
+            shape = np.where(same, shape + self._steps(shape), shape)
+        padding = 0 if name in _BESIDE else self.padding
+        padded = np.full((len(values), *shape), padding, values[0].dtype)
         for row, value in zip(padded, values, strict=True):
             row[tuple(map(slice, value.shape))] = value
         return padded
 
-    def _checked_lengths(self) -> np.ndarray:
-        lists = self.inputs if isinstance(self.inputs, dict) else {"inputs": self.inputs}
-        first, *others = (np.array([len(each) for each in values]) for values in lists.values())
-        if not len(first):
+    def _shape(self, name: str, index: int) -> np.ndarray:
+        """What holds every value of a batch: time, rounded up, and what comes after it."""
+        shapes = [self._values[name][row].shape for row in self.plan[index]]
+        longest = np.maximum(np.max(shapes, axis=0), 1)
+        steps = self._steps(longest)
+        return -(-longest // steps) * steps
+
+    def _steps(self, shape: np.ndarray) -> np.ndarray:
+        """In what steps each size grows."""
+        return np.array([self.multiple, *[1] * (len(shape) - 1)])
+
+    def _checked_values(self) -> dict[str, list[np.ndarray]]:
+        """All arrays by name: the inputs', and targets and weights where they are given."""
+        values = dict(self.inputs) if isinstance(self.inputs, dict) else {"inputs": self.inputs}
+        count = len(next(iter(values.values())))
+        if not count:
             raise DataError("`inputs` must have at least one sequence. Received: none.")
-        for name, lengths in zip(list(lists)[1:], others, strict=True):
-            if not np.array_equal(lengths, first):
-                raise DataError(f"`inputs[{name!r}]` must have as many steps as the others.")
-        for name, values in (("targets", self.targets), ("weights", self.weights)):
-            if values is None:
-                continue
-            if len(values) != len(first):
+        for name, given in zip(_BESIDE, (self.targets, self.weights), strict=True):
+            if given is not None:
+                values[name] = given
+        values = {name: [np.asarray(one) for one in given] for name, given in values.items()}
+        steps = next(iter(values.values()))
+        for name, given in values.items():
+            if len(given) != count:
                 raise DataError(
-                    f"`{name}` must be one per sequence, {len(first)} in all. Received: "
-                    f"{len(values)}."
+                    f"`{name}` must be one per sequence, {count} in all. Received: {len(given)}."
                 )
-            for row, value in enumerate(values):
-                if np.ndim(value) and len(value) != first[row]:
+            for row, (one, first) in enumerate(zip(given, steps, strict=True)):
+                if (one.ndim or name not in _BESIDE) and len(one) != len(first):
                     raise DataError(
-                        f"`{name}` must have as many steps as the inputs. Received: {len(value)} "
-                        f"for the {first[row]} steps of sequence {row}."
+                        f"`{name}` must have as many steps as the inputs. Received: {len(one)} "
+                        f"for the {len(first)} steps of sequence {row}."
                     )
-        return first
+        return values
+
+
+def _varying(values: list[np.ndarray]) -> np.ndarray:
+    """Which sizes differ from sequence to sequence."""
+    shapes = np.array([value.shape for value in values])
+    return (shapes != shapes[:1]).any(axis=0)

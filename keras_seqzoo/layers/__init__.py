@@ -1,25 +1,33 @@
 """Layers that Keras lacks. Importing this module lets plain `keras.saving.load_model` find them."""
 
+from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import Pooling
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
 from keras_seqzoo.layers.scaling import Normalization, adapt
+from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
 __all__ = [
+    "ClassNames",
     "GRU",
     "LSTM",
     "ApplyMask",
+    "CRFModel",
     "CharacterBiLSTM",
     "CharacterCNN",
+    "LinearChainCRF",
     "Normalization",
     "NormalizedMeanSquaredError",
     "Pooling",
     "SimpleRNN",
+    "SplitCharacters",
+    "SplitTokens",
     "StepMask",
     "TokenMask",
     "WordDropout",
     "adapt",
+    "bio_constraints",
     "step_mask",
 ]

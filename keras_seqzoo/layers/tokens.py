@@ -24,6 +24,9 @@ class TokenMask(keras.layers.Layer):
     def call(self, inputs):
         return ops.not_equal(inputs, PADDING)
 
+    def compute_mask(self, inputs, previous_mask=None):
+        return self.call(inputs)
+
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype="bool")
 

@@ -24,13 +24,13 @@ import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.errors import SeqZooError
+from keras_seqzoo.seeds import seeded
 from keras_seqzoo.space import Choice
 from keras_seqzoo.tuning import training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.program import LOGS, Moving, Program
 from keras_seqzoo.tuning.rows import Rows
-from keras_seqzoo.tuning.seeds import seeded
 
 # Measured by benchmarks/search.py: on a CPU more units or members in a call gain nothing.
 UNITS, SEATS, WIDTH = 64, 5, 128

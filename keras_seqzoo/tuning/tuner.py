@@ -33,6 +33,7 @@ from optuna.trial import TrialState
 
 from keras_seqzoo import errors, files
 from keras_seqzoo.diagnostics import StateLeakage
+from keras_seqzoo.seeds import derive, preserved
 from keras_seqzoo.tuning import results, training
 from keras_seqzoo.tuning.halving import rungs, survives
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
@@ -41,7 +42,6 @@ from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, directions, quiet_
 from keras_seqzoo.tuning.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
-from keras_seqzoo.tuning.seeds import derive, preserved
 
 _CANNOT_KEEP = (
     OSError,

@@ -1,4 +1,4 @@
-"""Randomness that depends on the search's seed and the trial's number alone."""
+"""Randomness that depends on a seed alone, and leaves the user's own as it was."""
 
 from __future__ import annotations
 

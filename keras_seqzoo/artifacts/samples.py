@@ -1,0 +1,114 @@
+"""Inputs to try a model on: every kind it takes, several batch sizes, lengths and paddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_seqzoo import layers
+
+BATCHES = (1, 3, 16)
+LENGTHS = (1, 7, 50)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One input, by the names of the model's inputs, and how it is padded."""
+
+    padding: str  # "none", "left" or "right"
+    steps: int
+    inputs: dict[str, np.ndarray]
+
+    @property
+    def batch(self) -> int:
+        """How many rows there are."""
+        return len(next(iter(self.inputs.values())))
+
+
+def samples(model: keras.Model) -> Iterator[Sample]:
+    """Random input in the range that the model was adapted to, padded where it knows padding."""
+    rng = np.random.default_rng(0)
+    lengths = {
+        tensor.shape[1]
+        for tensor in model.inputs
+        if len(tensor.shape) > 1 and tensor.dtype != "string"
+    }
+    pads = _pads(model) and not any(tensor.dtype == "string" for tensor in model.inputs)
+    for batch in BATCHES:
+        for steps in LENGTHS if lengths <= {None} else lengths - {None}:
+            paddings = ("none", "left", "right") if pads and steps > 2 else ("none",)
+            inputs = {
+                tensor.name: _drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs
+            }
+            for padding in paddings:
+                padded = {name: _padded(model, x, padding) for name, x in inputs.items()}
+                yield Sample(padding, steps, padded)
+
+
+def _pads(model: keras.Model) -> bool:
+    return _mask_value(model) is not None or any(
+        isinstance(layer, layers.TokenMask) for layer in model.layers
+    )
+
+
+def _padded(model: keras.Model, x: np.ndarray, padding: str) -> np.ndarray:
+    """Every second row padded on one side."""
+    value = _mask_value(model) if x.dtype.kind == "f" else 0
+    if padding == "none" or value is None:
+        return x
+    x = x.copy()
+    x[::2, slice(0, x.shape[1] // 3) if padding == "left" else slice(-2, None)] = value
+    return x
+
+
+def _drawn(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.ndarray:
+    if tensor.dtype == "string":
+        return _sentences(model, shape, rng)
+    inner = tuple(5 if size is None else size for size in tensor.shape[2:])
+    if "int" in tensor.dtype:
+        return rng.integers(1, _known(model), (*shape, *inner)).astype(tensor.dtype)
+    mean, deviation = _range(model)
+    return (mean + deviation * rng.normal(size=(*shape, *inner))).astype(tensor.dtype)
+
+
+def _sentences(model: keras.Model, shape: tuple[int, int], rng) -> np.ndarray:
+    """Known and unknown tokens, up to as many as there are steps; the last sentence is empty."""
+    (words,) = [
+        layer.get_vocabulary()[1:]
+        for layer in model.layers
+        if isinstance(layer, keras.layers.StringLookup) and layer.name == "token_numbers"
+    ]
+    words = [*words, "señor-42", "never-seen"]
+    sentences = [
+        " ".join(rng.choice(words, rng.integers(1, shape[1] + 1))) for _ in range(shape[0])
+    ]
+    return np.array([*sentences[:-1], "" if shape[0] > 1 else sentences[-1]])
+
+
+def _known(model: keras.Model) -> int:
+    """A number of tokens that every embedding of the model knows."""
+    sizes = [
+        size
+        for layer in model._flatten_layers()
+        for size in (getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None))
+        if isinstance(size, int)
+    ]
+    return max(2, min(sizes, default=100))
+
+
+def _mask_value(model: keras.Model) -> float | None:
+    return next(
+        (layer.mask_value for layer in model.layers if isinstance(layer, layers.StepMask)), None
+    )
+
+
+def _range(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Normalization) and not layer.invert:
+            mean, variance = layer.get_weights()[:2]
+            return mean, np.sqrt(variance)
+    return np.zeros(1), np.ones(1)

@@ -1,0 +1,110 @@
+"""Models with their vocabularies inside: sentences in, the names of tags or labels out."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_seqzoo import layers
+from keras_seqzoo.data import Encoding, Vocabulary
+from keras_seqzoo.data.encoding import MAX_CHARACTERS
+from keras_seqzoo.errors import ArgumentError, sentence
+
+NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
+
+
+def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
+    """Puts the names that a model was trained with around it.
+
+    The result is saved and exported as any model; an artifact takes sentences and gives names with
+    TensorFlow alone. Unknown words and characters count as "[UNK]", an empty sentence has no tags,
+    of a token the first 24 characters are looked at, and there is no limit on the length of a
+    sentence.
+
+    Shapes: `(batch,)` sentences, tokens between blanks; or readings as the model takes them. Gives
+        a dict: "tags" `(batch, time)` or "labels" `(batch,)`, string; and "probabilities" as
+        the model gives them, unless it gives the numbers of tags itself.
+    Masking: a sentence ends with its last token; where others are longer, its tags are "".
+    State: none.
+
+    Args:
+        model: a classifier or tagger, trained on batches of `encoding`.
+        encoding: `keras_seqzoo.data.Encoding`.
+
+    Returns:
+        A Functional `keras.Model`; `get_layer("network")` is `model`, with its weights.
+
+    Raises:
+        ArgumentError: if the model gives another number of classes.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> text = zoo.data.Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> encoding = zoo.data.Encoding.learn(text)
+    >>> model = zoo.with_names(zoo.get("gru_tagger", **encoding.arguments()), encoding)
+    >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
+    TensorShape([2, 2])
+    """
+    classes = model.output_shape[-1]
+    if not isinstance(model, layers.CRFModel) and classes != len(encoding.classes):
+        raise ArgumentError(
+            sentence("encoding", f"one of {classes} classes, as the model has", encoding.classes)
+        )
+    network = model if model.name == NETWORK else _renamed(model)
+    if encoding.tokens is None:
+        inputs = given = keras.Input(model.input_shape[1:], name="readings")
+        mask = layers.step_mask(given, float("nan"), name="real_steps")
+    else:
+        inputs = keras.Input((), dtype="string", name="sentences")
+        tokens = layers.SplitTokens(name="tokens")(inputs)
+        given = _numbers(tokens, encoding.tokens, NUMBERS)
+        mask = layers.TokenMask(name="real_tokens")(given)
+        if encoding.characters is not None:
+            characters = layers.SplitCharacters(MAX_CHARACTERS, name="characters")(tokens)
+            given = [given, _numbers(characters, encoding.characters, SPELLED)]
+    answers = network(given)
+    per_step = encoding.target == "tags"
+    names = layers.ClassNames(encoding.classes, name="names")
+    outputs = {encoding.target: names(answers, mask=mask if per_step else None)}
+    if "float" in answers.dtype:
+        outputs["probabilities"] = answers
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def encoding_of(model: keras.Model) -> Encoding:
+    """The encoding inside a model that `with_names` gave.
+
+    Args:
+        model: `keras.Model`.
+
+    Raises:
+        ArgumentError: if it has no names inside.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    if not isinstance(known.get("names"), layers.ClassNames):
+        raise ArgumentError(
+            f"`model` must have the names of its classes inside, as `train` gives it. Received: "
+            f"{model.name!r}."
+        )
+    tokens, characters = (
+        Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None
+        for name in (NUMBERS, SPELLED)
+    )
+    return Encoding(
+        next(iter(set(model.output) - {"probabilities"})),
+        tuple(known["names"].names),
+        tokens,
+        characters,
+        features=None if tokens else model.input_shape[-1],
+    )
+
+
+def _numbers(names, vocabulary: Vocabulary, name: str):
+    """The numbers of tokens or characters, 0 for ""."""
+    lookup = keras.layers.StringLookup(vocabulary=list(vocabulary.tokens), mask_token="", name=name)
+    return lookup(names)
+
+
+def _renamed(model: keras.Model) -> keras.Model:
+    """The same layers and weights under the name by which it is found."""
+    return type(model)(model.input, model.output, name=NETWORK)
