@@ -3,7 +3,7 @@
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import Pooling
-from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
+from keras_seqzoo.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
 from keras_seqzoo.layers.scaling import Normalization, adapt
 from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
@@ -14,6 +14,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "ApplyMask",
+    "Bidirectional",
     "CRFModel",
     "CharacterBiLSTM",
     "CharacterCNN",

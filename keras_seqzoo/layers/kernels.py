@@ -26,7 +26,8 @@ What a loop under automatic differentiation pays for, and these do not:
 
 A masked step is the identity on the state, and so is its transpose on the state's gradient.
 
-Shapes: `(batch, time, features)` in, states `(batch, units)`.
+Shapes: `(batch, time, features)` in, states `(batch, units)`. Kernels may have an axis more, of two:
+one for each direction, from the start and from the end, whose steps then are one product each.
 """
 
 from __future__ import annotations
@@ -239,6 +240,7 @@ def run(
         recurrent_kernel: `(units, gates * units)`.
         bias: `(gates * units,)`.
         recurrent_bias: `(gates * units,)`, of a GRU that resets after the product.
+            For two directions, kernels, biases and states have them as their first axis.
         mask: `(batch, time)`, or `(batch, time, units)` where each unit has its own, bool, True for
             real steps; or None.
         keep: bool, whether to keep what a gradient needs. Without it a gradient is as right, and
@@ -249,10 +251,13 @@ def run(
             blocks of one, would else spread what overflows, as 0 times infinity is NaN.
 
     Returns:
-        The hidden states of all steps, `(batch, time, units)`, or None; and the last states.
+        The hidden states of all steps, `(batch, time, units)`, or None; and the last states. For
+        two directions `(batch, time, 2 * units)`, each step's own side by side, and
+        `(2, batch, units)`.
     """
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
-    kind = (tensors[0].shape[-1], len(mask.shape) if mask is not None else 0)
+    ranks = len(kernel.shape), 0 if mask is None else len(mask.shape)
+    kind = (tensors[0].shape[-1], *ranks)
     results = _differentiable(cell, kind, keep, return_sequences, contain)(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
 
@@ -276,14 +281,14 @@ def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mas
 
 @functools.lru_cache(maxsize=256)
 def _differentiable(
-    cell: Cell, kind: tuple[int, int], keep: bool, sequences: bool, contain: bool
+    cell: Cell, kind: tuple[int, int, int], keep: bool, sequences: bool, contain: bool
 ) -> Callable:
     """The recurrence as a function of tensors alone, with its gradient and that one's.
 
-    One for each number of features and rank of the mask (0: none), as a trace that has seen several
-    knows none.
+    One for each number of features and rank of kernels and mask (0: none), as a trace that has seen
+    several knows none.
     """
-    masked = kind[1] > 0
+    masked = kind[-1] > 0
     static = functools.partial(_forward, cell, masked, sequences, contain)
     forward = _compiled(functools.partial(static, keep))
     forward_kept = forward if keep else _compiled(functools.partial(static, True))
@@ -356,11 +361,13 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     recurrent_bias = recurrent_bias[..., None, :]
-    parts, rows = _parts(cell, inputs, keep), _rows_of(inputs)
+    ways = _ways(kernel)
+    parts, rows = _parts(cell, inputs, keep, ways), _rows_of(inputs)
     states = list(zip(*(_split(state, parts) for state in states), strict=True))
     inputs = [_swapped(part) for part in _split(inputs, parts)]
-    projections = [_array(_project(part, kernel) + bias[..., None, :]) for part in inputs]
-    real = None if mask is None else _mask_arrays(mask, parts)
+    wide, bias = _side_by_side(kernel), bias[..., None, :]
+    projections = [_array(_apart(_project(part, wide), ways) + bias) for part in inputs]
+    real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
     # The outputs of all parts in one, one after the other: joining them later takes longer.
     show = sequences and not keep
@@ -411,10 +418,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
             steps = shown.stack()
             if parts > 1:
                 steps = tf.reshape(steps, (time, -1, cell.units))[:, :rows]
-            last.insert(0, _swapped(steps))
+            last.insert(0, _swapped(_together(steps)))
         return last, ()
     if sequences:
-        last.insert(0, _join([_swapped(part[0][1:]) for part in histories], rows))
+        last.insert(0, _join([_swapped(_together(part[0][1:])) for part in histories], rows))
     kept = [
         (gates.stack(), *(array.stack() for array in part))
         for gates, part in zip(projections, extras, strict=True)
@@ -427,14 +434,15 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    parts, rows = len(histories), _rows_of(inputs)
+    parts, rows, ways = len(histories), _rows_of(inputs), _ways(kernel)
     inputs = [_swapped(part) for part in _split(inputs, parts)]
     upstream = list(upstream)
     by_step = None
     if sequences:
-        by_step = [_array(_swapped(part)) for part in _split(upstream.pop(0), parts)]
+        above = _split(upstream.pop(0), parts)
+        by_step = [_array(_apart(_swapped(part), ways)) for part in above]
     states = list(zip(*(_split(state, parts) for state in upstream), strict=True))
-    real = None if mask is None else _mask_arrays(mask, parts)
+    real = None if mask is None else _mask_arrays(mask, parts, ways)
     transposed = tf.linalg.matrix_transpose(recurrent_kernel)
     time = tf.shape(inputs[0])[0]
     factors = [
@@ -476,11 +484,12 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             now = real[part].stack()
             written = tuple(tf.where(_as_wide(now, one), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
-        by_inputs.append(_swapped(_project(delta, tf.linalg.matrix_transpose(kernel))))
+        together = _together(delta)
+        by_inputs.append(_swapped(_project(together, tf.transpose(_side_by_side(kernel)))))
         sums.append(
             (
-                _outer(steps, delta),
-                cell.recurrent_gradient(histories[part][0][:-1], inner, kept[part]),
+                _one_upon_the_other(_outer(steps, together), ways),
+                _recurrent_gradient(cell, histories[part][0][:-1], inner, kept[part]),
                 tf.reduce_sum(delta, (0, -2)),
                 tf.reduce_sum(inner, (0, -2)),
             )
@@ -502,8 +511,48 @@ def under_xla() -> bool:
     return tf.__internal__.get_enclosing_xla_context() is not None
 
 
-def _parts(cell: Cell, inputs, keep: bool) -> int:
-    """In how many parts the rows of the batch run in each step."""
+def _ways(kernel) -> int:
+    """How many directions there are, 1 or 2."""
+    return 1 if len(kernel.shape) == 2 else 2
+
+
+def _apart(steps, ways: int):
+    """`(time, rows, 2 * width)` as `(time, 2, rows, width)`, the second half from its end."""
+    if ways == 1:
+        return steps
+    first, second = tf.split(steps, 2, -1)
+    return tf.stack((first, tf.reverse(second, [0])), 1)
+
+
+def _together(steps):
+    """What `_apart` took apart."""
+    if len(steps.shape) == 3:
+        return steps
+    first, second = tf.unstack(steps, axis=1)
+    return tf.concat((first, tf.reverse(second, [0])), -1)
+
+
+def _side_by_side(kernel):
+    """The kernels of both directions as one, `(features, 2 * width)`."""
+    return kernel if _ways(kernel) == 1 else tf.concat(tf.unstack(kernel), -1)
+
+
+def _one_upon_the_other(kernel, ways: int):
+    """What `_side_by_side` put together."""
+    return kernel if ways == 1 else tf.stack(tf.split(kernel, 2, -1))
+
+
+def _recurrent_gradient(cell: Cell, before, inner, kept):
+    if len(before.shape) == 3:
+        return cell.recurrent_gradient(before, inner, kept)
+    each = (tf.unstack(one, axis=1) for one in (before, inner, *kept))
+    return tf.stack([cell.recurrent_gradient(b, i, k) for b, i, *k in zip(*each, strict=True)])
+
+
+def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
+    """In how many parts the rows of the batch run in each step; two directions are two already."""
+    if ways > 1:
+        return 1
     batch, width = inputs.shape[0], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
@@ -569,9 +618,10 @@ def _write(arrays: tuple, t, values) -> tuple:
     return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=False))
 
 
-def _mask_arrays(mask, parts: int) -> list:
+def _mask_arrays(mask, parts: int, ways: int) -> list:
     mask = mask if len(mask.shape) == 3 else mask[..., None]
-    return [_array(_swapped(part)) for part in _split(mask, parts)]
+    mask = mask if ways == 1 else tf.concat((mask, mask), -1)
+    return [_array(_apart(_swapped(part), ways)) for part in _split(mask, parts)]
 
 
 def _as_wide(mask, array):

@@ -195,6 +195,84 @@ class LSTM(_Fused, keras.layers.LSTM):
         return _kernels().LSTM(self.cell.units) if _default_gates(self.cell) else None
 
 
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class Bidirectional(keras.layers.Bidirectional):
+    """`keras.layers.Bidirectional`, both directions in one loop: same arguments, weights, numbers.
+
+    Weights, config and checkpoints move both ways. Other layers than this package's, those that
+    keep or return state, and inputs dropped inside the layers run as in Keras.
+
+    Shapes: `(batch, time, features)` -> `(batch, 2 * units)`, or `(batch, time, 2 * units)` where
+        the layer has `return_sequences=True`.
+    Masking: Keras's semantics: a padded step keeps the states and gives zeros.
+    State: zeros at either end.
+
+    Args:
+        *args: as of `keras.layers.Bidirectional`.
+        **kwargs: as of `keras.layers.Bidirectional`.
+
+    Example:
+
+    >>> from keras_seqzoo import layers
+    >>> layer = layers.Bidirectional(layers.LSTM(8, return_sequences=True))
+    >>> layer(np.zeros((2, 50, 3))).shape
+    TensorShape([2, 50, 16])
+
+    Reference: [Schuster & Paliwal, 1997](https://doi.org/10.1109/78.650093)
+    """
+
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        if initial_state is not None or not self._runs_together(training):
+            return super().call(sequences, initial_state, mask, training)
+        both = self.forward_layer, self.backward_layer
+        recurrence = both[0]._recurrence()
+        weights = [(one.cell.kernel, one.cell.recurrent_kernel, *one._biases()) for one in both]
+        zeros = ops.zeros((2, ops.shape(sequences)[0], recurrence.units), self.compute_dtype)
+        steps, states = _kernels().run(
+            recurrence,
+            sequences,
+            [zeros] * (2 if isinstance(both[0], LSTM) else 1),
+            *map(_stacked, *weights),
+            mask=mask,
+            keep=bool(training),
+            return_sequences=self.return_sequences,
+        )
+        if steps is None:
+            return self._merged(states[0][0], states[0][1])
+        if mask is not None:
+            steps = ops.where(mask[..., None], steps, ops.zeros_like(steps))
+        return steps if self.merge_mode == "concat" else self._merged(*ops.split(steps, 2, -1))
+
+    def _runs_together(self, training) -> bool:
+        """Whether both layers are alike, fused, and read from either end."""
+        first, second = self.forward_layer, self.backward_layer
+        if type(first) is not type(second) or not isinstance(first, _Fused):
+            return False
+        if first.go_backwards or first.return_state or first.stateful:
+            return False
+        if training and (first.cell.dropout or second.cell.dropout):
+            return False
+        alike = first._recurrence() == second._recurrence()
+        alike = alike and first.cell.use_bias == second.cell.use_bias
+        return alike and first.implementation_path == second.implementation_path == "fused"
+
+    def _merged(self, first, second):
+        if self.merge_mode == "concat":
+            return ops.concatenate((first, second), -1)
+        if self.merge_mode is None:
+            return first, second
+        if self.merge_mode == "mul":
+            return first * second
+        return (first + second) / (2 if self.merge_mode == "ave" else 1)
+
+
+def _stacked(*weights):
+    """The same weight of both directions as one, if there is one."""
+    if weights[0] is None:
+        return None
+    return ops.concatenate([weight[None] for weight in weights])
+
+
 def _kernels():
     """TensorFlow's, hence imported only where that is the backend."""
     from keras_seqzoo.layers import kernels

@@ -139,12 +139,12 @@ class CharacterBiLSTM(keras.layers.Layer):
         self, vocabulary_size: int, units: int, *, embedding_size: int = 25, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        from keras_seqzoo.layers.recurrent import LSTM
+        from keras_seqzoo.layers.recurrent import LSTM, Bidirectional
 
         self.vocabulary_size, self.units = vocabulary_size, units
         self.embedding_size = embedding_size
         self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
-        self.recurrent = keras.layers.Bidirectional(LSTM(units), name="recurrent")
+        self.recurrent = Bidirectional(LSTM(units), name="recurrent")
 
     def build(self, input_shape):
         self.embedding.build(input_shape)

@@ -107,7 +107,7 @@ def recurrent_stack(
             name=f"recurrent_{index}",
         )
         if bidirectional:
-            recurrent = keras.layers.Bidirectional(recurrent, name=f"both_ways_{index}")
+            recurrent = layers.Bidirectional(recurrent, name=f"both_ways_{index}")
         x = recurrent(x, mask=mask)
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"dropout_{index}")(x)

@@ -1,0 +1,343 @@
+"""What the conformance suite knows of every entry before any model is built, and what it tries.
+
+`TABLE` has a row for each configuration; inputs are tuples of arrays, one for each of a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_seqzoo as zoo
+from keras_seqzoo import registry
+from keras_seqzoo.layers import CRFModel, Normalization, bio_constraints
+
+NAN = float("nan")
+Inputs = tuple[np.ndarray, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One configuration and what is known of it before any model is built."""
+
+    config: dict[str, Any]
+    layers: str  # pinned: Functional drops a layer that leads nowhere, silently
+    parameters: int  # trainable
+    shape: tuple[Any, ...]  # of the output
+    why: str
+
+
+STEPS = ("batch", "time")
+PLAIN = "readings scale recurrent readout unscale"
+LAST = "readings mask real_steps scale recurrent readout unscale"
+MASKED = f"{LAST} masked"
+REAL = "readings mask real_steps scale"
+BIO = bio_constraints(["O", "B-x", "I-x"])
+SMALL = {"features": 2, "units": 3}
+TEXT = {"vocabulary_size": 11, "embedding_size": 6, "units": 5}
+# Every dropout off, for entries that have some by default.
+SURE = {"dropout": 0.0, "input_dropout": 0.0}
+SPELLED = TEXT | {
+    "character_vocabulary_size": 7, "character_embedding_size": 4, "character_units": 3,
+}  # fmt: skip
+
+TABLE = {
+    "simple_rnn_identity": {
+        "default": Row({}, PLAIN, 89, (*STEPS, 1), "works without arguments"),
+        "wide_input": Row(
+            {"features": 3, "units": 5}, PLAIN, 63, (*STEPS, 3),
+            "sizes that differ from each other and from the defaults",
+        ),
+        "nan_padding": Row(
+            SMALL | {"mask_value": NAN}, MASKED, 26, (*STEPS, 2),
+            "NaN equals nothing, itself included",
+        ),
+        "zero_padding": Row(
+            SMALL | {"mask_value": 0.0}, MASKED, 26, (*STEPS, 2),
+            "found before the scaling, which moves 0",
+        ),
+        "last_step": Row(
+            SMALL | {"mask_value": NAN, "return_sequences": False},
+            LAST, 26, ("batch", 2), "the last real step, not the last one",
+        ),
+        "raw": Row(
+            SMALL | {"normalize": False}, "readings recurrent readout", 26, (*STEPS, 2),
+            "no scaling",
+        ),
+        "linear": Row(
+            SMALL | {"activation": None}, PLAIN, 26, (*STEPS, 2),
+            "None is the linear activation, not the default one",
+        ),
+        "regularized": Row(
+            SMALL | {"recurrent_regularizer": "l1_l2"}, PLAIN, 26, (*STEPS, 2),
+            "a penalty changes the loss and no output",
+        ),
+    },
+    "simple_rnn_classifier": {
+        "default": Row(
+            {}, "readings scale recurrent_1 classes", 4354, ("batch", 2), "no arguments",
+        ),
+        "wide_input": Row(
+            {"features": 3, "units": 5, "classes": 4}, "readings scale recurrent_1 classes",
+            69, ("batch", 4), "sizes that differ",
+        ),
+        "nan_padding": Row(
+            SMALL | {"classes": 3, "mask_value": NAN, "pooling": "mean"},
+            f"{REAL} recurrent_1 pooling classes", 30, ("batch", 3), "the mean of real steps",
+        ),
+        "both_ways": Row(
+            TEXT | {"bidirectional": True, "pooling": "max"},
+            "tokens embedding mask both_ways_1 pooling classes", 208, ("batch", 2),
+            "the largest of real steps, either way",
+        ),
+    },
+    "gru_classifier": {
+        "default": Row(
+            {}, "readings scale recurrent_1 classes", 12994, ("batch", 2), "no arguments",
+        ),
+        "zero_padding": Row(
+            SMALL | {"classes": 3, "mask_value": 0.0}, f"{REAL} recurrent_1 classes",
+            75, ("batch", 3), "the state after the last real step",
+        ),
+        "attention": Row(
+            TEXT | {"classes": 3, "depth": 2, "pooling": "attention"},
+            "tokens embedding mask recurrent_1 recurrent_2 pooling classes", 494, ("batch", 3),
+            "learned weights of real steps",
+        ),
+        "logits": Row(
+            SMALL | {"classifier_activation": None, "normalize": False,
+                     "recurrent_regularizer": "l2"},
+            "readings recurrent_1 classes", 71, ("batch", 2), "neither scaled nor a probability",
+        ),
+    },
+    "bilstm_classifier": {
+        "default": Row(
+            {}, "readings scale input_dropout both_ways_1 dropout_1 classes", 34050, ("batch", 2),
+            "no arguments",
+        ),
+        "nan_padding": Row(
+            SMALL | {"classes": 3, "mask_value": NAN},
+            f"{REAL} input_dropout both_ways_1 dropout_1 classes",
+            165, ("batch", 3), "the last real step and, the other way, the first",
+        ),
+        "deep": Row(
+            TEXT | SURE | {"depth": 2, "pooling": "mean"},
+            "tokens embedding mask both_ways_1 both_ways_2 pooling classes", 1208, ("batch", 2),
+            "the second layer sees both ways of the first",
+        ),
+    },
+    "simple_rnn_tagger": {
+        "default": Row({}, "readings scale recurrent_1 tags", 4354, (*STEPS, 2), "no arguments"),
+        "nan_padding": Row(
+            SMALL | {"classes": 4, "mask_value": NAN}, f"{REAL} recurrent_1 tags masked",
+            34, (*STEPS, 4), "a state goes over padded steps unchanged",
+        ),
+        "both_ways": Row(
+            TEXT | {"bidirectional": True, "word_dropout": 0.8},
+            "tokens word_dropout embedding mask both_ways_1 tags masked", 208, (*STEPS, 2),
+            "words are forgotten in training alone",
+        ),
+    },
+    "gru_tagger": {
+        "default": Row({}, "readings scale recurrent_1 tags", 12994, (*STEPS, 2), "no arguments"),
+        "wide_input": Row(
+            {"features": 3, "units": 5, "classes": 4}, "readings scale recurrent_1 tags",
+            174, (*STEPS, 4), "sizes that differ",
+        ),
+        "tokens": Row(
+            TEXT | {"classes": 3, "depth": 2, "dropout": 0.4},
+            "tokens embedding mask recurrent_1 dropout_1 recurrent_2 dropout_2 tags masked",
+            459, (*STEPS, 3), "tokens of 0 are padding",
+        ),
+        "logits": Row(
+            SMALL | {"classifier_activation": None, "mask_value": 0.0,
+                     "recurrent_regularizer": "l1"},
+            f"{REAL} recurrent_1 tags masked", 71, (*STEPS, 2), "scores are no probabilities",
+        ),
+    },
+    "bilstm_tagger": {
+        "default": Row(
+            {}, "readings scale input_dropout both_ways_1 dropout_1 tags", 34050, (*STEPS, 2),
+            "no arguments",
+        ),
+        "nan_padding": Row(
+            SMALL | {"classes": 3, "mask_value": NAN, "depth": 2},
+            f"{REAL} input_dropout both_ways_1 dropout_1 both_ways_2 dropout_2 tags masked",
+            405, (*STEPS, 3), "padding on either side of either direction",
+        ),
+        "tokens": Row(
+            TEXT | {"classes": 3},
+            "tokens embedding input_dropout mask both_ways_1 dropout_1 tags masked",
+            579, (*STEPS, 3), "the vectors of tokens are dropped",
+        ),
+    },
+    "bilstm_crf_tagger": {
+        "default": Row(
+            {}, "readings scale input_dropout both_ways_1 dropout_1 scores crf", 34058, STEPS,
+            "no arguments",
+        ),
+        "nan_padding": Row(
+            SMALL | {"classes": 4, "mask_value": NAN},
+            f"{REAL} input_dropout both_ways_1 dropout_1 scores crf",
+            196, STEPS, "the tags of real steps follow each other over padding",
+        ),
+        "constrained": Row(
+            TEXT | SURE | {"classes": 3, "depth": 2, "constraints": BIO},
+            "tokens embedding mask both_ways_1 both_ways_2 scores crf",
+            1234, STEPS, "no inside without a beginning",
+        ),
+    },
+    "char_bilstm_crf_tagger": {
+        "default": Row(
+            {},
+            "tokens word_dropout characters embedding spelling word_and_characters input_dropout "
+            "mask both_ways_1 dropout_1 scores crf",
+            1_116_646, STEPS, "no arguments",
+        ),
+        "cnn": Row(
+            SPELLED | {"classes": 3},
+            "tokens word_dropout characters embedding spelling word_and_characters input_dropout "
+            "mask both_ways_1 dropout_1 scores crf",
+            781, STEPS, "characters through a convolution",
+        ),
+        "bilstm": Row(
+            SPELLED | SURE | {"classes": 4, "character_encoder": "bilstm", "word_dropout": 0.0},
+            "tokens characters embedding spelling word_and_characters mask both_ways_1 scores crf",
+            1074, STEPS, "characters read both ways",
+        ),
+    },
+    "gru_forecaster": {
+        "default": Row(
+            {}, "readings scale recurrent_1 readout unscale", 12929, (*STEPS, 1), "no arguments",
+        ),
+        "nan_padding": Row(
+            SMALL | {"mask_value": NAN, "depth": 2},
+            f"{REAL} recurrent_1 recurrent_2 readout unscale masked",
+            143, (*STEPS, 2), "in raw units, padding 0",
+        ),
+        "raw": Row(
+            SMALL | {"normalize": False, "dropout": 0.3},
+            "readings recurrent_1 dropout_1 readout", 71, (*STEPS, 2), "no scaling",
+        ),
+    },
+}  # fmt: skip
+CASES = [(name, case) for name, rows in TABLE.items() for case in rows]
+
+
+def select(wanted: Callable[[dict[str, Any], Row], bool]) -> list[tuple[str, str]]:
+    """The cases whose arguments and row are wanted."""
+    return [
+        (name, case) for name, case in CASES if wanted(arguments(name, case), TABLE[name][case])
+    ]
+
+
+def arguments(name: str, case: str) -> dict[str, Any]:
+    """Every argument of the constructor: the row's, or the entry's default."""
+    return registry.entry(name).arguments() | TABLE[name][case].config
+
+
+# ---------------------------------------------------------------------------------------- inputs
+
+
+def readings(rows: int, steps: int, features: int, seed: int = 0) -> np.ndarray:
+    """Raw readings: features in 1..15 and 20..110 by turns, none of them 0."""
+    rng = np.random.default_rng(seed)
+    low, high = np.array([1.0, 20.0]), np.array([15.0, 110.0])
+    turn = np.arange(features) % 2
+    return rng.uniform(low[turn], high[turn], (rows, steps, features)).astype("float32")
+
+
+def given(model: keras.Model, rows: int, steps: int, seed: int = 0) -> Inputs:
+    """Real steps for each input; a word has up to five characters, and now and then none."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for tensor in model.inputs:
+        if "int" not in tensor.dtype:
+            found.append(readings(rows, steps, tensor.shape[-1], seed))
+        elif len(tensor.shape) == 2:
+            size = model.get_layer("embedding").input_dim
+            found.append(rng.integers(1, size, (rows, steps)).astype("int32"))
+        else:
+            size = model.get_layer("spelling").vocabulary_size
+            characters = rng.integers(1, size, (rows, steps, 5)).astype("int32")
+            found.append(characters * (np.arange(5) < rng.integers(0, 6, (rows, steps, 1))))
+    return tuple(found)
+
+
+def take(x: Inputs, rows: Any) -> Inputs:
+    return tuple(part[rows] for part in x)
+
+
+def joined(*parts: Inputs) -> Inputs:
+    return tuple(np.concatenate(one) for one in zip(*parts, strict=True))
+
+
+def pad(x: Inputs, left: int, right: int, value: float) -> Inputs:
+    """Padded steps around: `value` in readings, 0 in tokens and characters."""
+    return tuple(
+        np.pad(
+            part, ((0, 0), (left, right), *((0, 0),) * (part.ndim - 2)),
+            constant_values=0 if part.dtype.kind == "i" else value,
+        )
+        for part in x
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------- models and answers
+
+
+def ready(model: keras.Model, seed: int = 1) -> keras.Model:
+    """Adapted to readings, with random, different weights everywhere, biases too."""
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        # Wide layers get smaller ones, or their states are chaos and float32 shows.
+        size = 1.0 if "embedding" in weight.path else min(1.0, (8 / weight.shape[0]) ** 0.5)
+        weight.assign(0.5 * size * rng.normal(size=weight.shape))
+    if any(isinstance(layer, Normalization) for layer in model.layers):
+        zoo.adapt(model, readings(64, 20, model.input_shape[-1], seed=2))
+    elif "float" in model.inputs[0].dtype:
+        kernel = model.trainable_weights[0]
+        kernel.assign(kernel / 100)  # or raw readings saturate the activation: nothing to see
+    return model
+
+
+def build_case(name: str, case: str) -> Callable[[], keras.Model]:
+    return lambda: ready(zoo.get(name, **TABLE[name][case].config))
+
+
+def one(x: Inputs) -> Any:
+    """As a model takes it: an array, or a list of several."""
+    return x[0] if len(x) == 1 else list(x)
+
+
+def output(model: keras.Model, x: Inputs, *, training: bool = False) -> np.ndarray:
+    return np.asarray(model(one(x), training=training))
+
+
+def crf_inputs(model: keras.Model, x: Inputs, *, training: bool = False):
+    """The scores that reach the CRF, and the mask or None."""
+    scores = model.get_layer("scores").output
+    if all(layer.name != "mask" for layer in model.layers):
+        return keras.Model(model.input, scores)(one(x), training=training), None
+    wanted = [scores, model.get_layer("mask").output]
+    return keras.Model(model.input, wanted)(one(x), training=training)
+
+
+def answer(model: keras.Model, x: Inputs) -> np.ndarray:
+    """What the model says; the tags of a CRF, and beside them the probability of each tag."""
+    found = output(model, x)
+    if not isinstance(model, CRFModel):
+        return found
+    chances = np.asarray(model.get_layer("crf").marginals(*crf_inputs(model, x)))
+    return np.concatenate([found[..., None], chances], axis=-1)
+
+
+def assert_close(actual, expected, rtol: float = 1e-5) -> None:
+    """Equal within `rtol` of the largest expected value of each feature; so tags are the same."""
+    size = np.abs(expected).max(axis=tuple(range(expected.ndim - 1)))
+    size = np.where(size > 0, size, 1)
+    np.testing.assert_allclose(actual / size, expected / size, rtol=0, atol=rtol)
