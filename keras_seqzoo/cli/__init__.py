@@ -10,7 +10,7 @@ import click
 import keras_seqzoo
 from keras_seqzoo.errors import SeqZooError
 
-COMMANDS = ("describe", "export", "leakage", "list", "search")
+COMMANDS = ("describe", "evaluate", "export", "leakage", "list", "predict", "search", "train")
 
 
 class UserMistake(click.ClickException):

@@ -1,7 +1,8 @@
-"""What several commands share: how a record is read."""
+"""What several commands share: how data is read, and arguments are set."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -44,6 +45,40 @@ def read(path: Path, columns: str | None, missing: str, *, quiet: bool = False):
         for note in readings.notes:
             click.echo(f"  {note}")
     return readings
+
+
+def examples(command):
+    """Adds the option that says what labelled and tagged sequences are in."""
+    return click.option(
+        "--format",
+        type=click.Choice(["pairs", "conllu", "conll", "labelled", "ts"]),
+        help="Of labelled or tagged sequences; default by the name.",
+    )(command)
+
+
+def read_examples(path: Path | None, format: str | None, quiet: bool):
+    """The examples at a path, or None; what was noticed about them is said aloud."""
+    from keras_seqzoo import data
+
+    if path is None:
+        return None
+    found = data.read_examples(path, format=format)
+    if not quiet:
+        click.echo(f"{found!r}")
+        for note in found.notes:
+            click.echo(f"  {note}")
+    return found
+
+
+def assignment(text: str) -> tuple[str, object]:
+    """An argument and its value, from `NAME=VALUE`."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentError(sentence("set", "NAME=VALUE, such as units=8", text))
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, {"None": None, "True": True, "False": False}.get(value, value)
 
 
 def write_plot(figure, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -65,7 +64,7 @@ def command(
     """
     entry = registry.entry(name)
     fractions = _fractions(split)
-    arguments = dict(_assignment(text) for text in fixed)
+    arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
     readings = _readings(data, columns, missing, seed, quiet)
     train, validation, test = _windows(readings, fractions, window, stride)
@@ -170,16 +169,6 @@ def _fractions(split: str) -> list[float]:
     if len(parts) != 3 or min(parts) <= 0 or abs(sum(parts) - 100) > 1e-6:
         raise ArgumentError(sentence("split", "three percentages such as 60/20/20", split))
     return [part / 100 for part in parts]
-
-
-def _assignment(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ArgumentError(sentence("set", "NAME=VALUE, such as units=8", text))
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, {"None": None, "True": True, "False": False}.get(value, value)
 
 
 def _say(found, measured, exported: Path | None) -> None:

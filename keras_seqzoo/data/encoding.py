@@ -174,6 +174,10 @@ class Encoding:
             found.append(one if self.target == "tags" else one[0])
         return found
 
+    def spelling_of_tokens(self) -> np.ndarray:
+        """The characters of every known token, `(len(tokens), characters)`, by its number."""
+        return self._spell(("", "", *self.tokens.tokens), {})
+
     def _inputs(self, sequences: Sequence[Any]) -> Any:
         if self.tokens is None:
             return list(sequences)

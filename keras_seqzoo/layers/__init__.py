@@ -3,7 +3,13 @@
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import Pooling
-from keras_seqzoo.layers.recurrent import GRU, LSTM, Bidirectional, SimpleRNN
+from keras_seqzoo.layers.recurrent import (
+    GRU,
+    LSTM,
+    Bidirectional,
+    SimpleRNN,
+    compile_recurrences,
+)
 from keras_seqzoo.layers.scaling import Normalization, adapt
 from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
@@ -30,5 +36,6 @@ __all__ = [
     "WordDropout",
     "adapt",
     "bio_constraints",
+    "compile_recurrences",
     "step_mask",
 ]

@@ -406,6 +406,17 @@ class CRFModel(keras.Model):
         super().call(inputs, training=training, mask=mask)
         return asked.pop("found")
 
+    def probabilities(self, inputs):
+        """The probability of each tag at each step, `(batch, time, classes)`, 0 at padded steps.
+
+        Args:
+            inputs: as of the model itself.
+        """
+        crf = _crf(self)
+        with _asking(crf, tags=False):
+            found = self(inputs, training=False)
+        return crf.marginals(found["scores"], found.get("mask"))
+
     def train_step(self, *args):
         with _asking(_crf(self), tags=self._decodes):
             return super().train_step(*args)

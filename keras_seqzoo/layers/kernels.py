@@ -22,12 +22,13 @@ What a loop under automatic differentiation pays for, and these do not:
 - **Sigmoids** are tanhs, `sigmoid(x) = (1 + tanh(x / 2)) / 2`, with the half multiplied into the
   weights (exactly: it is a power of two), so that all gates of a step are one call.
 - **A step's product is too small for two cores**, so large layers run the rows of a batch as two
-  independent halves in one loop, which XLA and TensorFlow then compute side by side.
+  independent halves in one loop, which XLA and TensorFlow then compute side by side. Where a
+  sequence is read from both ends, the two directions are these halves.
 
 A masked step is the identity on the state, and so is its transpose on the state's gradient.
 
-Shapes: `(batch, time, features)` in, states `(batch, units)`. Kernels may have an axis more, of two:
-one for each direction, from the start and from the end, whose steps then are one product each.
+Shapes: `(batch, time, features)` in, states `(batch, units)`. Weights and states may have a first
+axis of two more: the direction from the start and the one from the end.
 """
 
 from __future__ import annotations
@@ -229,6 +230,7 @@ def run(
     keep: bool = True,
     return_sequences: bool = True,
     contain: bool = False,
+    jit_compile: bool = False,
 ):
     """Runs `cell` over `inputs`.
 
@@ -249,6 +251,7 @@ def run(
         contain: bool, whether states and gradients are held below `LARGEST_STATE` and
             `LARGEST_GRADIENT`, NaN included. Layers that run side by side, their kernels the
             blocks of one, would else spread what overflows, as 0 times infinity is NaN.
+        jit_compile: bool, whether XLA compiles the recurrence alone, once for each shape.
 
     Returns:
         The hidden states of all steps, `(batch, time, units)`, or None; and the last states. For
@@ -258,7 +261,9 @@ def run(
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
     ranks = len(kernel.shape), 0 if mask is None else len(mask.shape)
     kind = (tensors[0].shape[-1], *ranks)
-    results = _differentiable(cell, kind, keep, return_sequences, contain)(*tensors)
+    jit_compile = jit_compile and not under_xla()
+    function = _differentiable(cell, kind, keep, return_sequences, contain, jit_compile)
+    results = function(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
 
 
@@ -281,7 +286,12 @@ def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mas
 
 @functools.lru_cache(maxsize=256)
 def _differentiable(
-    cell: Cell, kind: tuple[int, int, int], keep: bool, sequences: bool, contain: bool
+    cell: Cell,
+    kind: tuple[int, int, int],
+    keep: bool,
+    sequences: bool,
+    contain: bool,
+    jit_compile: bool,
 ) -> Callable:
     """The recurrence as a function of tensors alone, with its gradient and that one's.
 
@@ -290,9 +300,10 @@ def _differentiable(
     """
     masked = kind[-1] > 0
     static = functools.partial(_forward, cell, masked, sequences, contain)
-    forward = _compiled(functools.partial(static, keep))
-    forward_kept = forward if keep else _compiled(functools.partial(static, True))
-    backward = _compiled(functools.partial(_backward, cell, masked, sequences, contain))
+    forward = _compiled(functools.partial(static, keep), jit_compile)
+    forward_kept = forward if keep else _compiled(functools.partial(static, True), jit_compile)
+    backward = functools.partial(_backward, cell, masked, sequences, contain)
+    backward = _compiled(backward, jit_compile)
 
     def plain(tensors):
         """For automatic differentiation, any number of times."""
@@ -340,12 +351,16 @@ def _differentiable(
     return recurrence
 
 
-def _compiled(function: Callable) -> Callable:
-    """Eager calls need not step through Python; a graph takes the operations themselves in."""
-    traced = tf.function(function, autograph=False, reduce_retracing=True)
+def _compiled(function: Callable, jit_compile: bool) -> Callable:
+    """Eager calls need not step through Python; a graph takes the operations themselves in, unless
+    they are to be compiled alone.
+    """
+    traced = tf.function(
+        function, autograph=False, reduce_retracing=True, jit_compile=jit_compile or None
+    )
 
     def call(*tensors):
-        return (traced if tf.executing_eagerly() else function)(*tensors)
+        return (traced if jit_compile or tf.executing_eagerly() else function)(*tensors)
 
     return call
 
@@ -360,13 +375,19 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         scale = tf.constant(scale.reshape(-1), inputs.dtype)
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
-    recurrent_bias = recurrent_bias[..., None, :]
     ways = _ways(kernel)
     parts, rows = _parts(cell, inputs, keep, ways), _rows_of(inputs)
-    states = list(zip(*(_split(state, parts) for state in states), strict=True))
-    inputs = [_swapped(part) for part in _split(inputs, parts)]
-    wide, bias = _side_by_side(kernel), bias[..., None, :]
-    projections = [_array(_apart(_project(part, wide), ways) + bias) for part in inputs]
+    kernels, recurrent_kernels = (
+        _of_parts(kernel, parts, ways),
+        _of_parts(recurrent_kernel, parts, ways),
+    )
+    biases = _of_parts(bias, parts, ways)
+    recurrent_biases = _of_parts(recurrent_bias[..., None, :], parts, ways)
+    states = list(zip(*(_split_states(state, parts, ways) for state in states), strict=True))
+    inputs = _split_steps(inputs, parts, ways)
+    projections = [
+        _array(_project(*pair) + one) for *pair, one in zip(inputs, kernels, biases, strict=True)
+    ]
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
     # The outputs of all parts in one, one after the other: joining them later takes longer.
@@ -389,7 +410,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         after = []
         for part, before in enumerate(states):
             new, kept = cell.step(
-                projections[part].read(t), before, recurrent_kernel, recurrent_bias
+                projections[part].read(t),
+                before,
+                recurrent_kernels[part],
+                recurrent_biases[part],
             )
             if real is not None or look_back:
                 here = t < time if real is None else real[part].read(t)
@@ -412,16 +436,14 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         maximum_iterations=time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
-    last = [_join(state, rows) for state in zip(*states, strict=True)]
+    last = [_join_states(state, rows, ways) for state in zip(*states, strict=True)]
     if not keep:
         if show:
-            steps = shown.stack()
-            if parts > 1:
-                steps = tf.reshape(steps, (time, -1, cell.units))[:, :rows]
-            last.insert(0, _swapped(_together(steps)))
+            steps = tf.reshape(shown.stack(), (time, parts, -1, cell.units))
+            last.insert(0, _join_steps(tf.unstack(steps, axis=1), rows, ways))
         return last, ()
     if sequences:
-        last.insert(0, _join([_swapped(_together(part[0][1:])) for part in histories], rows))
+        last.insert(0, _join_steps([part[0][1:] for part in histories], rows, ways))
     kept = [
         (gates.stack(), *(array.stack() for array in part))
         for gates, part in zip(projections, extras, strict=True)
@@ -435,15 +457,15 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     mask = states.pop() if masked else None
     histories, kept = memory
     parts, rows, ways = len(histories), _rows_of(inputs), _ways(kernel)
-    inputs = [_swapped(part) for part in _split(inputs, parts)]
+    inputs = _split_steps(inputs, parts, ways)
     upstream = list(upstream)
     by_step = None
     if sequences:
-        above = _split(upstream.pop(0), parts)
-        by_step = [_array(_apart(_swapped(part), ways)) for part in above]
-    states = list(zip(*(_split(state, parts) for state in upstream), strict=True))
+        by_step = list(map(_array, _split_steps(upstream.pop(0), parts, ways, apart=True)))
+    states = list(zip(*(_split_states(state, parts, ways) for state in upstream), strict=True))
     real = None if mask is None else _mask_arrays(mask, parts, ways)
-    transposed = tf.linalg.matrix_transpose(recurrent_kernel)
+    transposed = _of_parts(tf.linalg.matrix_transpose(recurrent_kernel), parts, ways)
+    back_to_inputs = _of_parts(tf.linalg.matrix_transpose(kernel), parts, ways)
     time = tf.shape(inputs[0])[0]
     factors = [
         cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates)
@@ -461,7 +483,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             if contain:
                 gradients = tuple(held(one, LARGEST_GRADIENT) for one in gradients)
             here = [array.read(t) for array in (deltas[part], *beside[part])]
-            written, new = cell.back(gradients, here, transposed)
+            written, new = cell.back(gradients, here, transposed[part])
             if real is not None:
                 now = real[part].read(t)
                 new = tuple(tf.where(now, *pair) for pair in zip(new, gradients, strict=True))
@@ -484,20 +506,19 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             now = real[part].stack()
             written = tuple(tf.where(_as_wide(now, one), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
-        together = _together(delta)
-        by_inputs.append(_swapped(_project(together, tf.transpose(_side_by_side(kernel)))))
+        by_inputs.append(_project(delta, back_to_inputs[part]))
         sums.append(
             (
-                _one_upon_the_other(_outer(steps, together), ways),
-                _recurrent_gradient(cell, histories[part][0][:-1], inner, kept[part]),
-                tf.reduce_sum(delta, (0, -2)),
-                tf.reduce_sum(inner, (0, -2)),
+                _outer(steps, delta),
+                cell.recurrent_gradient(histories[part][0][:-1], inner, kept[part]),
+                tf.reduce_sum(delta, (0, 1)),
+                tf.reduce_sum(inner, (0, 1)),
             )
         )
     return (
-        _join(by_inputs, rows),
-        *(tf.add_n(each) for each in zip(*sums, strict=True)),
-        *(_join(state, rows) for state in zip(*states, strict=True)),
+        _join_steps(by_inputs, rows, ways, add=True),
+        *((tf.add_n if ways == 1 else tf.stack)(each) for each in zip(*sums, strict=True)),
+        *(_join_states(state, rows, ways) for state in zip(*states, strict=True)),
     )
 
 
@@ -516,43 +537,10 @@ def _ways(kernel) -> int:
     return 1 if len(kernel.shape) == 2 else 2
 
 
-def _apart(steps, ways: int):
-    """`(time, rows, 2 * width)` as `(time, 2, rows, width)`, the second half from its end."""
-    if ways == 1:
-        return steps
-    first, second = tf.split(steps, 2, -1)
-    return tf.stack((first, tf.reverse(second, [0])), 1)
-
-
-def _together(steps):
-    """What `_apart` took apart."""
-    if len(steps.shape) == 3:
-        return steps
-    first, second = tf.unstack(steps, axis=1)
-    return tf.concat((first, tf.reverse(second, [0])), -1)
-
-
-def _side_by_side(kernel):
-    """The kernels of both directions as one, `(features, 2 * width)`."""
-    return kernel if _ways(kernel) == 1 else tf.concat(tf.unstack(kernel), -1)
-
-
-def _one_upon_the_other(kernel, ways: int):
-    """What `_side_by_side` put together."""
-    return kernel if ways == 1 else tf.stack(tf.split(kernel, 2, -1))
-
-
-def _recurrent_gradient(cell: Cell, before, inner, kept):
-    if len(before.shape) == 3:
-        return cell.recurrent_gradient(before, inner, kept)
-    each = (tf.unstack(one, axis=1) for one in (before, inner, *kept))
-    return tf.stack([cell.recurrent_gradient(b, i, k) for b, i, *k in zip(*each, strict=True)])
-
-
 def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
-    """In how many parts the rows of the batch run in each step; two directions are two already."""
+    """How many run side by side: both directions, or parts of the rows."""
     if ways > 1:
-        return 1
+        return ways
     batch, width = inputs.shape[0], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
@@ -561,6 +549,41 @@ def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
 
 def _rows_of(tensor):
     return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
+
+
+def _of_parts(weight, parts: int, ways: int) -> list:
+    """The weight of each part: each direction's own, or one for all rows."""
+    return tf.unstack(weight) if ways > 1 else [weight] * parts
+
+
+def _split_states(state, parts: int, ways: int) -> list:
+    return tf.unstack(state) if ways > 1 else _split(state, parts)
+
+
+def _join_states(states: Sequence, rows, ways: int):
+    return tf.stack(states) if ways > 1 else _join(states, rows)
+
+
+def _split_steps(steps, parts: int, ways: int, *, apart: bool = False) -> list:
+    """`(batch, time, width)` as `(time, rows, width)` of each part.
+
+    The second of two directions sees the steps from the last one on, and, with `apart`, the second
+    half of the width.
+    """
+    if ways == 1:
+        return [_swapped(part) for part in _split(steps, parts)]
+    steps = _swapped(steps)
+    first, second = tf.split(steps, 2, -1) if apart else (steps, steps)
+    return [first, tf.reverse(second, [0])]
+
+
+def _join_steps(parts: Sequence, rows, ways: int, *, add: bool = False):
+    """What `_split_steps` split; both directions side by side, or their sum with `add`."""
+    if ways == 1:
+        return _join([_swapped(part) for part in parts], rows)
+    first, second = parts
+    second = tf.reverse(second, [0])
+    return _swapped(first + second if add else tf.concat((first, second), -1))
 
 
 def _split(tensor, parts: int) -> list:
@@ -620,8 +643,7 @@ def _write(arrays: tuple, t, values) -> tuple:
 
 def _mask_arrays(mask, parts: int, ways: int) -> list:
     mask = mask if len(mask.shape) == 3 else mask[..., None]
-    mask = mask if ways == 1 else tf.concat((mask, mask), -1)
-    return [_array(_apart(_swapped(part), ways)) for part in _split(mask, parts)]
+    return list(map(_array, _split_steps(mask, parts, ways)))
 
 
 def _as_wide(mask, array):

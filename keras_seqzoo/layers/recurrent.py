@@ -13,6 +13,8 @@ class _Fused:
 
     # Whether Keras has a cuDNN kernel for it.
     _gated = False
+    # Whether the fused kernel is compiled by itself; see `compile_recurrences`.
+    jit_compile = False
 
     @property
     def implementation_path(self) -> str:
@@ -60,6 +62,7 @@ class _Fused:
             mask=mask,
             keep=bool(training),
             return_sequences=self.return_sequences,
+            jit_compile=self.jit_compile,
         )
         return self._outputs(steps, states, mask)
 
@@ -236,6 +239,7 @@ class Bidirectional(keras.layers.Bidirectional):
             mask=mask,
             keep=bool(training),
             return_sequences=self.return_sequences,
+            jit_compile=both[0].jit_compile,
         )
         if steps is None:
             return self._merged(states[0][0], states[0][1])
@@ -264,6 +268,21 @@ class Bidirectional(keras.layers.Bidirectional):
         if self.merge_mode == "mul":
             return first * second
         return (first + second) / (2 if self.merge_mode == "ave" else 1)
+
+
+def compile_recurrences(model: keras.Model, jit_compile: bool = True) -> None:
+    """Lets XLA compile the recurrent layers of a model alone, once for each shape of their input.
+
+    For models that `compile(jit_compile=True)` makes slower on a CPU, as it does where a large
+    embedding is trained, if batches have few different shapes. Not saved with the model.
+
+    Args:
+        model: `keras.Model`; its layers of this package are set, those inside others too.
+        jit_compile: bool.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, _Fused):
+            layer.jit_compile = jit_compile
 
 
 def _stacked(*weights):

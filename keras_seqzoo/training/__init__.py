@@ -1,7 +1,22 @@
-"""From examples to a trained model that takes and gives names."""
+"""From data to a trained model: one that takes and gives names, or readings."""
 
-from keras_seqzoo.training.named import encoding_of, with_names
-from keras_seqzoo.training.scores import SequenceScores
+from keras_seqzoo.training.memory import Memory, measure_memory
+from keras_seqzoo.training.named import encoding_of, has_names, with_names
+from keras_seqzoo.training.scores import SequenceScores, evaluate
 from keras_seqzoo.training.train import Trained, train
+from keras_seqzoo.training.windows import TrainedOnWindows, targets, train_on_windows
 
-__all__ = ["SequenceScores", "Trained", "encoding_of", "train", "with_names"]
+__all__ = [
+    "Memory",
+    "SequenceScores",
+    "Trained",
+    "TrainedOnWindows",
+    "encoding_of",
+    "evaluate",
+    "has_names",
+    "measure_memory",
+    "targets",
+    "train",
+    "train_on_windows",
+    "with_names",
+]

@@ -71,6 +71,16 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
     return keras.Model(inputs, outputs, name=model.name)
 
 
+def has_names(model: keras.Model) -> bool:
+    """Whether `with_names` gave a model.
+
+    Args:
+        model: `keras.Model`, or anything else.
+    """
+    named = [layer for layer in getattr(model, "layers", ()) if layer.name == "names"]
+    return any(isinstance(layer, layers.ClassNames) for layer in named)
+
+
 def encoding_of(model: keras.Model) -> Encoding:
     """The encoding inside a model that `with_names` gave.
 
@@ -80,12 +90,12 @@ def encoding_of(model: keras.Model) -> Encoding:
     Raises:
         ArgumentError: if it has no names inside.
     """
-    known = {layer.name: layer for layer in model.layers}
-    if not isinstance(known.get("names"), layers.ClassNames):
+    if not has_names(model):
         raise ArgumentError(
             f"`model` must have the names of its classes inside, as `train` gives it. Received: "
             f"{model.name!r}."
         )
+    known = {layer.name: layer for layer in model.layers}
     tokens, characters = (
         Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None
         for name in (NUMBERS, SPELLED)

@@ -1,0 +1,39 @@
+"""`keras-seqzoo evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from keras_seqzoo.cli import options
+from keras_seqzoo.cli.quiet import load_tensorflow
+
+
+@click.command("evaluate")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@options.examples
+@options.reading
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the confusions into this file.")
+@click.option("--json", "as_json", is_flag=True, help="The scores as JSON.")
+def command(model, data, format, columns, missing, window, stride, plot, as_json) -> None:
+    """Score MODEL, the best.keras of `train` or `search`, on labelled, tagged or plain DATA."""
+    load_tensorflow()
+    from keras_seqzoo import artifacts, training
+
+    loaded = artifacts.load(model)
+    if training.has_names(loaded):
+        scores = training.evaluate(loaded, options.read_examples(data, format, as_json))
+        click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))
+        if plot is not None:
+            options.write_plot(scores.plot().figure, plot)
+        return
+    from keras_seqzoo.data import windows
+    from keras_seqzoo.diagnostics import identity_error
+
+    readings = options.read(data, columns, missing, quiet=as_json)
+    error = identity_error(loaded, windows(readings, length=window, stride=stride))
+    said = f"Identity error: {error:.4g} of the variance."
+    click.echo(json.dumps({"identity_error": error}) if as_json else said)

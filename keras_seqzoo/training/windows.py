@@ -1,0 +1,118 @@
+"""Models of readings trained on windows: those that give readings back, and forecasters."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from keras_seqzoo import layers, registry
+from keras_seqzoo.diagnostics import identity_error, leakage
+from keras_seqzoo.diagnostics.report import LeakageReport
+from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence
+from keras_seqzoo.losses import NormalizedMeanSquaredError
+from keras_seqzoo.seeds import seeded
+
+TASKS = ("identity", "forecasting")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedOnWindows:
+    """What `train_on_windows` returns.
+
+    Attributes:
+        model: `keras.Model`, raw readings in and out.
+        error: float, mean squared error over variance on the validation windows: 0 is perfect, 1
+            what the mean as a constant answer gets.
+        leakage: `LeakageReport` on the validation windows.
+        history: `pandas.DataFrame`, a row per epoch.
+        seconds: float, of training.
+    """
+
+    model: keras.Model
+    error: float
+    leakage: LeakageReport
+    history: pd.DataFrame
+    seconds: float
+
+
+def targets(task: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Input and target of windows: themselves, or for a forecaster each step's next one."""
+    return (x, x) if task == "identity" else (x[:, :-1], x[:, 1:])
+
+
+def train_on_windows(
+    name: str,
+    x: np.ndarray,
+    validation: np.ndarray,
+    *,
+    epochs: int = 30,
+    batch_size: int = 32,
+    learning_rate: float | None = None,
+    patience: int = 6,
+    seed: int = 0,
+    verbose: int = 1,
+    **arguments: Any,
+) -> TrainedOnWindows:
+    """Trains a model of readings: to give its input back, or to say each next reading.
+
+    Args:
+        name: str, an entry of the tasks "identity" or "forecasting".
+        x: array `(windows, time, features)`.
+        validation: the same, to choose the epoch by.
+        epochs: int, at least 1, at most so many.
+        batch_size: int, at least 1.
+        learning_rate: float above 0; None takes the default of the entry's search space.
+        patience: int, epochs without a lower validation loss until training ends.
+        seed: int, everything random follows from it.
+        verbose: 0 is quiet, 1 prints a line per epoch.
+        **arguments: of the constructor.
+
+    Raises:
+        ArgumentError: if the entry is for another task.
+        DataError: if windows have another rank, or one step only where the next is the target.
+    """
+    entry = registry.entry(name)
+    check_choice("task", entry.task, TASKS)
+    if learning_rate is None:
+        learning_rate = entry.space["learning_rate"].default
+    if entry.task == "identity" and not arguments.get("return_sequences", True):
+        raise ArgumentError(sentence("return_sequences", "True to train on whole windows", False))
+    if np.ndim(x) != 3 or np.shape(x)[1] < 2:
+        raise DataError(f"`x` must be windows (batch, time, features). Received: {np.shape(x)}.")
+    started = time.monotonic()
+    given, target = targets(entry.task, np.asarray(x, "float32"))
+    beside = targets(entry.task, np.asarray(validation, "float32"))
+    variance = target.reshape(-1, target.shape[-1]).var(axis=0)
+    with seeded(seed):
+        model = registry.get(name, features=x.shape[-1], **arguments)
+        if any(isinstance(layer, layers.Normalization) for layer in model.layers):
+            layers.adapt(model, given)
+        loss = NormalizedMeanSquaredError(np.where(variance > 0, variance, 1.0))
+        # As a metric too: the loss of a regularized model has the penalty in it.
+        error = keras.metrics.MeanMetricWrapper(loss.call, name="error")
+        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[error])
+        history = model.fit(
+            given,
+            target,
+            validation_data=beside,
+            batch_size=batch_size,
+            epochs=epochs,
+            verbose=2 if verbose else 0,
+            callbacks=[
+                keras.callbacks.EarlyStopping(
+                    "val_error", mode="min", patience=patience, restore_best_weights=True
+                )
+            ],
+        )
+    return TrainedOnWindows(
+        model,
+        identity_error(model, *beside),
+        leakage(model, beside[0], seed=seed),
+        pd.DataFrame(history.history).rename_axis("epoch"),
+        time.monotonic() - started,
+    )
