@@ -17,6 +17,7 @@ _SEQUENCE_SPACE = {
     "learning_rate": Float(3e-4, 1e-2, log=True, default=2e-3),
 }
 _READ_BOTH_WAYS = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
+_TAG_BOTH_WAYS = _READ_BOTH_WAYS | {"units": 100}
 
 _ELMAN = "Elman, Finding Structure in Time, 1990, https://doi.org/10.1207/s15516709cog1402_1"
 _LSTM = (
@@ -123,10 +124,13 @@ ENTRIES = (
     ),
     _classifier(
         "bilstm_classifier",
-        "LSTMs that read the sequence both ways, and a probability per class.",
+        "LSTMs that read the sequence both ways, attention over steps, a probability per class.",
         _LSTM,
         _BILSTM,
+        "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016, "
+        "https://doi.org/10.18653/v1/N16-1174",
         **_READ_BOTH_WAYS,
+        pooling="attention",
     ),
     _tagger(
         "simple_rnn_tagger",
@@ -145,14 +149,14 @@ ENTRIES = (
         "LSTMs that read the sequence both ways, and a probability per tag at every step.",
         _LSTM,
         _BILSTM,
-        **_READ_BOTH_WAYS,
+        **_TAG_BOTH_WAYS,
     ),
     _tagger(
         "bilstm_crf_tagger",
         "LSTMs that read the sequence both ways, and the tags that fit best as a whole (CRF).",
         _BILSTM,
         *_CRF,
-        **_READ_BOTH_WAYS,
+        **_TAG_BOTH_WAYS,
         head="crf",
     ),
     _tagger(
@@ -160,7 +164,7 @@ ENTRIES = (
         "As bilstm_crf_tagger, for tokens whose characters are seen too.",
         *_CRF,
         *_CHARACTERS,
-        **_READ_BOTH_WAYS,
+        **_TAG_BOTH_WAYS,
         head="crf",
         vocabulary_size=10_000,
         character_vocabulary_size=100,

@@ -608,7 +608,6 @@ EXPORTED = [
     ("simple_rnn_identity", "nan_padding"),
     ("gru_classifier", "attention"),
     ("bilstm_classifier", "nan_padding"),
-    ("bilstm_crf_tagger", "constrained"),
     ("char_bilstm_crf_tagger", "cnn"),
     ("char_bilstm_crf_tagger", "bilstm"),
 ]

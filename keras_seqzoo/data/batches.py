@@ -89,6 +89,48 @@ class Batches(keras.utils.PyDataset):
         item += [self._padded(name, index) for name in _BESIDE if name in self._values]
         return tuple(item)
 
+    def dataset(self):
+        """The same batches as a `tf.data.Dataset`, gathered and padded outside of Python.
+
+        For `fit` on TensorFlow, where it saves a third of the time of small models; each pass over
+        it is an epoch.
+        """
+        import tensorflow as tf
+
+        held = {name: _ragged(values) for name, values in self._values.items()}
+
+        def epoch():
+            yield from (rows.astype(np.int64) for rows in self.plan)
+            self.on_epoch_end()
+
+        def batch(rows):
+            padded = {name: self._gathered(name, values, rows) for name, values in held.items()}
+            inputs = {name: x for name, x in padded.items() if name not in _BESIDE}
+            item = [inputs if isinstance(self.inputs, dict) else inputs["inputs"]]
+            return (*item, *(padded[name] for name in _BESIDE if name in padded))
+
+        rows = tf.data.Dataset.from_generator(
+            epoch, output_signature=tf.TensorSpec((None,), tf.int64)
+        )
+        rows = rows.apply(tf.data.experimental.assert_cardinality(self.num_batches))
+        # Tuning itself, it would keep each epoch waiting for up to five seconds at its end.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return rows.map(batch).prefetch(2).with_options(options)
+
+    def _gathered(self, name: str, values, rows):
+        import tensorflow as tf
+
+        found = tf.gather(values, rows)
+        if not isinstance(values, tf.RaggedTensor):
+            return found
+        padding = 0 if name in _BESIDE else self.padding
+        found = found.to_tensor(tf.cast(padding, values.dtype))
+        short = -tf.shape(found)[1] % self.multiple + tf.cast(tf.shape(found)[1] == 0, tf.int32)
+        paddings = [[0, 0]] * len(found.shape)
+        paddings[1] = [0, short]
+        return tf.pad(found, paddings, constant_values=tf.cast(padding, values.dtype))
+
     def on_epoch_end(self) -> None:
         """Draws the batches of the next epoch."""
         self._epoch += 1
@@ -170,3 +212,18 @@ def _varying(values: list[np.ndarray]) -> np.ndarray:
     """Which sizes differ from sequence to sequence."""
     shapes = np.array([value.shape for value in values])
     return (shapes != shapes[:1]).any(axis=0)
+
+
+def _ragged(values: list[np.ndarray]):
+    """All values as one tensor, rows of their own lengths."""
+    import tensorflow as tf
+
+    if values[0].ndim == 0:
+        return tf.constant(np.array(values))
+    inner = np.max([value.shape[1:] for value in values], axis=0).astype(int)
+    steps = np.zeros((sum(map(len, values)), *inner), values[0].dtype)
+    start = 0
+    for value in values:
+        steps[(slice(start, start + len(value)), *map(slice, value.shape[1:]))] = value
+        start += len(value)
+    return tf.RaggedTensor.from_row_lengths(steps, [len(value) for value in values])

@@ -139,7 +139,7 @@ class Encoding:
         """
         from keras_seqzoo.data.batches import Batches
 
-        self._check(examples, targets)
+        self.check(examples, targets=targets)
         inputs = self._inputs(examples.sequences)
         options.setdefault("padding", 0 if self.features is None else float("nan"))
         if not targets:
@@ -173,6 +173,22 @@ class Encoding:
             one = [self.classes[number] for number in answer.reshape(-1)]
             found.append(one if self.target == "tags" else one[0])
         return found
+
+    def check(self, examples: Examples, *, targets: bool = True) -> None:
+        """Refuses examples of another kind.
+
+        Args:
+            examples: `Examples`.
+            targets: bool, whether they must have what is to be predicted.
+
+        Raises:
+            DataError: if they are of the other kind, have other features, or lack the target.
+        """
+        kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
+        if examples.features != self.features:
+            raise DataError(f"`examples` must be sequences of {kind}. Received: {examples!r}.")
+        if targets and getattr(examples, self.target) is None:
+            raise DataError(f"`examples` must have {self.target}. Received: {examples!r}.")
 
     def spelling_of_tokens(self) -> np.ndarray:
         """The characters of every known token, `(len(tokens), characters)`, by its number."""
@@ -217,13 +233,6 @@ class Encoding:
         elif given is not None:
             raise ArgumentError(sentence("class_weight", "'balanced', a dict or None", given))
         return weights
-
-    def _check(self, examples: Examples, targets: bool) -> None:
-        kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
-        if examples.features != self.features:
-            raise DataError(f"`examples` must be sequences of {kind}. Received: {examples!r}.")
-        if targets and getattr(examples, self.target) is None:
-            raise DataError(f"`examples` must have {self.target}. Received: {examples!r}.")
 
 
 def answers(model, batches: Batches) -> list[np.ndarray]:

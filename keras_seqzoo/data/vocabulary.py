@@ -20,7 +20,7 @@ class Vocabulary:
     which is how it goes into a model file and an artifact.
 
     Args:
-        tokens: iterable of non-empty, different str, without the two special ones.
+        tokens: iterable of non-empty, different str, without the two special ones and NUL.
 
     Raises:
         ArgumentError: if a token is empty, occurs twice or is no str.
@@ -37,10 +37,10 @@ class Vocabulary:
         self.tokens = tuple(tokens)
         self._numbers = {PADDING: 0, UNKNOWN: 1}
         for number, token in enumerate(self.tokens, start=2):
-            if not isinstance(token, str) or token in self._numbers:
-                raise ArgumentError(
-                    sentence("tokens", "different non-empty strings, without '[UNK]'", token)
-                )
+            # Of a text that ends in NUL, TensorFlow's tables lose that.
+            if not isinstance(token, str) or token in self._numbers or "\0" in token:
+                expected = "different non-empty strings, without '[UNK]' and NUL"
+                raise ArgumentError(sentence("tokens", expected, token))
             self._numbers[token] = number
 
     @classmethod

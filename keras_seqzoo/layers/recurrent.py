@@ -62,7 +62,7 @@ class _Fused:
             mask=mask,
             keep=bool(training),
             return_sequences=self.return_sequences,
-            jit_compile=self.jit_compile,
+            jit_compile=self.jit_compile and bool(training),
         )
         return self._outputs(steps, states, mask)
 
@@ -239,7 +239,6 @@ class Bidirectional(keras.layers.Bidirectional):
             mask=mask,
             keep=bool(training),
             return_sequences=self.return_sequences,
-            jit_compile=both[0].jit_compile,
         )
         if steps is None:
             return self._merged(states[0][0], states[0][1])
@@ -253,6 +252,8 @@ class Bidirectional(keras.layers.Bidirectional):
         if type(first) is not type(second) or not isinstance(first, _Fused):
             return False
         if first.go_backwards or first.return_state or first.stateful:
+            return False
+        if training and first.jit_compile:  # two programs run beside each other, one would not
             return False
         if training and (first.cell.dropout or second.cell.dropout):
             return False
@@ -271,7 +272,7 @@ class Bidirectional(keras.layers.Bidirectional):
 
 
 def compile_recurrences(model: keras.Model, jit_compile: bool = True) -> None:
-    """Lets XLA compile the recurrent layers of a model alone, once for each shape of their input.
+    """Lets XLA compile the recurrent layers of a model alone for training, once for each shape.
 
     For models that `compile(jit_compile=True)` makes slower on a CPU, as it does where a large
     embedding is trained, if batches have few different shapes. Not saved with the model.

@@ -1,12 +1,14 @@
 """From data to a trained model: one that takes and gives names, or readings."""
 
+from keras_seqzoo.training.fit import Trained, train
 from keras_seqzoo.training.memory import Memory, measure_memory
 from keras_seqzoo.training.named import encoding_of, has_names, with_names
+from keras_seqzoo.training.optimizer import Adam
 from keras_seqzoo.training.scores import SequenceScores, evaluate
-from keras_seqzoo.training.train import Trained, train
 from keras_seqzoo.training.windows import TrainedOnWindows, targets, train_on_windows
 
 __all__ = [
+    "Adam",
     "Memory",
     "SequenceScores",
     "Trained",

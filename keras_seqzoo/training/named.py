@@ -18,7 +18,7 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
     The result is saved and exported as any model; an artifact takes sentences and gives names with
     TensorFlow alone. Unknown words and characters count as "[UNK]", an empty sentence has no tags,
     of a token the first 24 characters are looked at, and there is no limit on the length of a
-    sentence.
+    sentence. A token with a blank in it is never met: a sentence is split there.
 
     Shapes: `(batch,)` sentences, tokens between blanks; or readings as the model takes them. Gives
         a dict: "tags" `(batch, time)` or "labels" `(batch,)`, string; and "probabilities" as
@@ -45,8 +45,8 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """
-    classes = model.output_shape[-1]
-    if not isinstance(model, layers.CRFModel) and classes != len(encoding.classes):
+    classes = _classes(model)
+    if classes != len(encoding.classes):
         raise ArgumentError(
             sentence("encoding", f"one of {classes} classes, as the model has", encoding.classes)
         )
@@ -107,6 +107,14 @@ def encoding_of(model: keras.Model) -> Encoding:
         characters,
         features=None if tokens else model.input_shape[-1],
     )
+
+
+def _classes(model: keras.Model) -> int:
+    """How many classes a model tells apart."""
+    for layer in model.layers:
+        if isinstance(layer, layers.LinearChainCRF):
+            return layer.classes
+    return model.output_shape[-1]
 
 
 def _numbers(names, vocabulary: Vocabulary, name: str):

@@ -36,6 +36,7 @@ class SequenceScores(keras.callbacks.Callback):
 
     def __init__(self, encoding: Encoding, examples: Examples, *, batch_size: int = 64):
         super().__init__()
+        encoding.check(examples)
         self.encoding, self.examples = encoding, examples
         self.batches = encoding.batches(
             examples, targets=False, shuffle=False, batch_size=batch_size

@@ -15,7 +15,9 @@ from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.diagnostics import Scores
 from keras_seqzoo.errors import (
     ArgumentError,
+    UnknownArgumentError,
     check_positive,
+    check_rate,
     check_seed,
     is_real,
     sentence,
@@ -23,6 +25,7 @@ from keras_seqzoo.errors import (
 )
 from keras_seqzoo.seeds import seeded
 from keras_seqzoo.training.named import with_names
+from keras_seqzoo.training.optimizer import Adam
 from keras_seqzoo.training.scores import SequenceScores
 
 TARGETS = {"classification": "labels", "tagging": "tags"}
@@ -30,6 +33,12 @@ TARGETS = {"classification": "labels", "tagging": "tags"}
 MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
 # Long sequences give long gradients now and then.
 _CLIPNORM = 5.0
+# Lengths are rounded up to multiples of it: a compiled recurrence is compiled for each length.
+_MULTIPLE = 4
+# Steps in all from which on compiling the recurrences takes less time than it saves.
+_COMPILED_FROM = 2000
+# Steps that TensorFlow makes without coming back to Python.
+_STEPS_PER_EXECUTION = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +49,8 @@ class Trained:
         model: `keras.Model` that takes sentences, or readings, and gives names: `with_names`.
         network: the model inside it, which takes and gives numbers.
         encoding: `keras_seqzoo.data.Encoding`, between names and numbers.
-        scores: `Scores` of the validation examples, by the weights of the best epoch.
+        scores: `Scores` of the validation examples, by the weights of the best epoch; None
+            without any.
         history: `pandas.DataFrame`, a row per epoch.
         seconds: float, of training and validation.
     """
@@ -48,7 +58,7 @@ class Trained:
     model: keras.Model
     network: keras.Model
     encoding: Encoding
-    scores: Scores
+    scores: Scores | None
     history: pd.DataFrame
     seconds: float
 
@@ -58,6 +68,7 @@ def train(
     examples: Examples,
     validation: Examples | None = None,
     *,
+    validation_split: float = 0.1,
     epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float | None = None,
@@ -72,12 +83,15 @@ def train(
 
     Learns the vocabularies of the training examples, trains with Adam on batches of similar
     lengths, halves the learning rate where validation scores stay behind, and gives the weights of
-    the best epoch: by accuracy for labels, by F1 for tags.
+    the best epoch: by accuracy for labels, by F1 for tags. Few examples are better all trained on,
+    with `validation_split=0`: the learning rate then falls to 0 along a cosine, and the last epoch
+    counts.
 
     Args:
         name: str, an entry of the tasks "classification" or "tagging".
         examples: `keras_seqzoo.data.Examples` to train on.
-        validation: `Examples` to choose the epoch by; None takes a tenth of `examples` for it.
+        validation: `Examples` to choose the epoch by, or None for a part of `examples`.
+        validation_split: float in [0, 1), that part; 0 for none.
         epochs: int, at least 1, at most so many.
         batch_size: int, at least 1.
         learning_rate: float above 0; None takes the default of the entry's search space.
@@ -94,6 +108,7 @@ def train(
 
     Raises:
         ArgumentError: if the entry is for another task, or an option is out of range.
+        UnknownArgumentError: if the constructor has no such argument.
         DataError: if examples have other names or features than they must.
 
     Example:
@@ -108,6 +123,7 @@ def train(
     if entry.task not in TARGETS:
         raise ArgumentError(sentence("name", f"for one of {', '.join(TARGETS)}", name))
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
+    check_rate(validation_split=validation_split)
     check_seed(seed)
     if learning_rate is None:
         learning_rate = entry.space["learning_rate"].default
@@ -115,9 +131,12 @@ def train(
         raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
     for key in arguments:
         if key not in entry.arguments():
-            raise ArgumentError(unknown(f"argument of {name}:", key, entry.arguments()))
-    if validation is None:
-        examples, validation = examples.split(0.1, seed=seed)
+            raise UnknownArgumentError(unknown(f"argument of {name}:", key, entry.arguments()))
+    if arguments.get("time") is not None:
+        hint = "Sequences have lengths of their own."
+        raise ArgumentError(sentence("time", "None to train on batches", arguments["time"], hint))
+    if validation is None and validation_split:
+        examples, validation = examples.split(validation_split, seed=seed)
     started = time.monotonic()
     encoding = Encoding.learn(
         examples,
@@ -127,20 +146,34 @@ def train(
     )
     with seeded(seed):
         network = build(name, encoding, **arguments)
+        batches = encoding.batches(
+            examples,
+            batch_size=batch_size,
+            class_weight=class_weight,
+            seed=seed,
+            multiple=_MULTIPLE,
+        )
+        callbacks = []
+        if validation is not None:
+            scored = SequenceScores(encoding, validation)
+            callbacks = [scored, *_stopping(MONITORED[encoding.target], patience)]
+        else:
+            steps = epochs * batches.num_batches
+            learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         compile_network(network, learning_rate)
         adapt(network, encoding, examples)
-        scored = SequenceScores(encoding, validation)
-        history = network.fit(
-            encoding.batches(examples, batch_size=batch_size, class_weight=class_weight, seed=seed),
-            epochs=epochs,
-            callbacks=[scored, *_stopping(MONITORED[encoding.target], patience)],
-            verbose=2 if verbose else 0,
-        )
+        verbose = 2 if verbose else 0
+        fed = {"x": batches}
+        if keras.backend.backend() == "tensorflow":
+            layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)
+            fed = {"x": batches.dataset(), "shuffle": False}
+        history = network.fit(**fed, epochs=epochs, callbacks=callbacks, verbose=verbose)
+        layers.compile_recurrences(network, jit_compile=False)
     return Trained(
         with_names(network, encoding),
         network,
         encoding,
-        scored.measure(network),
+        None if validation is None else scored.measure(network),
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
     )
@@ -156,11 +189,11 @@ def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
     return registry.get(name, **given)
 
 
-def compile_network(network: keras.Model, learning_rate: float) -> None:
+def compile_network(network: keras.Model, learning_rate) -> None:
     """Adam, and the loss that fits the head."""
-    optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=_CLIPNORM)
+    optimizer = Adam(learning_rate, global_clipnorm=_CLIPNORM)
     loss = None if isinstance(network, layers.CRFModel) else "sparse_categorical_crossentropy"
-    network.compile(optimizer, loss)
+    network.compile(optimizer, loss, steps_per_execution=_STEPS_PER_EXECUTION)
 
 
 def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:

@@ -1,0 +1,82 @@
+"""Slots of SNIPS by every tagger of the zoo, as it comes.
+
+    python -m benchmarks.tagging --data snips
+
+DIR holds train, valid and test, each with seq.in and seq.out, of
+https://github.com/MiuLab/SlotGated-SLU (data/snips). Each entry is trained by `zoo.train` with its
+defaults: on train, its epoch chosen by the entity F1 on valid, and test is scored once for each
+seed. No pretrained vectors. Writes results/tagging.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import keras_seqzoo as zoo
+from benchmarks import common
+from keras_seqzoo.training import evaluate
+
+ENTRIES = {  # with the settings that the table compares
+    "simple_rnn_tagger": {},
+    "gru_tagger": {},
+    "bilstm_tagger": {},
+    "bilstm_crf_tagger": {},
+    "char_bilstm_crf_tagger": {},
+    "char_bilstm_crf_tagger, softmax": {"head": "softmax"},
+}
+
+
+def main() -> None:
+    """Trains every entry with every seed and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--entries", default=",".join(name for name in ENTRIES if "," not in name))
+    options = parser.parse_args()
+    train, valid, test = (
+        zoo.read_examples(os.path.join(options.data, part)) for part in ("train", "valid", "test")
+    )
+    figures = {}
+    for label, settings in ENTRIES.items():
+        name = label.partition(",")[0]
+        if name not in options.entries.split(","):
+            continue
+        runs = []
+        for seed in range(options.seeds):
+            trained = zoo.train(
+                name, train, valid, epochs=options.epochs, seed=seed, verbose=0, **settings
+            )
+            scores = evaluate(trained.model, test)
+            runs.append(
+                {
+                    "f1": scores.f1,
+                    "valid_f1": trained.scores.f1,
+                    "accuracy": scores.accuracy,
+                    "seconds": trained.seconds,
+                    "epochs": len(trained.history),
+                    "parameters": trained.network.count_params(),
+                }
+            )
+            print(
+                label, seed, {key: round(value, 4) for key, value in runs[-1].items()}, flush=True
+            )
+        figures[label] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {
+            "f1_deviation": float(np.std([run["f1"] for run in runs], ddof=1)),
+            "runs": runs,
+        }
+        common.write("tagging", {"seeds": options.seeds, "entries": figures})
+    for label, found in figures.items():
+        print(
+            f"| `{label}` | {found['parameters']:,.0f} | {found['seconds']:.0f} | "
+            f"{100 * found['f1']:.1f} ± {100 * found['f1_deviation']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

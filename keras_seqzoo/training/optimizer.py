@@ -1,0 +1,60 @@
+"""Adam, one pass over each weight."""
+
+from __future__ import annotations
+
+import keras
+
+
+class Adam(keras.optimizers.Adam):
+    """`keras.optimizers.Adam` with its update as one operation, where TensorFlow has one.
+
+    Keras writes the update as ten operations on arrays as large as the weight; of a large embedding
+    each is a walk through memory. Numbers are Keras's, to round-off.
+
+    Args:
+        *args: as of `keras.optimizers.Adam`.
+        **kwargs: as of `keras.optimizers.Adam`.
+
+    Example:
+
+    >>> from keras_seqzoo.training import Adam
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> model.compile(Adam(1e-2, global_clipnorm=5.0), "mse")
+
+    Reference: [Kingma & Ba, 2015](https://arxiv.org/abs/1412.6980), end of section 2
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        step, rate, beta_1, beta_2, epsilon = (
+            tf.cast(value, variable.dtype)
+            for value in (
+                self.iterations + 1,
+                learning_rate,
+                self.beta_1,
+                self.beta_2,
+                self.epsilon,
+            )
+        )
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=beta_1**step,
+            beta2_power=beta_2**step,
+            lr=rate,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=epsilon,
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+
+def _handle(variable):
+    """TensorFlow's own name of a variable, whether it comes as Keras's or as TensorFlow's."""
+    return getattr(variable, "_value", variable).handle
