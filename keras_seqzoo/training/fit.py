@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.data import Encoding, Examples
+from keras_seqzoo.data import Batches, Encoding, Examples
 from keras_seqzoo.diagnostics import Scores
 from keras_seqzoo.errors import (
     ArgumentError,
@@ -32,9 +32,9 @@ TARGETS = {"classification": "labels", "tagging": "tags"}
 # What early stopping looks at, and what is said to be good.
 MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
 # Long sequences give long gradients now and then.
-_CLIPNORM = 5.0
+CLIPNORM = 5.0
 # Lengths are rounded up to multiples of it: a compiled recurrence is compiled for each length.
-_MULTIPLE = 4
+MULTIPLE = 4
 # Steps in all from which on compiling the recurrences takes less time than it saves.
 _COMPILED_FROM = 2000
 # Steps that TensorFlow makes without coming back to Python.
@@ -138,12 +138,7 @@ def train(
     if validation is None and validation_split:
         examples, validation = examples.split(validation_split, seed=seed)
     started = time.monotonic()
-    encoding = Encoding.learn(
-        examples,
-        target=TARGETS[entry.task],
-        characters=entry.arguments().get("character_vocabulary_size") is not None,
-        min_count=min_count,
-    )
+    encoding = learn(name, examples, min_count=min_count)
     with seeded(seed):
         network = build(name, encoding, **arguments)
         batches = encoding.batches(
@@ -151,7 +146,7 @@ def train(
             batch_size=batch_size,
             class_weight=class_weight,
             seed=seed,
-            multiple=_MULTIPLE,
+            multiple=MULTIPLE,
         )
         callbacks = []
         if validation is not None:
@@ -162,13 +157,9 @@ def train(
             learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         compile_network(network, learning_rate)
         adapt(network, encoding, examples)
-        verbose = 2 if verbose else 0
-        fed = {"x": batches}
-        if keras.backend.backend() == "tensorflow":
-            layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)
-            fed = {"x": batches.dataset(), "shuffle": False}
-        history = network.fit(**fed, epochs=epochs, callbacks=callbacks, verbose=verbose)
-        layers.compile_recurrences(network, jit_compile=False)
+        history = fit_batches(
+            network, batches, epochs=epochs, callbacks=callbacks, verbose=2 if verbose else 0
+        )
     return Trained(
         with_names(network, encoding),
         network,
@@ -176,6 +167,17 @@ def train(
         None if validation is None else scored.measure(network),
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
+    )
+
+
+def learn(name: str, examples: Examples, *, min_count: int = 1) -> Encoding:
+    """The names of training examples, with characters where the entry looks at them."""
+    entry = registry.entry(name)
+    return Encoding.learn(
+        examples,
+        target=TARGETS[entry.task],
+        characters=entry.arguments().get("character_vocabulary_size") is not None,
+        min_count=min_count,
     )
 
 
@@ -189,11 +191,27 @@ def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
     return registry.get(name, **given)
 
 
-def compile_network(network: keras.Model, learning_rate) -> None:
+def compile_network(
+    network: keras.Model, learning_rate: Any, *, global_clipnorm: float = CLIPNORM, metrics=None
+) -> None:
     """Adam, and the loss that fits the head."""
-    optimizer = Adam(learning_rate, global_clipnorm=_CLIPNORM)
+    optimizer = Adam(learning_rate, global_clipnorm=global_clipnorm)
     loss = None if isinstance(network, layers.CRFModel) else "sparse_categorical_crossentropy"
-    network.compile(optimizer, loss, steps_per_execution=_STEPS_PER_EXECUTION)
+    steps = _STEPS_PER_EXECUTION
+    network.compile(optimizer, loss, metrics=metrics, steps_per_execution=steps)
+
+
+def fit_batches(
+    network: keras.Model, batches: Batches, *, epochs: int, **options: Any
+) -> keras.callbacks.History:
+    """`fit`, with the recurrences compiled where that pays and batches made outside of Python."""
+    if keras.backend.backend() != "tensorflow":
+        return network.fit(batches, epochs=epochs, **options)
+    layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)
+    try:
+        return network.fit(batches.dataset(), epochs=epochs, shuffle=False, **options)
+    finally:
+        layers.compile_recurrences(network, jit_compile=False)
 
 
 def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:

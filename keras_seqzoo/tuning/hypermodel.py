@@ -14,6 +14,7 @@ from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.diagnostics import StateLeakage, functions
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.space import Choice, Dimension, Int, dimension
+from keras_seqzoo.training import fit
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 
 OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
@@ -51,6 +52,10 @@ def hypermodel(
     >>> tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2,
     ...                                  directory=tempfile.mkdtemp())
     """
+    if registry.entry(name).task in fit.TARGETS:
+        from keras_seqzoo.tuning.sequences import SequenceHyperModel
+
+        return SequenceHyperModel(name, space=space, block=block, **fixed)
     return ZooHyperModel(name, space=space, block=block, **fixed)
 
 
@@ -60,6 +65,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
     `fit` adapts the scaling to the training rows, divides the loss by their variance, and puts
     `StateLeakage` in front of the other callbacks, so that every epoch's logs hold the objectives.
     """
+
+    trains_together = True  # where a `Population` can
 
     def __init__(
         self, name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
@@ -103,12 +110,14 @@ class ZooHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of this trial."""
         values = {**self.sample(hp), **{key: _fresh(value) for key, value in self.fixed.items()}}
-        optimizer = keras.optimizers.Adam(
-            **{"learning_rate": 1e-3}
-            | {name: values.pop(name) for name in _OPTIMIZER if name in values}
-        )
-        model = registry.get(self.name, **_constructor_arguments(values))
-        model.compile(optimizer, NormalizedMeanSquaredError())
+        optimizer = {"learning_rate": 1e-3}
+        optimizer |= {name: values.pop(name) for name in _OPTIMIZER if name in values}
+        return self.compiled(_constructor_arguments(values), optimizer)
+
+    def compiled(self, arguments: dict[str, Any], optimizer: dict[str, Any]) -> keras.Model:
+        """The model with these arguments, and Adam with those."""
+        model = registry.get(self.name, **arguments)
+        model.compile(keras.optimizers.Adam(**optimizer), NormalizedMeanSquaredError())
         return model
 
     def fit(
@@ -137,22 +146,23 @@ class ZooHyperModel(keras_tuner.HyperModel):
         model: keras.Model,
         rows: Rows,
         *,
-        orders=None,
+        seed=None,
         batch_size=None,
         callbacks=(),
         **kwargs,
     ):
         """`fit`, on rows that are split already.
 
-        `orders`, `(epochs, rows)`, says in which order each epoch takes the rows; without it Keras
-        shuffles them.
+        The order in which each epoch takes the rows follows from `seed`; without it Keras shuffles
+        them.
         """
         x, y, x_val, y_val = rows
         self.prepare(model, rows)
         measured = StateLeakage(x_val, y_val, block=self.block)
         y, y_val = targets(model, x, y), targets(model, x_val, y_val)
         given = {"x": x, "y": y, "batch_size": batch_size}
-        if orders is not None:
+        if seed is not None:
+            orders = row_orders(len(x), kwargs["epochs"], np.random.default_rng(seed))
             given = _batches(x, y, orders, batch_size)
         return model.fit(
             **given,
@@ -180,11 +190,26 @@ class ZooHyperModel(keras_tuner.HyperModel):
         if isinstance(model.loss, NormalizedMeanSquaredError):
             model.loss.variance = prepared.loss.variance
 
+    def try_out(self, model: keras.Model, rows: Rows) -> None:
+        """Measures the objectives of the untrained model once."""
+        measured = StateLeakage(rows.x_val, rows.y_val, block=self.block)
+        measured.set_model(model)
+        measured.measure()
+
+    def finished(self, model: keras.Model) -> keras.Model:
+        """The trained model as it is given out and saved."""
+        return model
+
     def _means_something(self, key: str) -> bool:
         """Whether `build` would use a dimension of that name."""
         if key in self.arguments or key in _OPTIMIZER:
             return True
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
+
+
+def row_orders(rows: int, epochs: int, generator: np.random.Generator) -> np.ndarray:
+    """In which order each of the next epochs takes the rows, `(epochs, rows)`."""
+    return np.stack([generator.permutation(rows) for _ in range(epochs)])
 
 
 def _batches(x: np.ndarray, y: np.ndarray, orders: np.ndarray, batch_size: int) -> dict[str, Any]:

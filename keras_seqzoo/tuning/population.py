@@ -27,7 +27,7 @@ from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.seeds import seeded
 from keras_seqzoo.space import Choice
 from keras_seqzoo.tuning import training
-from keras_seqzoo.tuning.hypermodel import ZooHyperModel
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel, row_orders
 from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.program import LOGS, Moving, Program
 from keras_seqzoo.tuning.rows import Rows
@@ -314,7 +314,7 @@ def _advance(runs: list[Run], until: int) -> list[Run]:
         moving, logs = program.advance(
             [run.model for run in runs],
             [run.moving for run in runs],
-            [training.orders(program.rows, epochs, run.orders) for run in runs],
+            [row_orders(program.rows, epochs, run.orders) for run in runs],
             began=began,
         )
     except Exception as error:  # these trials', and no others'

@@ -99,35 +99,46 @@ def render_report(
     chosen = int(search.chosen.trial_id)
     with matplotlib.rc_context(STYLE):
         plots = {
-            "front": _svg(_front(results, chosen)),
-            "units": _svg(_scatter(results, chosen, "units", "units")),
-            "strength": _svg(_scatter(results, chosen, "recurrent_strength", "strength")),
-            "curves": _svg(_curves(search, chosen)),
-            "importances": _svg(_importances(search)),
-            "profile": _svg(_profile(measured)),
-            "stretch": _svg(_stretch(model, last.x, columns, label)),
+            "front": svg(_front(results, chosen)),
+            "units": svg(_scatter(results, chosen, "units", "units")),
+            "strength": svg(_scatter(results, chosen, "recurrent_strength", "strength")),
+            "curves": svg(objective_curves(search, chosen)),
+            "importances": svg(importance_bars(search)),
+            "profile": svg(_profile(measured)),
+            "stretch": svg(_stretch(model, last.x, columns, label)),
         }
         if last.score_leakage is not None:
-            plots["score"] = _svg(_score(model, rows.x, last.x, label))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_seqzoo", "tuning"), autoescape=True
-    )
-    return environment.get_template("report.html.j2").render(
-        name=search.hypermodel.name,
-        chosen=chosen,
-        hyperparameters=search.chosen.hyperparameters.values,
+            plots["score"] = svg(_score(model, rows.x, last.x, label))
+    return render(
+        "report.html.j2",
+        search,
+        command or python_call(search),
         budget={key: value for key, value in search.budget.items() if value is not None},
         measured=measured,
         plots=plots,
-        table=_table(results),
-        failed=results[results["state"] == "failed"],
-        total=len(results),
+        table=trial_table(results, "val_identity_cost", best_last=False),
         trained=rows.x.shape,
         validated=rows.x_val.shape,
-        command=command or _python_call(search),
         notes=notes,
+    )
+
+
+def render(template: str, search: Search, command: str, **details: Any) -> str:
+    """A page about a search, with what every such page has."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_seqzoo", "tuning"), autoescape=True
+    )
+    results = search.results
+    return environment.get_template(template).render(
+        name=search.hypermodel.name,
+        chosen=int(search.chosen.trial_id),
+        hyperparameters=search.chosen.hyperparameters.values,
+        failed=results[results["state"] == "failed"],
+        total=len(results),
+        command=command,
         versions=_versions(),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **details,
     )
 
 
@@ -180,7 +191,7 @@ def _leakage_axis(ax, values: pd.Series) -> None:
         ax.set_ylim(low, float(positive.max()) * 3)
 
 
-def _curves(search: Search, chosen: int) -> Figure | None:
+def objective_curves(search: Search, chosen: int) -> Figure | None:
     """The objective after each epoch, of every trial."""
     names = [one.name for one in search.oracle.objectives]
     metric = names[0] if len(names) == 1 else "val_identity_cost"
@@ -215,7 +226,8 @@ def _curves(search: Search, chosen: int) -> Figure | None:
     return figure
 
 
-def _importances(search: Search) -> Figure | None:
+def importance_bars(search: Search) -> Figure | None:
+    """Which parameters tell the best trials from the others."""
     shares = importances(search.oracle)
     if not shares:
         return None
@@ -281,7 +293,8 @@ def _liveliest(x: np.ndarray, length: int) -> slice:
     return slice(start, start + length)
 
 
-def _svg(figure: Figure | None) -> markupsafe.Markup | None:
+def svg(figure: Figure | None) -> markupsafe.Markup | None:
+    """A figure as part of a page."""
     if figure is None:
         return None
     buffer = io.StringIO()
@@ -292,13 +305,15 @@ def _svg(figure: Figure | None) -> markupsafe.Markup | None:
     return markupsafe.Markup(re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2))
 
 
-def _table(results: pd.DataFrame) -> dict[str, Any]:
+def trial_table(results: pd.DataFrame, score: str, *, best_last: bool) -> dict[str, Any]:
+    """The trials with the best score first."""
     columns = [
         column
         for column in results.columns
         if column not in ("message", "loss", "val_loss") and results[column].notna().any()
     ]
-    order = results.sort_values("val_identity_cost") if "val_identity_cost" in results else results
+    known = score in results
+    order = results.sort_values(score, ascending=not best_last) if known else results
     rows = [
         {"pareto": bool(row.get("pareto", False)), "trial": int(row["trial"]),
          "cells": [_cell(row[column]) for column in columns]}
@@ -320,7 +335,8 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _python_call(search: Search) -> str:
+def python_call(search: Search) -> str:
+    """The call that repeats a search."""
     options = search.settings
     arguments = {
         "max_trials": search.oracle.max_trials,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import optuna
@@ -142,8 +141,11 @@ def value(trial: Trial, metric: str) -> float:
 
 
 def figures(trial: Trial) -> str:
-    """Error and leakage of a trial in a few words."""
-    known: dict[str, Any] = {"error": ERROR, "leakage": LEAKAGE}
-    if not trial.metrics.exists(ERROR):
-        return f"score {trial.score:.4g}"
-    return ", ".join(f"{word} {value(trial, metric):.2g}" for word, metric in known.items())
+    """Error and leakage of a trial in a few words, or F1 and accuracy, or its score."""
+    for known, form in (
+        ({"error": ERROR, "leakage": LEAKAGE}, ".2g"),
+        ({"F1": "val_f1", "accuracy": "val_accuracy"}, ".4f"),
+    ):
+        if all(trial.metrics.exists(metric) for metric in known.values()):
+            return ", ".join(f"{word} {value(trial, one):{form}}" for word, one in known.items())
+    return f"score {trial.score:.4g}"

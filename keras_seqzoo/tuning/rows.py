@@ -21,6 +21,11 @@ class Rows(NamedTuple):
     x_val: np.ndarray
     y_val: np.ndarray | None
 
+    @property
+    def count(self) -> int:
+        """How many rows are trained on."""
+        return len(self.x)
+
     def fingerprint(self) -> str:
         """Hash of everything in it, shapes and types included."""
         digest = hashlib.blake2b(digest_size=16)

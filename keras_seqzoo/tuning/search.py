@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_seqzoo import registry
+from keras_seqzoo import errors, registry
+from keras_seqzoo.data import Examples
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import split_rows
+from keras_seqzoo.tuning.sequences import SequenceHyperModel, sequence_rows
 from keras_seqzoo.tuning.tuner import Search
 
 
@@ -28,7 +30,7 @@ def search(
     batch_size: int = 32,
     population: int = 16,
     pruning: bool = False,
-    objective: Any = "val_identity_cost",
+    objective: Any = None,
     sampler: Any = "tpe",
     directory: str | os.PathLike | None = None,
     storage: str | None = None,
@@ -57,10 +59,13 @@ def search(
 
     Args:
         name: str, one of `list_models()`.
-        x: training rows, and validation rows at their end unless `validation_data` is given.
+        x: training rows, and validation rows at their end unless `validation_data` is given; or
+            `keras_seqzoo.data.Examples` for a classifier or tagger, whose `best_model` then takes
+            and gives names.
         y: targets; default the input itself.
-        validation_data: array, or pair `(x, y)`.
-        validation_split: float in (0, 1), the share of the last rows to validate on.
+        validation_data: array, or pair `(x, y)`, or `Examples`.
+        validation_split: float in (0, 1), the share of the last rows to validate on; of examples,
+            at random.
         max_trials: int, trials in all.
         epochs: int, per trial. A trial's score and weights are those of its best epoch.
         batch_size: int.
@@ -72,7 +77,8 @@ def search(
             ninth and a third of the epochs the best third goes on, by the objective, and others
             take the places. Only where trials train together.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
-            default, the identity cost, is the sum of identity error and state leakage. Two,
+            default of the identity family, the identity cost, is the sum of identity error and
+            state leakage; of taggers it is "val_f1", of classifiers "val_accuracy". Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
         directory: path; default `runs/NAME`.
@@ -111,13 +117,20 @@ def search(
     >>> len(found.results)
     2
     """
-    rows = split_rows(x, y, validation_data, 0 if validation_data is not None else validation_split)
-    if "features" in registry.entry(name).arguments():
-        fixed = {"features": rows.x.shape[-1]} | fixed
+    errors.check_seed(seed)
+    if isinstance(x, Examples):
+        rows = sequence_rows(name, x, validation_data, validation_split, seed)
+        model = SequenceHyperModel(name, encoding=rows.encoding, space=space, **fixed)
+    else:
+        split = 0 if validation_data is not None else validation_split
+        rows = split_rows(x, y, validation_data, split)
+        if "features" in registry.entry(name).arguments():
+            fixed = {"features": rows.x.shape[-1]} | fixed
+        model = ZooHyperModel(name, space=space, block=block, **fixed)
     made = Search(
-        ZooHyperModel(name, space=space, block=block, **fixed),
+        model,
         rows,
-        objective=objective,
+        objective=model.objective if objective is None else objective,
         max_trials=max_trials,
         epochs=epochs,
         batch_size=batch_size,

@@ -53,7 +53,7 @@ def train(
         history = hypermodel.fit_rows(
             model,
             rows,
-            orders=orders(len(rows.x), epochs, np.random.default_rng(seed)),
+            seed=seed,
             epochs=epochs,
             batch_size=batch_size,
             callbacks=[best, *copy.deepcopy(list(callbacks))],
@@ -96,11 +96,6 @@ def _gradients_released() -> Iterator[None]:
     finally:
         for name in set(ops.gradient_registry.list()) - known:
             del ops.gradient_registry._registry[name]
-
-
-def orders(rows: int, epochs: int, generator: np.random.Generator) -> np.ndarray:
-    """In which order each of the next epochs takes the rows, `(epochs, rows)`."""
-    return np.stack([generator.permutation(rows) for _ in range(epochs)])
 
 
 def diverged(objectives: list[keras_tuner.Objective], last: dict[str, float]) -> str:

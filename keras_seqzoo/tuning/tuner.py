@@ -32,9 +32,8 @@ from keras_tuner.errors import FailedTrialError
 from optuna.trial import TrialState
 
 from keras_seqzoo import errors, files
-from keras_seqzoo.diagnostics import StateLeakage
 from keras_seqzoo.seeds import derive, preserved
-from keras_seqzoo.tuning import results, training
+from keras_seqzoo.tuning import results, sequences, training
 from keras_seqzoo.tuning.halving import rungs, survives
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.ledger import Ledger, sqlite
@@ -220,9 +219,7 @@ class Search(keras_tuner.Tuner):
             with preserved():
                 model = self.hypermodel.build(self.oracle.get_space())
             self.hypermodel.prepare(model, self.rows)
-            measured = StateLeakage(self.rows.x_val, self.rows.y_val, block=self.hypermodel.block)
-            measured.set_model(model)
-            measured.measure()
+            self.hypermodel.try_out(model, self.rows)
         except errors.SeqZooError:
             raise
         except Exception:  # what fails with these values may not with others
@@ -313,8 +310,10 @@ class Search(keras_tuner.Tuner):
     def _population(self) -> Population | None:
         """None where trials are wanted one by one, or callbacks need them so."""
         together = min(self.population, self.oracle.max_trials)
-        steps = self.epochs * -(-len(self.rows.x) // self.batch_size)
-        if keras.backend.backend() != "tensorflow" or together == 1 or not pays(together, steps):
+        steps = self.epochs * -(-self.rows.count // self.batch_size)
+        if keras.backend.backend() != "tensorflow" or not self.hypermodel.trains_together:
+            return None
+        if together == 1 or not pays(together, steps):
             return None
         try:
             stopping = stopping_of(self.callbacks)
@@ -477,7 +476,7 @@ class Search(keras_tuner.Tuner):
             raise errors.SearchError(
                 f"The weights of trial {trial.trial_id} cannot be read from '{path}': {error}"
             ) from error
-        return model
+        return self.hypermodel.finished(model)
 
     def write_report(self, **details: Any) -> Path:
         """Writes `report.html`, one self-contained file, into the directory.
@@ -485,10 +484,11 @@ class Search(keras_tuner.Tuner):
         Args:
             **details: of `report.render_report`: measured, columns, command, notes.
         """
-        from keras_seqzoo.tuning.report import render_report
+        from keras_seqzoo.tuning import report, sequence_report
 
+        of_sequences = isinstance(self.rows, sequences.SequenceRows)
         with quiet_tensorflow():
-            text = render_report(self, **details)
+            text = (sequence_report if of_sequences else report).render_report(self, **details)
         return files.write_text(self.path / REPORT, text)
 
     def _weights(self, trial: Trial) -> Path:
@@ -517,6 +517,8 @@ def _objectives(given: Any) -> Any:
         return given
     if given in OBJECTIVES:
         return keras_tuner.Objective(given, "min")
+    if given in sequences.OBJECTIVES:
+        return keras_tuner.Objective(given, "max")
     if given in ("val_loss", "loss"):
         warnings.warn(
             f"Keras adds the regularizer's penalty to {given!r}: trials with a strong regularizer "
@@ -527,7 +529,8 @@ def _objectives(given: Any) -> Any:
     raise errors.ArgumentError(
         errors.sentence(
             "objective",
-            f"one of {', '.join(OBJECTIVES)}, or a keras_tuner.Objective with its direction",
+            f"one of {', '.join(OBJECTIVES + sequences.OBJECTIVES)}, or a keras_tuner.Objective "
+            "with its direction",
             given,
             f"For instance keras_tuner.Objective({str(given)!r}, 'max').",
         )
