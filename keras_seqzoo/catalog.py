@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from keras_seqzoo.entry import Entry
 from keras_seqzoo.space import Choice, Float, Int
 
@@ -10,12 +12,22 @@ _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 # What a search of a classifier or a tagger varies.
 _SEQUENCE_SPACE = {
     "units": Int(16, 256, log=True, default=64),
-    "dropout": Float(0.0, 0.7, default=0.3),
-    "input_dropout": Float(0.0, 0.5, default=0.1),
+    "dropout": Float(0.0, 0.7, default=0.0),
+    "input_dropout": Float(0.0, 0.5, default=0.0),
     "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
     "recurrent_strength": Float(1e-7, 1e-3, log=True, default=1e-5, when=_STRENGTH_KINDS),
     "learning_rate": Float(3e-4, 1e-2, log=True, default=2e-3),
 }
+
+
+def _sequence_space(defaults: dict) -> dict:
+    """The space of a classifier or tagger, around its own defaults."""
+    return {
+        key: dataclasses.replace(value, default=defaults.get(key, value.default))
+        for key, value in _SEQUENCE_SPACE.items()
+    }
+
+
 _READ_BOTH_WAYS = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
 _TAG_BOTH_WAYS = _READ_BOTH_WAYS | {"units": 100}
 
@@ -56,7 +68,7 @@ def _classifier(name: str, summary: str, *references: str, **defaults) -> Entry:
         outputs="(batch, classes), probabilities",
         causal=not defaults.get("bidirectional", False),
         defaults=defaults,
-        space=_SEQUENCE_SPACE,
+        space=_sequence_space(defaults),
         references=references,
     )
 
@@ -78,7 +90,7 @@ def _tagger(name: str, summary: str, *references: str, **defaults) -> Entry:
         outputs="(batch, time), tags" if crf else "(batch, time, classes), probabilities",
         causal=not (crf or defaults.get("bidirectional", False)),
         defaults=defaults,
-        space=_SEQUENCE_SPACE,
+        space=_sequence_space(defaults),
         references=references,
     )
 
@@ -180,7 +192,7 @@ ENTRIES = (
         outputs="(batch, time, features), the next readings",
         causal=True,
         defaults={"cell": "gru", "head": "regression"},
-        space=_SEQUENCE_SPACE,
+        space=_sequence_space({}),
         references=(_GRU,),
     ),
 )

@@ -23,14 +23,20 @@ _BUILT_IN_STEPS = 12_000
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help=".csv, .tsv, .parquet or .npy; default generated readings of a machine.",
+    help=".csv, .tsv, .parquet or .npy; default generated readings of a machine. For classifiers "
+    "and taggers what `train` takes.",
 )
+@click.option("--validation", type=click.Path(path_type=Path),
+              help="Examples to choose by; default a part of --data.")  # fmt: skip
+@click.option("--test", type=click.Path(path_type=Path),
+              help="Examples to be measured once; default a part of --data.")  # fmt: skip
+@options.examples
 @options.reading
 @click.option(
     "--split",
     default="60/20/20",
     show_default=True,
-    help="Percent to train on, to choose by and to measure once, in time order.",
+    help="Percent to train on, to choose by and to measure once; readings in time order.",
 )
 @click.option("--max-trials", type=int, default=30, show_default=True)
 @click.option("--epochs", type=int, default=30, show_default=True, help="Per trial.")
@@ -53,11 +59,11 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--no-export", is_flag=True, help="Write no SavedModel.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    name, data, columns, missing, window, stride, split, max_trials, epochs, batch_size, population,
-    pruning, sampler, max_leakage, max_error, fixed, seed, directory, storage, overwrite,
-    no_export, quiet,
+    name, data, validation, test, format, columns, missing, window, stride, split, max_trials,
+    epochs, batch_size, population, pruning, sampler, max_leakage, max_error, fixed, seed,
+    directory, storage, overwrite, no_export, quiet,
 ) -> None:  # fmt: skip
-    """Tune model NAME on a record of readings.
+    """Tune model NAME on a record of readings, or on labelled or tagged sequences.
 
     Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
     The same command again resumes an interrupted search.
@@ -66,25 +72,28 @@ def command(
     fractions = _fractions(split)
     arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
-    readings = _readings(data, columns, missing, seed, quiet)
-    train, validation, test = _windows(readings, fractions, window, stride)
-    if not quiet:
-        click.echo(
-            f"Windows of {window} steps: {len(train)} to train, {len(validation)} to choose by, "
-            f"{len(test)} to measure once."
+    if entry.task in ("classification", "tagging"):
+        found = _on_examples(data, validation, test, format, fractions, seed, quiet)
+    elif validation is not None or test is not None or format is not None:
+        raise ArgumentError(
+            f"`--validation`, `--test` and `--format` must be left out for {name}, which takes "
+            "readings. Use --split."
         )
+    else:
+        readings = _readings(data, columns, missing, seed, quiet)
+        found = _on_readings(entry.task, readings, fractions, window, stride, quiet)
+    train, beside, measure, say, details = found
     load_tensorflow()
     known = {key for key in (*entry.arguments(), *entry.space) if key != "name"}
     for key in arguments:
         if key not in known:
             raise UnknownArgumentError(unknown(f"argument of {name}:", key, sorted(known)))
     from keras_seqzoo import artifacts, tuning
-    from keras_seqzoo.tuning.report import measure
 
     found = tuning.search(
         name,
         train,
-        validation_data=validation,
+        validation_data=beside,
         max_trials=max_trials,
         epochs=epochs,
         batch_size=batch_size,
@@ -102,22 +111,61 @@ def command(
         **arguments,
     )
     model = found.best_model
-    measured = measure(model, test, train)
+    measured = measure(model)
     exported = None if no_export else directory / SAVED_MODEL
     with found.once("report and export") as mine:
         if mine:
             found.write_report(
                 measured={"test": measured},
-                columns=list(readings.columns),
                 command=shlex.join(["keras-seqzoo", *sys.argv[1:]]),
-                notes=readings.notes,
+                **details,
             )
             if overwrite:  # what the old search left is not this model
                 shutil.rmtree(directory / SAVED_MODEL, ignore_errors=True)
             if exported is not None:
                 artifacts.export(model, exported, overwrite=True, verbose=0)
     if not quiet:
-        _say(found, measured, exported)
+        _say(found, say(found, measured), exported)
+
+
+def _on_readings(task: str, readings, fractions, window, stride, quiet):
+    """Windows to train on and to choose by, and how the model is measured and spoken of."""
+    train, validation, test = _windows(readings, fractions, window, stride)
+    if not quiet:
+        click.echo(
+            f"Windows of {window} steps: {len(train)} to train, {len(validation)} to choose by, "
+            f"{len(test)} to measure once."
+        )
+
+    def measure(model):
+        from keras_seqzoo.training import targets
+        from keras_seqzoo.tuning.report import measure
+
+        x, y = targets(task, test)
+        return measure(model, x, train, y=y)
+
+    details = {"columns": list(readings.columns), "notes": readings.notes}
+    return train, validation, measure, _leakage_table, details
+
+
+def _on_examples(data, validation, test, format, fractions, seed, quiet):
+    """The same for labelled or tagged sequences."""
+    if data is None:
+        raise ArgumentError(sentence("data", "given for a classifier or tagger", None))
+    train = options.read_examples(data, format, quiet)
+    validation = options.read_examples(validation, format, quiet)
+    test = options.read_examples(test, format, quiet)
+    if test is None:
+        train, test = train.split(fractions[2], seed=seed)
+    if validation is None:
+        train, validation = train.split(fractions[1] / (fractions[0] + fractions[1]), seed=seed)
+
+    def measure(model):
+        from keras_seqzoo.training import evaluate
+
+        return evaluate(model, test)
+
+    return train, validation, measure, _score_table, {"notes": train.notes}
 
 
 def _readings(path: Path | None, columns: str | None, missing: str, seed: int, quiet: bool):
@@ -171,17 +219,40 @@ def _fractions(split: str) -> list[float]:
     return [part / 100 for part in parts]
 
 
-def _say(found, measured, exported: Path | None) -> None:
+def _say(found, table, exported: Path | None) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from keras_seqzoo.tuning import results
     from keras_seqzoo.tuning.tuner import BEST, REPORT
 
     console = Console()
+    console.print(table)
+    chosen = found.chosen
+    values = ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in chosen.hyperparameters.values.items()
+    )
+    console.print(f"Trial {int(chosen.trial_id)}: {values}", highlight=False)
+    console.print(f"Model:      {files.shown(found.path / BEST)}", highlight=False)
+    if exported is not None:
+        console.print(
+            f"SavedModel: {files.shown(exported)} (verified without keras)", highlight=False
+        )
+    console.print(f"Report:     {files.shown(found.path / REPORT)}", highlight=False)
+
+
+def _table(found, headings):
+    from rich.table import Table
+
     table = Table(title=f"Best of {len(found.results)} trials")
-    for heading in ("", "identity error", "state leakage", "interval (95 %)"):
+    for heading in ("", *headings):
         table.add_column(heading, justify="right" if heading else "left")
+    return table
+
+
+def _leakage_table(found, measured):
+    from keras_seqzoo.tuning import results
+
+    table = _table(found, ("identity error", "state leakage", "interval (95 %)"))
     chosen = found.chosen
     table.add_row(
         "validation",
@@ -196,15 +267,15 @@ def _say(found, measured, exported: Path | None) -> None:
         if leakage is not None:
             low, high = leakage.interval
             table.add_row(label, error, f"{leakage.index:.2g}", f"{low:.2g} to {high:.2g}")
-    console.print(table)
-    values = ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in chosen.hyperparameters.values.items()
-    )
-    console.print(f"Trial {int(chosen.trial_id)}: {values}", highlight=False)
-    console.print(f"Model:      {files.shown(found.path / BEST)}", highlight=False)
-    if exported is not None:
-        console.print(
-            f"SavedModel: {files.shown(exported)} (verified without keras)", highlight=False
-        )
-    console.print(f"Report:     {files.shown(found.path / REPORT)}", highlight=False)
+    return table
+
+
+def _score_table(found, measured):
+    from keras_seqzoo.tuning import results
+
+    names = ("f1", "precision", "recall", "accuracy")
+    table = _table(found, names)
+    figures = [results.value(found.chosen, f"val_{name}") for name in names]
+    table.add_row("validation", *(f"{figure:.4f}" for figure in figures))
+    table.add_row("test, measured once", *(f"{getattr(measured, name):.4f}" for name in names))
+    return table

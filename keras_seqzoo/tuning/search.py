@@ -11,7 +11,9 @@ import keras
 import keras_tuner
 
 from keras_seqzoo import errors, registry
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Examples
+from keras_seqzoo.training import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, sequence_rows
@@ -62,7 +64,8 @@ def search(
         x: training rows, and validation rows at their end unless `validation_data` is given; or
             `keras_seqzoo.data.Examples` for a classifier or tagger, whose `best_model` then takes
             and gives names.
-        y: targets; default the input itself.
+        y: targets; default the input itself, and for a forecaster each step's next reading, for
+            which the last step of every window is taken away.
         validation_data: array, or pair `(x, y)`, or `Examples`.
         validation_split: float in (0, 1), the share of the last rows to validate on; of examples,
             at random.
@@ -122,6 +125,8 @@ def search(
         rows = sequence_rows(name, x, validation_data, validation_split, seed)
         model = SequenceHyperModel(name, encoding=rows.encoding, space=space, **fixed)
     else:
+        if registry.entry(name).task == "forecasting" and y is None:
+            x, y, validation_data = _with_the_next(x, validation_data)
         split = 0 if validation_data is not None else validation_split
         rows = split_rows(x, y, validation_data, split)
         if "features" in registry.entry(name).arguments():
@@ -152,3 +157,11 @@ def search(
             if mine:
                 made.write_report()
     return made
+
+
+def _with_the_next(x: Any, validation_data: Any) -> tuple[Any, Any, Any]:
+    """Windows, targets and validation data of a forecaster, from windows alone."""
+    x, y = targets("forecasting", as_array("x", x))
+    if hasattr(validation_data, "shape"):
+        validation_data = targets("forecasting", validation_data)
+    return x, y, validation_data
