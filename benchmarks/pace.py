@@ -1,0 +1,128 @@
+"""Seconds per epoch of a BiLSTM tagger on SNIPS: ours, plain Keras and PyTorch, in turn.
+
+    python -m benchmarks.pace --data snips
+
+The model of `bilstm_tagger` as it comes (embedding 100, dropout 0.2, LSTM 100 both ways, dropout
+0.5, a softmax), Adam with gradients clipped to a norm of 5, batches of 32 of similar lengths. Ours
+trains as `zoo.train` does. Keras gets the same batches by its own layers and optimizer; PyTorch
+tensors made beforehand, `nn.LSTM` on packed sequences, and its Adam as it comes and fused into one
+operation. Epochs in turn, medians, after one epoch of each that compiles. Writes
+results/pace.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import torch
+
+import keras_seqzoo as zoo
+from benchmarks import common
+from keras_seqzoo import layers
+from keras_seqzoo.data import Encoding
+from keras_seqzoo.training import fit
+
+
+def ours(encoding: Encoding, train):
+    """One epoch of the zoo's tagger."""
+    network = fit.build("bilstm_tagger", encoding)
+    fit.compile_network(network, 2e-3)
+    layers.compile_recurrences(network)
+    data = encoding.batches(train, multiple=fit.MULTIPLE).dataset()
+    return lambda: network.fit(data, verbose=0, shuffle=False)
+
+
+def plain_keras(encoding: Encoding, train):
+    """One epoch of the same model in Keras's own layers."""
+    tokens = keras.Input((None,), dtype="int32")
+    mask = keras.ops.not_equal(tokens, 0)
+    x = keras.layers.Embedding(len(encoding.tokens), 100)(tokens)
+    x = keras.layers.Dropout(0.2)(x)
+    lstm = keras.layers.LSTM(100, return_sequences=True)
+    x = keras.layers.Bidirectional(lstm)(x, mask=mask)
+    x = keras.layers.Dropout(0.5)(x)
+    tags = keras.layers.Dense(len(encoding.classes), "softmax")(x)
+    model = keras.Model(tokens, layers.ApplyMask()([tags, mask]))
+    model.compile(
+        keras.optimizers.Adam(2e-3, global_clipnorm=5.0),
+        "sparse_categorical_crossentropy",
+        steps_per_execution=8,
+    )
+    data = encoding.batches(train).dataset()
+    return lambda: model.fit(data, verbose=0, shuffle=False)
+
+
+class TorchTagger(torch.nn.Module):
+    """The same model in PyTorch."""
+
+    def __init__(self, tokens: int, classes: int):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(tokens, 100, padding_idx=0)
+        self.input_dropout, self.dropout = torch.nn.Dropout(0.2), torch.nn.Dropout(0.5)
+        self.lstm = torch.nn.LSTM(100, 100, bidirectional=True, batch_first=True)
+        self.tags = torch.nn.Linear(200, classes)
+
+    def forward(self, x, lengths):
+        """Logits `(batch, time, classes)`."""
+        x = self.input_dropout(self.embedding(x))
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            x, lengths, batch_first=True, enforce_sorted=False
+        )
+        x, _ = torch.nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.tags(self.dropout(x))
+
+
+def pytorch(encoding: Encoding, train, *, fused: bool):
+    """One epoch in PyTorch."""
+    model = TorchTagger(len(encoding.tokens), len(encoding.classes))
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3, fused=fused or None)
+    batches = [
+        (torch.tensor(x).long(), torch.tensor(y).long())
+        for x, y in map(encoding.batches(train).__getitem__, range(len(encoding.batches(train))))
+    ]
+
+    def epoch():
+        for x, y in batches:
+            real = x != 0
+            optimizer.zero_grad()
+            logits = model(x[:, : int(real.sum(1).max())], real.sum(1))
+            real = real[:, : logits.shape[1]]
+            loss = torch.nn.functional.cross_entropy(logits[real], y[:, : logits.shape[1]][real])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+
+    return epoch
+
+
+def main() -> None:
+    """Runs all sides in turn and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(os.cpu_count())
+    train = zoo.read_examples(os.path.join(options.data, "train"))
+    encoding = Encoding.learn(train, target="tags")
+    seconds = common.interleaved(
+        {
+            "keras_seqzoo": ours(encoding, train),
+            "Keras": plain_keras(encoding, train),
+            "PyTorch": pytorch(encoding, train, fused=False),
+            "PyTorch, fused Adam": pytorch(encoding, train, fused=True),
+        },
+        options.rounds,
+    )
+    medians = common.medians(seconds)
+    for side, value in medians.items():
+        ratio = medians["keras_seqzoo"] / value
+        print(f"{side:<20} {value:6.2f} s an epoch; ours takes {ratio:.2f} of it")
+    common.write("pace", {"seconds": seconds, "medians": medians})
+
+
+if __name__ == "__main__":
+    main()
