@@ -116,11 +116,12 @@ TABLE = {
     },
     "bilstm_classifier": {
         "default": Row(
-            {}, "readings scale input_dropout both_ways_1 dropout_1 classes", 34050, ("batch", 2),
+            {}, "readings scale input_dropout both_ways_1 dropout_1 pooling classes", 50690,
+            ("batch", 2),
             "no arguments",
         ),
         "nan_padding": Row(
-            SMALL | {"classes": 3, "mask_value": NAN},
+            SMALL | {"classes": 3, "mask_value": NAN, "pooling": "last"},
             f"{REAL} input_dropout both_ways_1 dropout_1 classes",
             165, ("batch", 3), "the last real step and, the other way, the first",
         ),
@@ -161,7 +162,7 @@ TABLE = {
     },
     "bilstm_tagger": {
         "default": Row(
-            {}, "readings scale input_dropout both_ways_1 dropout_1 tags", 34050, (*STEPS, 2),
+            {}, "readings scale input_dropout both_ways_1 dropout_1 tags", 82002, (*STEPS, 2),
             "no arguments",
         ),
         "nan_padding": Row(
@@ -177,7 +178,7 @@ TABLE = {
     },
     "bilstm_crf_tagger": {
         "default": Row(
-            {}, "readings scale input_dropout both_ways_1 dropout_1 scores crf", 34058, STEPS,
+            {}, "readings scale input_dropout both_ways_1 dropout_1 scores crf", 82010, STEPS,
             "no arguments",
         ),
         "nan_padding": Row(
@@ -196,7 +197,7 @@ TABLE = {
             {},
             "tokens word_dropout characters embedding spelling word_and_characters input_dropout "
             "mask both_ways_1 dropout_1 scores crf",
-            1_116_646, STEPS, "no arguments",
+            1_207_510, STEPS, "no arguments",
         ),
         "cnn": Row(
             SPELLED | {"classes": 3},

@@ -57,7 +57,7 @@ def with_gradients(layer, x, mask, *, jit_compile: bool):
 def test_both_directions_give_what_keras_gives(cell, sequences, padding):
     theirs, ours = pair(cell, return_sequences=sequences)
     assert ours._runs_together(training=True)
-    mask = None if MASKS[padding] is None else tf.constant(MASKS[padding], tf.bool)
+    mask = None if MASKS[padding] is None else tf.constant(np.array(MASKS[padding], bool))
     expected, gradients = with_gradients(theirs, inputs(), mask, jit_compile=False)
     for jit_compile in (False, True):
         found, by = with_gradients(ours, inputs(), mask, jit_compile=jit_compile)

@@ -108,7 +108,7 @@ def test_list_and_describe_print_and_speak_json():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["describe", "simple_rnn"], "Did you mean 'simple_rnn_identity'"),
+        (["describe", "simple_rnn_ident"], "Did you mean 'simple_rnn_identity'"),
         (["search", "nothing"], "Unknown model"),
         (["search", "simple_rnn_identity", "--data", "missing.csv"], "missing.csv"),
         (["search", "simple_rnn_identity", "--split", "60/40"], "60/20/20"),

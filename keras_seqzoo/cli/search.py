@@ -141,6 +141,8 @@ def _on_readings(task: str, readings, fractions, window, stride, quiet):
         from keras_seqzoo.training import targets
         from keras_seqzoo.tuning.report import measure
 
+        if task != "forecasting":
+            return measure(model, test, train)
         x, y = targets(task, test)
         return measure(model, x, train, y=y)
 

@@ -109,6 +109,7 @@ def train_on_windows(
                 )
             ],
         )
+    model.compile(model.optimizer, loss)  # a file cannot hold that metric
     return TrainedOnWindows(
         model,
         identity_error(model, *beside),
