@@ -29,7 +29,7 @@ from keras_seqzoo.training import fit
 
 def ours(encoding: Encoding, train):
     """One epoch of the zoo's tagger."""
-    network = fit.build("bilstm_tagger", encoding)
+    network = fit.build("bilstm_tagger", encoding, word_dropout=0.0)
     fit.compile_network(network, 2e-3)
     layers.compile_recurrences(network)
     data = encoding.batches(train, multiple=fit.MULTIPLE).dataset()
@@ -50,7 +50,7 @@ def plain_keras(encoding: Encoding, train):
     model.compile(
         keras.optimizers.Adam(2e-3, global_clipnorm=5.0),
         "sparse_categorical_crossentropy",
-        steps_per_execution=8,
+        steps_per_execution=32,
     )
     data = encoding.batches(train).dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False)

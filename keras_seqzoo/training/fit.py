@@ -40,7 +40,7 @@ MULTIPLE = 4
 # Steps in all from which on compiling the recurrences takes less time than it saves.
 _COMPILED_FROM = 2000
 # Steps that TensorFlow makes without coming back to Python.
-_STEPS_PER_EXECUTION = 8
+_STEPS_PER_EXECUTION = 32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,10 @@ import keras
 class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` with its update as one operation, where TensorFlow has one.
 
-    Keras writes the update as ten operations on arrays as large as the weight; of a large embedding
-    each is a walk through memory. Numbers are Keras's, to round-off.
+    Keras writes the update as ten operations on arrays as large as the weight, and more to clip; of
+    a large embedding each is a walk through memory. Numbers are Keras's, to round-off, for dense
+    gradients. That of an embedding comes by rows; where a token occurs twice, Keras 3.15 takes its
+    rows one by one, where Adam is defined by their sum.
 
     Args:
         *args: as of `keras.optimizers.Adam`.
@@ -23,6 +25,14 @@ class Adam(keras.optimizers.Adam):
 
     Reference: [Kingma & Ba, 2015](https://arxiv.org/abs/1412.6980), end of section 2
     """
+
+    def _clip_gradients(self, grads):
+        if keras.backend.backend() != "tensorflow" or not self.global_clipnorm:
+            return super()._clip_gradients(grads)
+        import tensorflow as tf
+
+        dense = [tf.convert_to_tensor(gradient) for gradient in grads]
+        return tf.clip_by_global_norm(dense, self.global_clipnorm)[0]
 
     def update_step(self, gradient, variable, learning_rate):
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
