@@ -1,4 +1,4 @@
-"""The near-identity systems from end to end: shapes, training, error and leakage."""
+"""The systems from end to end: shapes, training, error and leakage."""
 
 import keras
 import numpy as np
@@ -88,3 +88,51 @@ def test_raw_readings_saturate_tanh_and_scaled_ones_do_not():
         states = keras.Model(model.inputs, model.get_layer("recurrent").output)
         saturated = (np.abs(states.predict_on_batch(x)) > 0.99).mean()
         assert least <= saturated <= most
+
+
+# B: how time steps map to output shapes.
+
+
+def test_a_simple_rnn_classifier_gives_class_probabilities_from_the_last_real_state():
+    """B1: 4 sequences of 20 steps and 10 features, 20 units, 3 classes."""
+    model = zoo.get("simple_rnn_classifier", features=10, units=20, classes=3, mask_value=0.0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 20, 10)).astype("float32")
+    zoo.adapt(model, x)
+    y = np.asarray(model(x))
+    assert y.shape == (4, 3)
+    np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-6)
+    padded = np.concatenate([x, np.zeros((4, 5, 10), "float32")], axis=1)
+    np.testing.assert_allclose(np.asarray(model(padded)), y, rtol=1e-6)
+    other_end = np.concatenate([x[:, :-1], x[:, -1:] + 1], axis=1)
+    assert np.abs(np.asarray(model(other_end)) - y).max() > 1e-3
+
+
+def test_a_simple_rnn_tagger_gives_a_tag_for_every_step():
+    """B2: 4 sequences of 20 steps and 10 features, 20 units, 5 tags; learns which reading leads."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 20, 10)).astype("float32")
+    tags = x[..., :5].argmax(axis=-1)
+    model = zoo.get("simple_rnn_tagger", features=10, units=20, classes=5)
+    zoo.adapt(model, x)
+    assert model(x[:4]).shape == (4, 20, 5)
+    model.compile(
+        keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    history = model.fit(x, tags, epochs=30, verbose=0)
+    assert history.history["accuracy"][-1] > 0.8
+
+
+def test_a_forecaster_learns_the_next_reading_at_every_step():
+    """B2: x_t = 0.9 x_(t-1) + noise of variance 0.19: no forecast can do better than 0.19."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(scale=np.sqrt(0.19), size=(256, 31, 1))
+    x = np.zeros((256, 31, 1))
+    x[:, 0] = rng.normal(size=(256, 1))
+    for step in range(1, 31):
+        x[:, step] = 0.9 * x[:, step - 1] + noise[:, step]
+    model = zoo.get("gru_forecaster", features=1, units=8)
+    zoo.adapt(model, x)
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.fit(x[:192, :-1], x[:192, 1:], epochs=20, verbose=0)
+    assert zoo.identity_error(model, x[192:, :-1], x[192:, 1:]) < 0.25
