@@ -152,9 +152,13 @@ class Batches(keras.utils.PyDataset):
         return [plan[index] for index in rng.permutation(len(plan))]
 
     def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
-        return [
-            rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)
-        ]
+        """Batches of sorted rows; what is left over are the shortest, whose length is the same in
+        every epoch, so that no program is compiled for their number again.
+        """
+        left = len(rows) % self.batch_size
+        starts = range(left, len(rows), self.batch_size)
+        whole = [rows[start : start + self.batch_size] for start in starts]
+        return [rows[:left], *whole] if left else whole
 
     def _padded(self, name: str, index: int) -> np.ndarray:
         """One array of a batch, every value at the start of its row."""
