@@ -84,10 +84,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.plan)
 
     def __getitem__(self, index: int) -> tuple:
-        inputs = {name: self._padded(name, index) for name in self._values if name not in _BESIDE}
-        item = [inputs if isinstance(self.inputs, dict) else inputs["inputs"]]
-        item += [self._padded(name, index) for name in _BESIDE if name in self._values]
-        return tuple(item)
+        return self._item({name: self._padded(name, index) for name in self._values})
 
     def dataset(self):
         """The same batches as a `tf.data.Dataset`, gathered and padded outside of Python.
@@ -104,10 +101,9 @@ class Batches(keras.utils.PyDataset):
             self.on_epoch_end()
 
         def batch(rows):
-            padded = {name: self._gathered(name, values, rows) for name, values in held.items()}
-            inputs = {name: x for name, x in padded.items() if name not in _BESIDE}
-            item = [inputs if isinstance(self.inputs, dict) else inputs["inputs"]]
-            return (*item, *(padded[name] for name in _BESIDE if name in padded))
+            return self._item(
+                {name: self._gathered(name, values, rows) for name, values in held.items()}
+            )
 
         rows = tf.data.Dataset.from_generator(
             epoch, output_signature=tf.TensorSpec((None,), tf.int64)
@@ -117,6 +113,12 @@ class Batches(keras.utils.PyDataset):
         options = tf.data.Options()
         options.autotune.enabled = False
         return rows.map(batch).prefetch(2).with_options(options)
+
+    def _item(self, arrays: dict[str, Any]) -> tuple:
+        """The arrays of a batch as Keras takes them."""
+        inputs = {name: array for name, array in arrays.items() if name not in _BESIDE}
+        first = inputs if isinstance(self.inputs, dict) else inputs["inputs"]
+        return (first, *(arrays[name] for name in _BESIDE if name in arrays))
 
     def _gathered(self, name: str, values, rows):
         import tensorflow as tf

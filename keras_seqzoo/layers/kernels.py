@@ -377,12 +377,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     ways = _ways(kernel)
     parts, rows = _parts(cell, inputs, keep, ways), _rows_of(inputs)
-    kernels, recurrent_kernels = (
-        _of_parts(kernel, parts, ways),
-        _of_parts(recurrent_kernel, parts, ways),
+    weights = (kernel, bias, recurrent_kernel, recurrent_bias[..., None, :])
+    kernels, biases, recurrent_kernels, recurrent_biases = (
+        _of_parts(weight, parts, ways) for weight in weights
     )
-    biases = _of_parts(bias, parts, ways)
-    recurrent_biases = _of_parts(recurrent_bias[..., None, :], parts, ways)
     states = list(zip(*(_split_states(state, parts, ways) for state in states), strict=True))
     inputs = _split_steps(inputs, parts, ways)
     projections = [
@@ -438,7 +436,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     histories = [tuple(array.stack() for array in part) for part in histories]
     last = [_join_states(state, rows, ways) for state in zip(*states, strict=True)]
     if not keep:
-        if show:
+        if show and ways == 1:
+            steps = tf.reshape(shown.stack(), (time, -1, cell.units))[:, :rows]
+            last.insert(0, _swapped(steps))
+        elif show:
             steps = tf.reshape(shown.stack(), (time, parts, -1, cell.units))
             last.insert(0, _join_steps(tf.unstack(steps, axis=1), rows, ways))
         return last, ()
