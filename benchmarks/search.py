@@ -10,9 +10,12 @@ the whole search, compiling included, importing not. With `--peer-trials` below 
 peers run the first so many only; seconds are per trial, and best scores those of the trials that
 all ran.
 
-`--cell GRU` searches the same model with another cell.
+`--entry gru_identity` searches the same model with another cell. `--entry gru_tagger` and
+`gru_classifier` search those on the same windows, with the same hyperparameters and epochs, for
+accuracy: whether the first reading has risen, fallen or stayed over the last steps, at each step;
+and which of the readings moved most in the window.
 
-Writes results/search.json.
+Writes results/search.json, or search_ENTRY.json.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks import common
 
+NAMES = ("simple_rnn_identity", "gru_identity", "lstm_identity", "gru_tagger", "gru_classifier")
+LAG = 5  # steps over which a reading rises or falls
 EPOCHS, BATCH, TIME, FEATURES, TRAIN, VALIDATE = 20, 32, 50, 3, 960, 320
 SIDES = ("KerasTuner", "Optuna", "keras_seqzoo", "pruned")
 OURS = ("keras_seqzoo", "pruned")
@@ -53,17 +58,35 @@ def trials_of(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def readings():
-    """Training and validation windows."""
+    """Training and validation windows, each with its classes or None."""
+    import numpy as np
+
     import keras_seqzoo as zoo
 
     steps = (TRAIN + VALIDATE) * TIME
     x = zoo.windows(zoo.sensor_readings(steps=steps), length=TIME)[..., :FEATURES]
-    return x[:TRAIN], x[TRAIN : TRAIN + VALIDATE]
+    y = None
+    if NAME == "gru_tagger":
+        before = np.concatenate([x[:, :1, 0]] * LAG + [x[:, :-LAG, 0]], axis=1)
+        rise = (x[..., 0] - before) / x[..., 0].std()
+        y = np.digitize(rise, (-0.1, 0.1))
+    elif NAME == "gru_classifier":
+        y = (x.std(axis=1) / x.std(axis=(0, 1))).argmax(axis=-1)
+    parts = slice(None, TRAIN), slice(TRAIN, TRAIN + VALIDATE)
+    return [(x[part], None if y is None else y[part]) for part in parts]
 
 
 SPACE = {"units": (2, 32), "recurrent_strength": (1e-5, 1.0), "learning_rate": (1e-3, 3e-2)}
 NAME = os.environ.get("BENCHMARK_ENTRY", "simple_rnn_identity")
-FIXED = {"recurrent_regularizer": "l2", "recurrent_initializer": "orthogonal"}
+OF_CLASSES = NAME in ("gru_tagger", "gru_classifier")
+OBJECTIVE = "val_accuracy" if OF_CLASSES else "val_identity_cost"
+FIXED = {"recurrent_regularizer": "l2"}
+FIXED |= (
+    {"dropout": 0.0, "input_dropout": 0.0}
+    if OF_CLASSES
+    else {"recurrent_initializer": "orthogonal"}
+)
+CLASSES = {"classes": 3} if OF_CLASSES else {}
 
 
 def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]:
@@ -73,8 +96,8 @@ def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]
 
     import keras_seqzoo as zoo
 
-    x, x_val = readings()
-    hypermodel = zoo.hypermodel(NAME, features=FEATURES, space=SPACE, **FIXED)
+    (x, y), validation = readings()
+    hypermodel = zoo.hypermodel(NAME, features=FEATURES, space=SPACE, **FIXED, **CLASSES)
 
     class Replay(RandomSearchOracle):
         def populate_space(self, trial_id):
@@ -83,7 +106,9 @@ def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]
 
     oracle = Replay(objective=hypermodel.objective, max_trials=len(trials), seed=1)
     tuner = keras_tuner.Tuner(oracle, hypermodel, directory=directory, project_name="search")
-    tuner.search(x, validation_data=x_val, epochs=EPOCHS, batch_size=BATCH, verbose=0)
+    tuner.search(
+        x, y, validation_data=_given(validation), epochs=EPOCHS, batch_size=BATCH, verbose=0
+    )
     return [trial.score for trial in oracle.trials.values()]
 
 
@@ -96,9 +121,10 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
     import keras_seqzoo as zoo
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    x, x_val = readings()
-    hypermodel = zoo.hypermodel(NAME, features=FEATURES, space=SPACE, **FIXED)
-    study = optuna.create_study(storage=f"sqlite:///{directory}/study.db")
+    (x, y), validation = readings()
+    hypermodel = zoo.hypermodel(NAME, features=FEATURES, space=SPACE, **FIXED, **CLASSES)
+    direction = "maximize" if OF_CLASSES else "minimize"
+    study = optuna.create_study(storage=f"sqlite:///{directory}/study.db", direction=direction)
     for values in trials:
         study.enqueue_trial(values)
 
@@ -119,12 +145,13 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
             hp,
             hypermodel.build(hp),
             x,
-            validation_data=x_val,
+            y,
+            validation_data=_given(validation),
             epochs=EPOCHS,
             batch_size=BATCH,
             verbose=0,
         )
-        return min(history.history["val_identity_cost"])
+        return best(history.history[OBJECTIVE])
 
     study.optimize(objective, n_trials=len(trials))
     return [trial.value for trial in study.trials]
@@ -137,13 +164,14 @@ def run_keras_seqzoo(
     import keras_seqzoo as zoo
     from keras_seqzoo.tuning.oracle import Given
 
-    x, x_val = readings()
+    (x, y), validation = readings()
     left = iter(trials[1:])  # the first one is the defaults, which are set to the first here
     first = {name: (*SPACE[name], trials[0][name]) for name in SPACE}
     found = zoo.search(
         NAME,
         x,
-        validation_data=x_val,
+        y,
+        validation_data=_given(validation),
         space=_with_defaults(first),
         max_trials=len(trials),
         epochs=EPOCHS,
@@ -156,7 +184,17 @@ def run_keras_seqzoo(
         verbose=0,
         **FIXED,
     )
-    return found.results["val_identity_cost"].tolist()
+    return found.results[OBJECTIVE].tolist()
+
+
+def best(scores: list[float]) -> float:
+    """The lowest cost, or the highest accuracy."""
+    return max(scores) if OF_CLASSES else min(scores)
+
+
+def _given(validation: tuple) -> Any:
+    x, y = validation
+    return x if y is None else (x, y)
 
 
 def _with_defaults(given: dict[str, tuple]) -> dict[str, Any]:
@@ -206,7 +244,7 @@ def work(side: str, count: int, seed: int) -> None:
 
     import keras_seqzoo as zoo
 
-    if NAME != "simple_rnn_identity":
+    if NAME in ("gru_identity", "lstm_identity"):
         register_cell(NAME)
     zoo.get(NAME)  # imports what a first model imports
     run = {
@@ -229,15 +267,13 @@ def main() -> None:
     parser.add_argument("--peer-trials", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
-    parser.add_argument("--cell", choices=("SimpleRNN", "GRU", "LSTM"), default="SimpleRNN")
-    parser.add_argument("--output", default="search")
+    parser.add_argument("--entry", choices=NAMES, default=NAMES[0])
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         side, count, seed = arguments.worker
         return work(side, int(count), int(seed))
-    if arguments.cell != "SimpleRNN":
-        os.environ["BENCHMARK_ENTRY"] = f"{arguments.cell.lower()}_identity"
+    os.environ["BENCHMARK_ENTRY"] = arguments.entry
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
     for seed in range(arguments.rounds):
         for side in arguments.sides:
@@ -251,7 +287,8 @@ def main() -> None:
             one = runs[side][-1]
             scores = one.pop("scores")
             shared = arguments.peer_trials or arguments.trials
-            one |= {"best": min(scores), "best of all sides' trials": min(scores[:shared])}
+            best_of = max if "identity" not in arguments.entry else min
+            one |= {"best": best_of(scores), "best of all sides' trials": best_of(scores[:shared])}
             print(side, one, flush=True)
     pace = {
         side: statistics.median(one["seconds"] / one["trials"] for one in found)
@@ -259,7 +296,8 @@ def main() -> None:
     }
     ratios = {side: round(seconds / pace["keras_seqzoo"], 1) for side, seconds in pace.items()}
     print("seconds a trial", pace, "times ours", ratios)
-    common.write(arguments.output, {"runs": runs, "seconds a trial": pace, "times ours": ratios})
+    output = "search" if arguments.entry == NAMES[0] else f"search_{arguments.entry}"
+    common.write(output, {"runs": runs, "seconds a trial": pace, "times ours": ratios})
     return None
 
 

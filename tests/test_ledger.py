@@ -29,8 +29,8 @@ from keras_seqzoo import files
 from keras_seqzoo.errors import ArgumentError, SearchError
 from keras_seqzoo.tuning import halving, ledger, training, tuner
 from keras_seqzoo.tuning.ledger import Ledger, sqlite
+from keras_seqzoo.tuning.measures import IdentityMeasures
 from keras_seqzoo.tuning.oracle import StudyOracle
-from keras_seqzoo.tuning.program import LOGS
 
 TRIALS, POPULATION, EPOCHS = 14, 4, 9
 
@@ -49,7 +49,7 @@ class StandIn:
 
     def advance(self, runs, until):
         for run, last in zip(runs, until, strict=True):
-            run.history = {name: run.curve[:last] for name in LOGS}
+            run.history = {name: run.curve[:last] for name in IdentityMeasures.logs}
             yield
 
     def finish(self, run):
@@ -70,7 +70,7 @@ class StandInRun:
         noise = np.random.default_rng(member.seed).random(EPOCHS)
         level = abs(math.log(member.hp.values["learning_rate"] / 0.004))
         self.curve = (level + 1 / np.arange(1, EPOCHS + 1) + 0.1 * noise).tolist()
-        self.history = {name: [] for name in LOGS}
+        self.history = {name: [] for name in IdentityMeasures.logs}
 
     @property
     def epochs(self):

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 
 # Registers the classes that a model file may name.
-import keras_seqzoo.layers  # noqa: F401
+import keras_seqzoo.layers
+import keras_seqzoo.training.optimizer  # noqa: F401
 from keras_seqzoo import files
 from keras_seqzoo.errors import ArtifactError
 

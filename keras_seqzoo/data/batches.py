@@ -33,8 +33,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool, whether to draw batches anew in each epoch; if not, they run from the
             shortest sequences to the longest.
         seed: int, the same batches for the same seed.
-        multiple: int, at least 1; lengths are rounded up to multiples of it, so that a compiled
-            program (`jit_compile=True`) sees few shapes.
+        multiple: int, at least 1; lengths that differ are rounded up to multiples of it, so that a
+            compiled program (`jit_compile=True`) sees few shapes.
         padding: number at padded steps of inputs: 0 for tokens, the model's `mask_value`.
 
     Raises:
@@ -73,6 +73,7 @@ class Batches(keras.utils.PyDataset):
         self._values = self._checked_values()
         self._varies = {name: _varying(values) for name, values in self._values.items()}
         self.lengths = np.array([len(one) for one in next(iter(self._values.values()))])
+        self._multiple = multiple if (self.lengths != self.lengths[0]).any() else 1
         self.plan = self._plan()
 
     @property
@@ -128,7 +129,7 @@ class Batches(keras.utils.PyDataset):
             return found
         padding = 0 if name in _BESIDE else self.padding
         found = found.to_tensor(tf.cast(padding, values.dtype))
-        short = -tf.shape(found)[1] % self.multiple + tf.cast(tf.shape(found)[1] == 0, tf.int32)
+        short = -tf.shape(found)[1] % self._multiple + tf.cast(tf.shape(found)[1] == 0, tf.int32)
         paddings = [[0, 0]] * len(found.shape)
         paddings[1] = [0, short]
         return tf.pad(found, paddings, constant_values=tf.cast(padding, values.dtype))
@@ -141,26 +142,9 @@ class Batches(keras.utils.PyDataset):
 
     def _plan(self) -> list[np.ndarray]:
         """Which rows each batch of this epoch holds."""
-        rows = np.arange(len(self.lengths))
-        if not self.shuffle:
-            return self._cut(rows[np.argsort(self.lengths, kind="stable")])
-        rng = np.random.default_rng((self.seed, self._epoch))
-        rows = rng.permutation(rows)
-        pool = self.batch_size * _POOL
-        plan = []
-        for start in range(0, len(rows), pool):
-            some = rows[start : start + pool]
-            plan += self._cut(some[np.argsort(self.lengths[some], kind="stable")])
-        return [plan[index] for index in rng.permutation(len(plan))]
-
-    def _cut(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Batches of sorted rows; what is left over are the shortest, whose length is the same in
-        every epoch, so that no program is compiled for their number again.
-        """
-        left = len(rows) % self.batch_size
-        starts = range(left, len(rows), self.batch_size)
-        whole = [rows[start : start + self.batch_size] for start in starts]
-        return [rows[:left], *whole] if left else whole
+        if self.shuffle:
+            return plan(self.lengths, self.batch_size, self.seed, self._epoch)
+        return _cut(np.argsort(self.lengths, kind="stable"), self.batch_size)
 
     def _padded(self, name: str, index: int) -> np.ndarray:
         """One array of a batch, every value at the start of its row."""
@@ -187,7 +171,7 @@ class Batches(keras.utils.PyDataset):
 
     def _steps(self, shape: np.ndarray) -> np.ndarray:
         """In what steps each size grows."""
-        return np.array([self.multiple, *[1] * (len(shape) - 1)])
+        return np.array([self._multiple, *[1] * (len(shape) - 1)])
 
     def _checked_values(self) -> dict[str, list[np.ndarray]]:
         """All arrays by name: the inputs', and targets and weights where they are given."""
@@ -212,6 +196,27 @@ class Batches(keras.utils.PyDataset):
                         f"for the {len(first)} steps of sequence {row}."
                     )
         return values
+
+
+def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Which rows each batch of an epoch holds: of similar lengths, drawn from (seed, epoch)."""
+    rng = np.random.default_rng((seed, epoch))
+    rows = rng.permutation(len(lengths))
+    pool = batch_size * _POOL
+    found = []
+    for start in range(0, len(rows), pool):
+        some = rows[start : start + pool]
+        found += _cut(some[np.argsort(lengths[some], kind="stable")], batch_size)
+    return [found[index] for index in rng.permutation(len(found))]
+
+
+def _cut(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Batches of sorted rows; what is left over are the shortest, whose length is the same in
+    every epoch, so that no program is compiled for their number again.
+    """
+    left = len(rows) % batch_size
+    whole = [rows[start : start + batch_size] for start in range(left, len(rows), batch_size)]
+    return [rows[:left], *whole] if left else whole
 
 
 def _varying(values: list[np.ndarray]) -> np.ndarray:

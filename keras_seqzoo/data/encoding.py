@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ class Encoding:
         tokens: `Vocabulary`, or None for readings.
         characters: `Vocabulary` of the characters of tokens, or None for none.
         features: int, values per reading, or None for tokens.
+        mask_value: float at padded steps of readings; NaN, as no reading is NaN, and a zero is one;
+            None where sequences are of one length and nothing is padded.
 
     Raises:
         ArgumentError: if neither tokens nor features are given, or both.
@@ -51,12 +54,15 @@ class Encoding:
     tokens: Vocabulary | None = None
     characters: Vocabulary | None = None
     features: int | None = None
+    mask_value: float | None = math.nan
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, TARGETS)
         if (self.tokens is None) == (self.features is None):
             raise ArgumentError("Either `tokens` or `features` must be given, and not both.")
         object.__setattr__(self, "classes", tuple(self.classes))
+        if self.mask_value is not None and math.isnan(self.mask_value):
+            object.__setattr__(self, "mask_value", math.nan)  # equal to itself, as one object is
 
     @classmethod
     def learn(
@@ -107,8 +113,7 @@ class Encoding:
         """The arguments of a constructor that follow from the names, for `keras_seqzoo.get`."""
         found: dict[str, Any] = {"classes": len(self.classes)}
         if self.features is not None:
-            # NaN is padding: no reading is NaN, and a zero is a reading.
-            return found | {"features": self.features, "mask_value": float("nan")}
+            return found | {"features": self.features, "mask_value": self.mask_value}
         found["vocabulary_size"] = len(self.tokens)
         if self.characters is not None:
             found["character_vocabulary_size"] = len(self.characters)
@@ -141,7 +146,8 @@ class Encoding:
 
         self.check(examples, targets=targets)
         inputs = self._inputs(examples.sequences)
-        options.setdefault("padding", 0 if self.features is None else float("nan"))
+        padding = math.nan if self.mask_value is None else self.mask_value
+        options.setdefault("padding", 0 if self.features is None else padding)
         if not targets:
             return Batches(inputs, **options)
         numbers = {name: number for number, name in enumerate(self.classes)}

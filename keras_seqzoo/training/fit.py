@@ -200,7 +200,9 @@ def compile_network(
 ) -> None:
     """Adam, and the loss that fits the head."""
     optimizer = Adam(learning_rate, global_clipnorm=global_clipnorm)
-    loss = None if isinstance(network, layers.CRFModel) else "sparse_categorical_crossentropy"
+    loss = None
+    if not isinstance(network, layers.CRFModel):
+        loss = keras.losses.SparseCategoricalCrossentropy()
     steps = _STEPS_PER_EXECUTION
     network.compile(optimizer, loss, metrics=metrics, steps_per_execution=steps)
 

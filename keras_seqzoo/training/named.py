@@ -53,7 +53,7 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
     network = model if model.name == NETWORK else _renamed(model)
     if encoding.tokens is None:
         inputs = given = keras.Input(model.input_shape[1:], name="readings")
-        mask = layers.step_mask(given, float("nan"), name="real_steps")
+        mask = layers.step_mask(given, encoding.mask_value, name="real_steps")
     else:
         inputs = keras.Input((), dtype="string", name="sentences")
         tokens = layers.SplitTokens(name="tokens")(inputs)
@@ -100,12 +100,17 @@ def encoding_of(model: keras.Model) -> Encoding:
         Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None
         for name in (NUMBERS, SPELLED)
     )
+    readings = {}
+    if tokens is None:
+        masks = [one for one in known[NETWORK].layers if isinstance(one, layers.StepMask)]
+        mask_value = masks[0].mask_value if masks else None
+        readings = {"features": model.input_shape[-1], "mask_value": mask_value}
     return Encoding(
         next(iter(set(model.output) - {"probabilities"})),
         tuple(known["names"].names),
         tokens,
         characters,
-        features=None if tokens else model.input_shape[-1],
+        **readings,
     )
 
 

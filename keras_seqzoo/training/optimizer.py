@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import keras
 
+from keras_seqzoo.layers.masking import PACKAGE
 
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` with its update as one operation, where TensorFlow has one.
 
@@ -41,22 +44,18 @@ class Adam(keras.optimizers.Adam):
         import tensorflow as tf
 
         index = self._get_variable_index(variable)
-        step, rate, beta_1, beta_2, epsilon = (
-            tf.cast(value, variable.dtype)
-            for value in (
-                self.iterations + 1,
-                learning_rate,
-                self.beta_1,
-                self.beta_2,
-                self.epsilon,
-            )
+        step, rate = (tf.cast(one, variable.dtype) for one in (self.iterations + 1, learning_rate))
+        beta_1, beta_2, epsilon = (
+            tf.constant(one, variable.dtype) for one in (self.beta_1, self.beta_2, self.epsilon)
         )
+        # As Keras casts, which rounds to float32 in float64 too.
+        powers = [tf.cast(one, variable.dtype) ** step for one in (self.beta_1, self.beta_2)]
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
             m=_handle(self._momentums[index]),
             v=_handle(self._velocities[index]),
-            beta1_power=beta_1**step,
-            beta2_power=beta_2**step,
+            beta1_power=powers[0],
+            beta2_power=powers[1],
             lr=rate,
             beta1=beta_1,
             beta2=beta_2,

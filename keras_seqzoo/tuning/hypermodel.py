@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras_seqzoo.diagnostics import StateLeakage, functions
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.space import Choice, Dimension, Int, dimension
 from keras_seqzoo.training import fit
+from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 
 OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
@@ -66,7 +68,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
     `StateLeakage` in front of the other callbacks, so that every epoch's logs hold the objectives.
     """
 
-    trains_together = True  # where a `Population` can
+    measures: type[Measures] = IdentityMeasures  # what a `Population` measures its members by
 
     def __init__(
         self, name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
@@ -163,8 +165,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
         y, y_val = targets(model, x, y), targets(model, x_val, y_val)
         given = {"x": x, "y": y, "batch_size": batch_size}
         if seed is not None:
-            orders = row_orders(len(x), kwargs["epochs"], np.random.default_rng(seed))
-            given = _batches(x, y, orders, batch_size)
+            orders = itertools.islice(rows.orders(seed, batch_size), kwargs["epochs"])
+            given = _batches(x, y, orders)
         return model.fit(
             **given,
             validation_data=(x_val, y_val),
@@ -208,22 +210,22 @@ class ZooHyperModel(keras_tuner.HyperModel):
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
 
 
-def row_orders(rows: int, epochs: int, generator: np.random.Generator) -> np.ndarray:
-    """In which order each of the next epochs takes the rows, `(epochs, rows)`."""
-    return np.stack([generator.permutation(rows) for _ in range(epochs)])
-
-
-def _batches(x: np.ndarray, y: np.ndarray, orders: np.ndarray, batch_size: int) -> dict[str, Any]:
-    """What `fit` takes for the rows in those orders."""
+def _batches(x: np.ndarray, y: np.ndarray, orders: Iterable[np.ndarray]) -> dict[str, Any]:
+    """What `fit` takes for the rows of these batches."""
     import tensorflow as tf
 
-    x, y = tf.constant(x), tf.constant(y)
-    batches = tf.data.Dataset.from_tensor_slices(orders).flat_map(
-        lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-    )
-    batches = batches.map(lambda rows: (tf.gather(x, rows), tf.gather(y, rows)))
-    steps = -(-orders.shape[1] // batch_size)
-    return {"x": batches.prefetch(2), "steps_per_epoch": steps, "shuffle": False}
+    x, y, orders = tf.constant(x), tf.constant(y), np.stack(list(orders))
+    batches = tf.data.Dataset.from_tensor_slices(orders.reshape(-1, orders.shape[-1]))
+
+    def batch(rows):
+        rows = rows[rows >= 0]
+        return tf.gather(x, rows), tf.gather(y, rows)
+
+    return {
+        "x": batches.map(batch).prefetch(2),
+        "steps_per_epoch": orders.shape[1],
+        "shuffle": False,
+    }
 
 
 def _without_fixed(

@@ -1,13 +1,10 @@
-"""The objectives of the identity family for all members of a population, in the compiled graph.
-
-The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at a
-cut depends on another row's past through the recurrent states alone, so that one pass over the rows
-as they are gives all states, and one step from another row's states gives all swapped outputs.
-"""
+"""What a population learns from, and how all its members are measured in the compiled graph."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -22,11 +19,73 @@ from keras_seqzoo.tuning.rows import Rows, targets
 CUTS = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Measures:
-    """What is measured on: validation rows, which of them swap, and where.
+class Data(NamedTuple):
+    """Rows as tensors.
 
     Attributes:
+        x: `(rows, time, features)`.
+        y: targets, `(rows, [time,] ...)`.
+        mask: `(rows, time)`, the steps that count; None for all.
+        lengths: int `(rows,)`, how long a batch of just this row is for a trial alone; None where
+            all are as long as they are here.
+    """
+
+    x: Any
+    y: Any
+    mask: Any = None
+    lengths: Any = None
+
+
+class Measures(abc.ABC):
+    """What members learn from and are measured by.
+
+    Attributes:
+        logs: names in the logs of an epoch.
+        of_states: whether `figures` looks at the recurrent states.
+        train: `Data` to train on.
+        validation: `Data` to measure on.
+    """
+
+    logs: ClassVar[tuple[str, ...]]
+    of_states: ClassVar[bool] = False
+    train: Data
+    validation: Data
+
+    @classmethod
+    @abc.abstractmethod
+    def of(cls, model: keras.Model, rows: Any, block: int) -> Measures:
+        """What this model, or any of its shapes, learns from and is measured by."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def obstacle(model: keras.Model, rows: Any) -> str | None:
+        """Why models like this one cannot be measured together, or None."""
+
+    @abc.abstractmethod
+    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+        """Figures by name, `(members,)` each, but for the losses.
+
+        Args:
+            packed: the members.
+            weights: of `Pack`.
+            columns: of `Pack`.
+            output: of all validation rows.
+            record: all states by recurrent layer, with `of_states`.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityMeasures(Measures):
+    """The objectives of the identity family.
+
+    The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at
+    a cut depends on another row's past through the recurrent states alone, so that one pass over
+    the rows as they are gives all states, and one step from another row's states gives all swapped
+    outputs.
+
+    Attributes:
+        train: what is trained on.
+        validation: what is measured on, swaps among.
         chosen: `(batch,)`, the validation rows that are measured on; None for all.
         present: `(cuts * batch, 1, features)`, of them the step that each keeps.
         y: the aligned target, `(batch, time, features)`, or `(batch, features)` for a last step.
@@ -37,6 +96,11 @@ class Measures:
         scored: `(cuts, batch)` bool, whether it takes part.
     """
 
+    logs = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
+    of_states = True
+
+    train: Data
+    validation: Data
     chosen: np.ndarray | None
     present: tf.Tensor
     y: tf.Tensor
@@ -46,9 +110,18 @@ class Measures:
     donor: np.ndarray
     scored: np.ndarray
 
+    @staticmethod
+    def obstacle(model: keras.Model, rows: Rows) -> str | None:
+        """It gives its input back, and reads it once."""
+        if model.output_shape[-1] != model.input_shape[-1] or len(model.output_shape) < 2:
+            return "it does not give its input back"
+        if any(isinstance(layer, keras.layers.Bidirectional) for layer in model.layers):
+            return "it reads its input both ways"
+        return None
+
     @classmethod
-    def of(cls, model: keras.Model, rows: Rows, block: int) -> Measures:
-        """As `StateLeakage` would measure this model, or any of its shapes."""
+    def of(cls, model: keras.Model, rows: Rows, block: int) -> IdentityMeasures:
+        """As `StateLeakage` would measure it."""
         chosen = StateLeakage(rows.x_val, rows.y_val, block=block)
         x, block = chosen.x, chosen.options["block"]
         mask = functions.find_mask(model, x)
@@ -75,14 +148,12 @@ class Measures:
         dtype = model.trainable_variables[0].dtype
         rows_measured = None if len(chosen.rows) == len(rows.x_val) else chosen.rows
         given = (tf.constant(values, dtype) for values in (present, y))
-        return cls(rows_measured, *given, real, varies, step, donor, scored)
+        sets = (_data(model, *one) for one in ((rows.x, rows.y), (rows.x_val, rows.y_val)))
+        return cls(*sets, rows_measured, *given, real, varies, step, donor, scored)
 
-    def figures(self, packed: Packed, weights, columns, output, histories) -> dict:
-        """Identity error, state leakage and their sum, `(members,)` each.
-
-        `output` is that of all validation rows, `histories` all states by recurrent layer.
-        """
-        y, record = output, histories
+    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+        """Identity error, state leakage and their sum."""
+        y = output
         if self.chosen is not None:
             y = tf.gather(y, self.chosen)
             record = {
@@ -110,6 +181,16 @@ class Measures:
             "val_identity_error": error,
             "val_state_leakage": leakage,
         }
+
+
+def _data(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> Data:
+    mask = functions.find_mask(model, x) if len(model.output_shape) == 3 else None
+    dtype = model.trainable_variables[0].dtype
+    return Data(
+        tf.constant(x, dtype),
+        tf.constant(targets(model, x, y), dtype),
+        None if mask is None else tf.constant(mask),
+    )
 
 
 def _leakage(kept, swapped, scored: np.ndarray, floor):

@@ -6,7 +6,8 @@ have no gradient, so that no member touches another. Units of any number fit wit
 the products are large: on a CPU ten times faster than a batch of small ones.
 
 Tensors inside: where the width of a member does not depend on its units, `(..., members, width)`,
-else `(..., units of all members)`.
+else `(..., units of all members)`; what is twice as wide as a member has units, as two directions
+are, is two such parts, one after the other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from keras_seqzoo.layers import kernels
 from keras_seqzoo.tuning import philox
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
+_MATRICES = ("kernel", "recurrent_kernel", "context")  # weights that have rows; others are biases
 _SEEDS = 2**31 - 2  # Keras takes seeds modulo this
 # Without weights of their members' own, and working on the last axes alone.
 _AS_THEY_ARE = (layers.Normalization, layers.StepMask, layers.ApplyMask)
@@ -51,16 +53,19 @@ class Dropping(NamedTuple):
         rates: `(layers, members)`, of `Packed.dropouts`.
         seeds: int32 `(layers, members, 2)`, of the first step.
         step: int, steps done.
+        times: int `(members,)`, how long the batch of each is for itself; None where all are as
+            long as they are here.
     """
 
     rates: Any
     seeds: Any
     step: Any
+    times: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Size:
-    """An axis of a member's weight: `constant + by_unit * units`."""
+    """An axis of a member's weight: `constant`, or `by_unit` parts of `units` each."""
 
     constant: int
     by_unit: int
@@ -72,6 +77,16 @@ class _Size:
 
     def of_all(self, members: int, units: int) -> int:
         return members * self.constant + units * self.by_unit
+
+    def places(self, sizes: Sequence[int], of_all: int) -> list[np.ndarray]:
+        """Where the entries of members of these sizes are, among those of `of_all` units."""
+        parts = max(self.by_unit, 1)
+        ends = np.cumsum(sizes) // parts
+        starts = np.arange(parts)[:, None] * of_all
+        return [
+            (starts + np.arange(end - size // parts, end)).reshape(-1)
+            for size, end in zip(sizes, ends, strict=True)
+        ]
 
 
 class Packed:
@@ -101,7 +116,7 @@ class Packed:
         self._gates = [1] * len(self.variables)
         for layer in model.layers:
             for variable in layer.trainable_variables:
-                self._gates[self._index[id(variable)]] = _RECURRENT.get(type(layer), 1)
+                self._gates[self._index[id(variable)]] = _RECURRENT.get(type(_one_way(layer)), 1)
         self._regularized = {
             at for at, variable in enumerate(self.variables) if variable.regularizer
         }
@@ -113,7 +128,7 @@ class Packed:
             gates = self._gates[at]
             self._columns.append(_Size.of([shape[-1] // gates for shape in shapes], model_units))
             rows = None
-            if pair[0].name.endswith("kernel"):
+            if pair[0].name in _MATRICES:
                 rows = _Size.of([shape[0] for shape in shapes], model_units)
             self._rows.append(rows)
 
@@ -130,14 +145,19 @@ class Packed:
                 if varies:
                     return f"layer {layer.name!r} would need statistics for each unit"
                 continue
-            if type(layer) in _RECURRENT:
-                if layer.implementation_path != "fused" or layer.stateful:
+            if type(_one_way(layer)) in _RECURRENT:
+                one = _one_way(layer)
+                if one.implementation_path != "fused" or one.stateful:
                     return f"layer {layer.name!r} keeps state, or has no fused kernel"
                 call = layer._inbound_nodes[0].arguments
                 if len(call.args) > 1 or call.kwargs.get("initial_state") is not None:
                     return f"layer {layer.name!r} starts from a given state"
-                if layer.go_backwards:
+                if one.go_backwards:
                     return f"layer {layer.name!r} runs backwards"
+                if one is not layer and not _concatenates(layer):
+                    return f"layer {layer.name!r} does not put two like directions side by side"
+            elif type(layer) is layers.Pooling:
+                pass
             elif type(layer) is keras.layers.Dropout:
                 if layer.noise_shape is not None:
                     return f"layer {layer.name!r} has a noise shape"
@@ -190,9 +210,9 @@ class Packed:
                 zip(blocks, self._places(at, blocks), strict=True)
             ):
                 packed[place] = _by_gate(block, gates)
-                columns[..., place[-1]] = number
+                columns[:, place[-1].reshape(-1)] = number
                 if len(rows):
-                    rows[place[0]] = number
+                    rows[place[0].reshape(-1)] = number
             found.weights.append(packed.reshape(*shape[:-1], -1))
             found.rows.append(rows)
             found.columns.append(columns.reshape(-1))
@@ -219,15 +239,16 @@ class Packed:
 
     def _places(self, at: int, blocks: Sequence[np.ndarray]) -> list[tuple]:
         """Where each block is, in a weight whose last axes are gates and columns."""
-        places, row, column = [], 0, 0
-        for block in blocks:
-            width = block.shape[-1] // self._gates[at]
+        places = []
+        columns = self._columns[at]
+        widths = [block.shape[-1] // self._gates[at] for block in blocks]
+        for number, column in enumerate(columns.places(widths, self.units)):
             if self._rows[at] is None:
-                places.append((..., slice(column, column + width)))
-            else:
-                rows = slice(row, row + block.shape[0])
-                places.append((rows, slice(None), slice(column, column + width)))
-            row, column = row + block.shape[0], column + width
+                places.append((..., column))
+                continue
+            rows = self._rows[at].places([len(block) for block in blocks], self.units)
+            gates = np.arange(self._gates[at])
+            places.append(np.ix_(rows[number], gates, column))
         return places
 
     def strengths(self, model: keras.Model) -> np.ndarray:
@@ -312,6 +333,12 @@ class Packed:
                     return self._dense(operation, weights, *args)
                 if type(operation) is keras.layers.Dropout:
                     return self._dropped(operation, columns, *args, dropping)
+                if type(operation) is layers.Pooling:
+                    return self._pooled(operation, weights, columns, *args, kwargs.get("mask"))
+                if type(operation) is layers.Bidirectional:
+                    return self._both_ways(
+                        operation, weights, columns, *args, kwargs.get("mask"), dropping is not None
+                    )
                 if type(operation) in _RECURRENT:
                     (x,), mask = args, kwargs.get("mask")
                     if dropping is not None and operation.name in self.dropouts:
@@ -357,11 +384,13 @@ class Packed:
         owners, widths, local = self._columns_before(layer, columns, x)
         rate = tf.gather(dropping.rates[at], owners)
         seeds = (dropping.seeds[at] + [0, dropping.step]) % _SEEDS
-        # Row by row, the place in a tensor of the member's own width.
+        # Row by row, the place in a tensor of the member's own width, and of its batch's own time.
         sizes, axes = _sizes(x), len(owners.shape)
-        rows = tf.reshape(
-            tf.range(tf.size(x) // tf.reduce_prod(sizes[-axes:])), (*sizes[:-axes], *[1] * axes)
-        )
+        front = sizes[:-axes]  # batch, or batch and time
+        rows = tf.reshape(tf.range(front[0]), (-1, *[1] * (len(front) - 1 + axes)))
+        if len(front) > 1:
+            times = front[1] if dropping.times is None else tf.gather(dropping.times, owners)
+            rows = rows * times + tf.reshape(tf.range(front[1]), (-1, *[1] * axes))
         index = tf.broadcast_to(rows * widths + local, sizes)
         seeds = [
             tf.broadcast_to(tf.gather(one, owners), sizes) for one in tf.unstack(seeds, axis=-1)
@@ -372,54 +401,60 @@ class Packed:
     def _columns_before(self, layer, columns, x):
         """Of the last axis, or two, of the input: whose each is, how wide that one, and where."""
         before = layer._inbound_nodes[0].input_tensors[0]._keras_history.operation
-        while type(before) not in (keras.layers.Dense, *_RECURRENT):
-            if isinstance(before, keras.layers.InputLayer):
+        while not isinstance(before, keras.layers.InputLayer):
+            one = _one_way(before)
+            if type(one) is keras.layers.Dense or type(one) in _RECURRENT:
+                dense = type(one) is keras.layers.Dense
+                at = self._at(one.kernel if dense else one.cell.recurrent_kernel)
+                owners, by_unit = columns[at], self._columns[at].by_unit
                 break
             before = before._inbound_nodes[0].input_tensors[0]._keras_history.operation
         else:
-            kernel = (
-                before.kernel
-                if type(before) is keras.layers.Dense
-                else before.cell.recurrent_kernel
-            )
-            at = self._at(kernel)
-            if self._columns[at].by_unit:
-                whose = columns[at][: x.shape[-1]]
-                widths = tf.reduce_sum(tf.one_hot(whose, self.members, axis=0, dtype=tf.int32), 1)
-                owners = tf.maximum(whose, 0)
-                starts = tf.gather(tf.cumsum(widths, exclusive=True), owners)
-                return owners, tf.gather(widths, owners), tf.range(x.shape[-1]) - starts
+            by_unit = 0
+        if by_unit:
+            whose = owners[: self.units]
+            units = tf.reduce_sum(tf.one_hot(whose, self.members, axis=0, dtype=tf.int32), 1)
+            whose = tf.maximum(whose, 0)
+            local = tf.range(self.units) - tf.gather(tf.cumsum(units, exclusive=True), whose)
+            parts = x.shape[-1] // self.units
+            widths = tf.gather(units, whose)
+            local = tf.concat([part * widths + local for part in range(parts)], 0)
+            return tf.tile(whose, (parts,)), tf.tile(parts * widths, (parts,)), local
         owners = tf.tile(tf.range(self.members)[:, None], (1, x.shape[-1]))
         return owners, x.shape[-1], tf.range(x.shape[-1])
 
+    def _weights_of(self, cell, weights) -> tuple:
+        """Kernels and biases of a cell, as `kernels.run` takes them."""
+        kernel, recurrent_kernel = (
+            weights[self._at(one)] for one in (cell.kernel, cell.recurrent_kernel)
+        )
+        if cell.bias is None:
+            return kernel, recurrent_kernel, tf.zeros_like(kernel[0]), None
+        bias = weights[self._at(cell.bias)]
+        biases = (bias[0], bias[1]) if len(bias.shape) == 2 else (bias, None)
+        return kernel, recurrent_kernel, *biases
+
+    def _by_unit(self, mask, cell, weights, columns):
+        """A mask of members `(batch, time, members)` -> of units."""
+        if mask is None:
+            return None
+        at = self._at(cell.recurrent_kernel)
+        owners = columns[at][: weights[at].shape[0]]
+        return tf.gather(mask, tf.maximum(owners, 0), axis=2)
+
     def _recurrent(self, layer, weights, columns, x, mask, training, states, record):
         cell = layer.cell
-        at, inner = self._at(cell.kernel), self._at(cell.recurrent_kernel)
-        kernel, recurrent_kernel, recurrent_bias = weights[at], weights[inner], None
-        if cell.bias is None:
-            bias = tf.zeros_like(kernel[0])
-        else:
-            bias = weights[self._at(cell.bias)]
-            if len(bias.shape) == 2:
-                bias, recurrent_bias = bias[0], bias[1]
-        x = self._side_by_side(x, at)
-        units = recurrent_kernel.shape[0]
-        if mask is not None:  # of each member -> of each unit
-            mask = tf.gather(mask, tf.maximum(columns[inner][:units], 0), axis=2)
+        inner = self._at(cell.recurrent_kernel)
+        x = self._side_by_side(x, self._at(cell.kernel))
+        units = weights[inner].shape[0]
+        mask = self._by_unit(mask, cell, weights, columns)
         if states is None:
             zeros = tf.zeros((_sizes(x)[0], units), x.dtype)
             initial = [zeros] * (2 if isinstance(layer, layers.LSTM) else 1)
         else:
             initial = states[layer.name]
-        arguments = (
-            dataclasses.replace(layer._recurrence(), units=units),
-            x,
-            initial,
-            kernel,
-            recurrent_kernel,
-            bias,
-            recurrent_bias,
-        )
+        recurrence = dataclasses.replace(layer._recurrence(), units=units)
+        arguments = (recurrence, x, initial, *self._weights_of(cell, weights))
         if record is None:
             steps, last = kernels.run(
                 *arguments,
@@ -435,6 +470,72 @@ class Packed:
         output, steps, _ = layer._outputs(steps, last, mask)
         return self._apart(steps if layer.return_sequences else output, inner)
 
+    def _both_ways(self, layer, weights, columns, x, mask, training):
+        """`layers.Bidirectional` of members that have as many units in either direction."""
+        cells = layer.forward_layer.cell, layer.backward_layer.cell
+        x = self._side_by_side(x, self._at(cells[0].kernel))
+        mask = self._by_unit(mask, cells[0], weights, columns)
+        both = zip(*(self._weights_of(cell, weights) for cell in cells), strict=True)
+        both = [None if one[0] is None else tf.stack(one) for one in both]
+        units = both[1].shape[-2]
+        zeros = tf.zeros((2, _sizes(x)[0], units), x.dtype)
+        steps, states = kernels.run(
+            dataclasses.replace(layer.forward_layer._recurrence(), units=units),
+            x,
+            [zeros] * (2 if isinstance(layer.forward_layer, layers.LSTM) else 1),
+            *both,
+            mask=mask,
+            keep=training,
+            return_sequences=layer.return_sequences,
+            contain=True,
+        )
+        if steps is None:
+            found = tf.concat((states[0][0], states[0][1]), -1)
+        elif mask is None:
+            found = steps
+        else:
+            found = tf.where(tf.concat((mask, mask), -1), steps, 0)
+        if self._columns[self._at(cells[0].recurrent_kernel)].by_unit:
+            return found
+        found = tf.reshape(found, (*_sizes(found)[:-1], 2, self.members, -1))
+        found = tf.stack(tf.unstack(found, axis=-3), axis=-2)
+        return tf.reshape(found, (*_sizes(found)[:-2], -1))
+
+    def _pooled(self, layer, weights, columns, x, mask):
+        """`layers.Pooling`, each member over its own real steps."""
+        unit_wide = len(x.shape) == 3
+        if mask is None:
+            real = tf.ones_like(x[..., :1], tf.bool)
+        elif unit_wide:
+            real = self._of_each_column(mask, columns, x)
+        else:
+            real = mask[..., None]
+        if layer.pooling == "max":
+            lowest = tf.fill(_sizes(x), tf.constant(-np.inf, x.dtype))
+            highest = tf.reduce_max(tf.where(real, x, lowest), 1)
+            return tf.where(tf.reduce_any(real, 1), highest, 0)
+        share = tf.cast(real, x.dtype)
+        if layer.pooling == "attention":
+            at, inner = self._at(layer.kernel), self._at(layer.context)
+            seen = tf.tensordot(self._side_by_side(x, at), weights[at], 1)
+            seen = tf.tanh(_contained(seen) + weights[self._at(layer.bias)])
+            scores = tf.tensordot(seen, weights[inner], 1)  # (batch, time, members)
+            if mask is not None:
+                scores = tf.where(mask, scores, -1e4)
+            scores = tf.exp(scores - tf.reduce_max(scores, 1, keepdims=True))
+            if unit_wide:
+                share = share * self._of_each_column(scores, columns, x)
+            else:
+                share = share * scores[..., None]
+        share = share / tf.maximum(tf.reduce_sum(share, 1, keepdims=True), 1e-7)
+        return tf.reduce_sum(share * x, 1)
+
+    def _of_each_column(self, values, columns, x):
+        """`(..., members)` -> `(..., columns)` of something as wide as members have units."""
+        at = next(at for at, size in enumerate(self._columns) if size.by_unit)
+        owners = tf.tile(columns[at][: self.units], (x.shape[-1] // self.units,))
+        return tf.gather(values, tf.maximum(owners, 0), axis=-1)
+
 
 @tf.custom_gradient
 def _contained(y):
@@ -444,6 +545,17 @@ def _contained(y):
         return kernels.held(upstream, kernels.LARGEST_GRADIENT)
 
     return kernels.held(y, kernels.LARGEST_STATE), back
+
+
+def _one_way(layer):
+    """The first of two directions; a layer itself that has one."""
+    return layer.forward_layer if type(layer) is layers.Bidirectional else layer
+
+
+def _concatenates(layer) -> bool:
+    """Whether two directions are alike, and their outputs side by side."""
+    inputs_dropped = layer.forward_layer.cell.dropout or layer.backward_layer.cell.dropout
+    return layer.merge_mode == "concat" and not inputs_dropped and layer._runs_together(True)
 
 
 def _dropout_of(layer) -> tuple[float, Any] | None:

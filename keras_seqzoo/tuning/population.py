@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import keras_tuner
@@ -26,18 +28,18 @@ from keras_tuner.errors import FailedTrialError
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.seeds import seeded
 from keras_seqzoo.space import Choice
+from keras_seqzoo.training import Adam
 from keras_seqzoo.tuning import training
-from keras_seqzoo.tuning.hypermodel import ZooHyperModel, row_orders
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.packed import Packed
-from keras_seqzoo.tuning.program import LOGS, Moving, Program
-from keras_seqzoo.tuning.rows import Rows
+from keras_seqzoo.tuning.program import Moving, Program
 
 # Measured by benchmarks/search.py: on a CPU more units or members in a call gain nothing.
 UNITS, SEATS, WIDTH = 64, 5, 128
 _SECONDS = 10.0
 # Dimensions in which members of one program may differ.
-_FREE = ("units", "learning_rate", "global_clipnorm", "dropout", "recurrent_initializer")
-_FREE_ENDS = ("_regularizer", "_strength", "_initializer")
+_FREE = ("units", "learning_rate", "global_clipnorm")
+_FREE_ENDS = ("_regularizer", "_strength", "_initializer", "dropout")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Run:
         model: of its true size; holds the best weights once `Population.finish` was called.
         program: what trains it.
         moving: what training changes.
-        orders: gives the order of the rows, epoch by epoch.
+        orders: gives the batches of rows, epoch by epoch.
         history: curves so far.
         seconds: float, its share of the time.
         error: what its last call raised.
@@ -70,17 +72,15 @@ class Run:
     model: keras.Model
     program: Program
     moving: Moving
-    orders: np.random.Generator
-    history: dict[str, list[float]] = dataclasses.field(
-        default_factory=lambda: {name: [] for name in LOGS}
-    )
+    orders: Iterator[np.ndarray]
+    history: dict[str, list[float]]
     seconds: float = 0.0
     error: Exception | None = None
 
     @property
     def epochs(self) -> int:
         """How many ran."""
-        return len(self.history[LOGS[0]])
+        return len(self.history["loss"])
 
     @property
     def goes_on(self) -> bool:
@@ -97,9 +97,9 @@ def pays(trials: int, steps: int) -> bool:
 
 
 def stopping_of(
-    callbacks: Sequence[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback], logs: Sequence[str]
 ) -> keras.callbacks.EarlyStopping | None:
-    """The early stopping that a population can do itself.
+    """The early stopping that a population with these logs can do itself.
 
     Raises:
         ValueError: for callbacks that need a model, and therefore trials one by one.
@@ -109,7 +109,7 @@ def stopping_of(
     (one,) = callbacks
     if type(one) is not keras.callbacks.EarlyStopping or one.baseline is not None:
         raise ValueError(f"{type(one).__name__} is not known.")
-    if one.monitor not in LOGS or one.mode not in ("min", "max"):
+    if one.monitor not in logs or one.mode not in ("min", "max"):
         raise ValueError(f"Nothing is known of {one.monitor!r} with mode {one.mode!r}.")
     return one
 
@@ -119,8 +119,8 @@ class Population:
 
     Args:
         hypermodel: the entry.
-        rows: training and validation rows.
-        objectives: what the best epoch is chosen by; known figures of the identity family.
+        rows: training and validation rows, as the entry takes them.
+        objectives: what the best epoch is chosen by; in the logs that its measures give.
         epochs: int, of a member in all.
         batch_size: int.
         stopping: see `stopping_of`.
@@ -129,7 +129,7 @@ class Population:
     def __init__(
         self,
         hypermodel: ZooHyperModel,
-        rows: Rows,
+        rows: Any,
         *,
         objectives: list[keras_tuner.Objective],
         epochs: int,
@@ -159,7 +159,8 @@ class Population:
         moving = Moving.before(
             [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
         )
-        return Run(model, program, moving, np.random.default_rng(member.seed))
+        orders = self.rows.orders(member.seed, self.batch_size)
+        return Run(model, program, moving, orders, {name: [] for name in program.measures.logs})
 
     def can_train(self, hp: keras_tuner.HyperParameters) -> bool:
         """Whether there is a program for such members."""
@@ -230,9 +231,10 @@ class Population:
         if units is not None:
             hp.values["units"] = units
         for name, dimension in self.hypermodel.dimensions.items():
+            hp.values.setdefault(name, dimension.default)  # what depends on others may be missing
             if name.endswith("_regularizer"):
                 hp.values[name] = next(one for one in dimension.values if one != "none")
-            if name == "dropout":
+            if name.endswith("dropout"):
                 given = isinstance(dimension, Choice)
                 hp.values[name] = max(dimension.values) if given else dimension.high
         return hp
@@ -253,7 +255,9 @@ class Population:
             raise
         except Exception:  # each trial will say it for itself
             return None
-        if _obstacle(model, wider, self.objectives) is not None:
+        kind = self.hypermodel.measures
+        obstacle = kind.obstacle(model, self.rows) or _obstacle(model, wider)
+        if obstacle is not None or {one.name for one in self.objectives} - {*kind.logs}:
             return None
         model_units = (0, 0) if units is None else (units, 2 * units)
         width = max(model.input_shape[-1], model.output_shape[-1])
@@ -265,12 +269,11 @@ class Population:
             seats = 1
         return Program(
             Packed(model, wider, model_units, members=seats, units=capacity or 0),
-            self.rows,
+            kind.of(model, self.rows, self.hypermodel.block),
             objectives=self.objectives,
             epochs=self.epochs,
             batch_size=self.batch_size,
             stopping=self.stopping,
-            block=self.hypermodel.block,
             pool=self._pool,
         )
 
@@ -314,7 +317,7 @@ def _advance(runs: list[Run], until: int) -> list[Run]:
         moving, logs = program.advance(
             [run.model for run in runs],
             [run.moving for run in runs],
-            [row_orders(program.rows, epochs, run.orders) for run in runs],
+            [np.stack(list(itertools.islice(run.orders, epochs))) for run in runs],
             began=began,
         )
     except Exception as error:  # these trials', and no others'
@@ -331,11 +334,9 @@ def _advance(runs: list[Run], until: int) -> list[Run]:
     return runs
 
 
-def _obstacle(
-    model: keras.Model, wider: keras.Model, objectives: list[keras_tuner.Objective]
-) -> str | None:
+def _obstacle(model: keras.Model, wider: keras.Model) -> str | None:
     """Why models like this one are trained one by one, or None."""
-    if type(model.optimizer) is not keras.optimizers.Adam or model.optimizer.amsgrad:
+    if type(model.optimizer) not in (keras.optimizers.Adam, Adam) or model.optimizer.amsgrad:
         return "its optimizer is not Adam"
     if model.optimizer.use_ema or model.optimizer.weight_decay:
         return "its optimizer averages or decays"
@@ -343,7 +344,4 @@ def _obstacle(
         return "its optimizer clips otherwise than by the global norm"
     if not isinstance(model.loss, keras.losses.Loss):
         return "its loss is not an object"
-    if model.output_shape[-1] != model.input_shape[-1] or len(model.output_shape) < 2:
-        return "it does not give its input back"
-    unknown = {one.name for one in objectives} - set(LOGS)
-    return f"nothing gives {', '.join(unknown)}" if unknown else Packed.obstacle(model, wider)
+    return Packed.obstacle(model, wider)

@@ -11,13 +11,10 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
-from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.layers import kernels
-from keras_seqzoo.tuning.measures import Measures, for_all
+from keras_seqzoo.tuning.measures import Data, Measures, for_all
 from keras_seqzoo.tuning.packed import Dropping, Pack, Packed
-from keras_seqzoo.tuning.rows import Rows, targets
 
-LOGS = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
 _ORDERS = 2**22  # numbers of rows that go with a call, at most
 
 
@@ -75,51 +72,58 @@ class Given(NamedTuple):
     clips: Any
 
 
+class Batch(NamedTuple):
+    """What all members see in a step.
+
+    Attributes:
+        x: `(batch, time, members, features)`.
+        y: `(batch, [time,] members, ...)`.
+        real: what counts, `(batch, [time,] members)`, time or members 1 where all are alike; None
+            for all.
+        times: of `Dropping`.
+    """
+
+    x: Any
+    y: Any
+    real: Any
+    times: Any
+
+
 class Program:
     """Trains members of one kind, `packed.members` at a time.
 
     Args:
         packed: of a model that is compiled, and prepared with the rows.
-        rows: training and validation rows.
+        measures: what they learn from and are measured by.
         objectives: see `training.BestEpoch`.
         epochs: int, of a member in all.
         batch_size: int.
         stopping: see `population.stopping_of`.
-        block: int, windows that overlap one another.
         pool: where it is compiled, meanwhile.
     """
 
     def __init__(
         self,
         packed: Packed,
-        rows: Rows,
+        measures: Measures,
         *,
         objectives: list[keras_tuner.Objective],
         epochs: int,
         batch_size: int,
         stopping: keras.callbacks.EarlyStopping | None,
-        block: int,
         pool: concurrent.futures.Executor,
     ):
         self.packed, self.model = packed, packed.model
         self.objectives, self.stopping = objectives, stopping
         self.dtype = packed.variables[0].dtype
-        self.rows = len(rows.x)
+        self.measures = measures
+        self.rows = measures.train.x.shape[0]
         self.batch_size = min(batch_size, self.rows)
+        self.steps = -(-self.rows // self.batch_size)
+        self._per_step = len(self.model.output_shape) == 3  # or one answer for all steps
         per_epoch = packed.members * self.rows
         self.epochs_per_call = min(epochs, max(_ORDERS // per_epoch, 1))
         self.seconds_per_epoch = 0.0  # of the last call; unknown before the first
-        self.measures = Measures.of(self.model, rows, block)
-        self.data = {}
-        for name, x, y in (("train", rows.x, rows.y), ("val", rows.x_val, rows.y_val)):
-            mask = None
-            if len(self.model.output_shape) == 3:
-                mask = functions.find_mask(self.model, x)
-            self.data[name] = (
-                tf.constant(x, self.dtype),
-                tf.constant(targets(self.model, x, y), self.dtype),
-                None if mask is None else tf.constant(mask),
-            )
         self._run = tf.function(self._run_epochs, jit_compile=True, autograph=False)
         self._compiled = pool.submit(self._compile)
 
@@ -137,20 +141,20 @@ class Program:
     ) -> tuple[list[Moving], list[dict[str, list[float]]]]:
         """Trains members from epoch `began` on; gives what they are then, and their logs.
 
-        `orders`, `(epochs, rows)` each, are the orders of the rows.
+        `orders`, `(epochs, batches, batch_size)` each, are the rows of their batches.
         """
         self._compiled.result()
         epochs = len(orders[0])
-        taken = np.zeros((self.epochs_per_call, self.packed.members, self._steps * self.batch_size))
+        taken = np.zeros(self._orders_shape, np.int32)
         for seat, order in enumerate(orders):
-            taken[:epochs, seat, : self.rows] = order
+            taken[:epochs, seat] = order
         pack = self.packed.pack([member.weights for member in moving])
         moved, ran, logs = self._run(
             self._together(moving, pack),
             self._given(models, pack),
             tf.constant(began),
             tf.constant(epochs),
-            tf.constant(taken.reshape(*taken.shape[:2], self._steps, -1), tf.int32),
+            tf.constant(taken),
         )
         moved = tf.nest.map_structure(lambda one: one.numpy(), moved)
         ran = ran.numpy()
@@ -164,15 +168,15 @@ class Program:
     def _compile(self) -> None:
         """Runs no epoch."""
         member = Moving.before([weight.numpy() for weight in self.packed.variables])
-        shape = (self.epochs_per_call, self.packed.members, self._steps, self.batch_size)
         pack = self.packed.pack([member.weights])
         given = self._given([self.model], pack)
         zero = tf.constant(0)
-        self._run(self._together([member], pack), given, zero, zero, tf.zeros(shape, tf.int32))
+        orders = tf.zeros(self._orders_shape, tf.int32)
+        self._run(self._together([member], pack), given, zero, zero, orders)
 
     @property
-    def _steps(self) -> int:
-        return -(-self.rows // self.batch_size)
+    def _orders_shape(self) -> tuple[int, ...]:
+        return self.epochs_per_call, self.packed.members, self.steps, self.batch_size
 
     def _together(self, moving: Sequence[Moving], pack: Pack) -> Moving:
         empty = self.packed.members - len(moving)
@@ -231,14 +235,13 @@ class Program:
         """So many epochs: what moved, how many ran for each member, and their curves."""
         curves = {
             name: tf.TensorArray(self.dtype, orders.shape[0], element_shape=(self.packed.members,))
-            for name in LOGS
+            for name in self.measures.logs
         }
         own = self.packed.own(given, self.dtype)
-        step = self._step_of(given, own)
 
         def body(epoch, moving, ran, curves):
             started = moving.active
-            moving, loss = self._run_steps(step, began + epoch, moving, orders[epoch])
+            moving, loss = self._run_steps(began + epoch, moving, given, own, orders[epoch])
             logs = {"loss": loss, **self._validate(moving.weights, given)}
             logs = {name: tf.where(moving.sound, value, np.nan) for name, value in logs.items()}
             curves = {name: curves[name].write(epoch, logs[name]) for name in curves}
@@ -281,61 +284,52 @@ class Program:
             active=going,
         )
 
-    def _step_of(self, given: Given, own: list):
-        """One step of Adam (Kingma and Ba, 2015), as Keras computes it."""
+    def _step(self, number, moving: Moving, bad: list, given: Given, own: list, batch: Batch):
+        """One step of Adam (Kingma and Ba, 2015), as Keras computes it.
+
+        Gives what moved, where numbers have been bad so far, and the loss of each member.
+        """
         optimizer, packed, columns = self.model.optimizer, self.packed, given.columns
-        clipped = bool(optimizer.global_clipnorm)
-
-        def step(number, moving: Moving, bad, x, y, real):
-            with tf.GradientTape() as tape:
-                tape.watch(moving.weights)
-                dropping = Dropping(*given.dropping, number)
-                output = packed(moving.weights, columns, x, dropping=dropping)
-                loss = self._mean_loss(y, output, real)
-                loss += packed.penalty(moving.weights, columns, given.strengths)
-                total = tf.reduce_sum(loss)
-            gradients = tape.gradient(total, moving.weights)
-            gradients = [
-                tf.where(mine > 0, kernels.held(gradient, kernels.LARGEST_GRADIENT), 0)
-                for gradient, mine in zip(gradients, own, strict=True)
-            ]
-            bad = [
-                before | (tf.abs(gradient) >= kernels.LARGEST_GRADIENT)
-                for before, gradient in zip(bad, gradients, strict=True)
-            ]
-            if clipped:
-                gradients = self._clip(gradients, given)
-            time = tf.cast(number + 1, self.dtype)
-            powers = [
-                keras.ops.cast(beta, self.dtype) ** time
-                for beta in (optimizer.beta_1, optimizer.beta_2)
-            ]
-            rates = given.rates * tf.sqrt(1 - powers[1]) / (1 - powers[0])
-            first = [
-                m + (g - m) * (1 - optimizer.beta_1)
-                for m, g in zip(moving.first, gradients, strict=True)
-            ]
-            second = [
-                v + (g * g - v) * (1 - optimizer.beta_2)
-                for v, g in zip(moving.second, gradients, strict=True)
-            ]
-            weights = [
-                w - m * packed.by_column(rates, place) / (tf.sqrt(v) + optimizer.epsilon)
-                for w, m, v, place in zip(moving.weights, first, second, columns, strict=True)
-            ]
-            fine = [tf.abs(weight) < kernels.LARGEST_STATE for weight in weights]
-            bad = [before | ~now for before, now in zip(bad, fine, strict=True)]
-            weights = [tf.where(*pair, 0) for pair in zip(fine, weights, strict=True)]
-            return moving._replace(weights=weights, first=first, second=second), bad, loss
-
-        def all_sound(bad):
-            count = [
-                packed.by_member(tf.cast(one, self.dtype), place)
-                for one, place in zip(bad, columns, strict=True)
-            ]
-            return tf.add_n(count) == 0
-
-        return step, all_sound
+        with tf.GradientTape() as tape:
+            tape.watch(moving.weights)
+            dropping = Dropping(*given.dropping, number, batch.times)
+            output = packed(moving.weights, columns, batch.x, dropping=dropping)
+            loss = self._mean_loss(batch.y, output, batch.real)
+            loss += packed.penalty(moving.weights, columns, given.strengths)
+            total = tf.reduce_sum(loss)
+        gradients = tape.gradient(total, moving.weights)
+        gradients = [
+            tf.where(mine > 0, kernels.held(gradient, kernels.LARGEST_GRADIENT), 0)
+            for gradient, mine in zip(gradients, own, strict=True)
+        ]
+        bad = [
+            before | (tf.abs(gradient) >= kernels.LARGEST_GRADIENT)
+            for before, gradient in zip(bad, gradients, strict=True)
+        ]
+        if optimizer.global_clipnorm:
+            gradients = self._clip(gradients, given)
+        time = tf.cast(number + 1, self.dtype)
+        powers = [
+            keras.ops.cast(beta, self.dtype) ** time
+            for beta in (optimizer.beta_1, optimizer.beta_2)
+        ]
+        rates = given.rates * tf.sqrt(1 - powers[1]) / (1 - powers[0])
+        first = [
+            m + (g - m) * (1 - optimizer.beta_1)
+            for m, g in zip(moving.first, gradients, strict=True)
+        ]
+        second = [
+            v + (g * g - v) * (1 - optimizer.beta_2)
+            for v, g in zip(moving.second, gradients, strict=True)
+        ]
+        weights = [
+            w - m * packed.by_column(rates, place) / (tf.sqrt(v) + optimizer.epsilon)
+            for w, m, v, place in zip(moving.weights, first, second, columns, strict=True)
+        ]
+        fine = [tf.abs(weight) < kernels.LARGEST_STATE for weight in weights]
+        bad = [before | ~now for before, now in zip(bad, fine, strict=True)]
+        weights = [tf.where(*pair, 0) for pair in zip(fine, weights, strict=True)]
+        return moving._replace(weights=weights, first=first, second=second), bad, loss
 
     def _clip(self, gradients: list, given: Given) -> list:
         """Each member's by its own global norm (Pascanu et al., 2013), as Keras does."""
@@ -351,25 +345,14 @@ class Program:
             for gradient, columns in zip(gradients, given.columns, strict=True)
         ]
 
-    def _run_steps(self, step, epoch, moving: Moving, order):
+    def _run_steps(self, epoch, moving: Moving, given: Given, own: list, orders):
         """One epoch, and the mean loss of each member."""
-        step, all_sound = step
-        members, steps, batch = order.shape
-        x, y, mask = self.data["train"]
-        left = self.rows - (steps - 1) * batch  # rows of the last batch
+        members, steps, _ = orders.shape
 
         def body(number, moving, bad, total):
-            rows = tf.transpose(order[:, number])  # (batch, members)
-            real = None if mask is None else _members_last(tf.gather(mask, rows))
-            count = tf.constant(batch)
-            if left < batch:
-                count = tf.where(number < steps - 1, batch, left)
-                real = _filled(real, tf.range(batch) < count, y)
-            given = _members_last(tf.gather(x, rows))
-            moving, bad, loss = step(
-                epoch * steps + number, moving, bad, given, _members_last(tf.gather(y, rows)), real
-            )
-            return number + 1, moving, bad, total + loss * tf.cast(count, self.dtype)
+            batch, count = self._batch(orders[:, number])
+            moving, bad, loss = self._step(epoch * steps + number, moving, bad, given, own, batch)
+            return number + 1, moving, bad, total + loss * count
 
         bad = [tf.zeros(weight.shape, tf.bool) for weight in moving.weights]
         _, moving, bad, total = tf.while_loop(
@@ -378,24 +361,56 @@ class Program:
             (0, moving, bad, tf.zeros((members,), self.dtype)),
             maximum_iterations=steps,
         )
-        return moving._replace(sound=moving.sound & all_sound(bad)), total / self.rows
+        count = [
+            self.packed.by_member(tf.cast(one, self.dtype), place)
+            for one, place in zip(bad, given.columns, strict=True)
+        ]
+        sound = moving.sound & (tf.add_n(count) == 0)
+        return moving._replace(sound=sound), total / self.rows
+
+    def _batch(self, rows):
+        """The rows `(members, batch)`, -1 for none; and how many each member has."""
+        data, rows = self.measures.train, tf.transpose(rows)
+        here = rows >= 0
+        rows = tf.maximum(rows, 0)
+        real, times = None, None
+        if data.mask is not None:
+            real = _time_second(tf.gather(data.mask, rows))
+        if self.rows % self.batch_size:
+            present = here[:, None] if self._per_step else here
+            real = present if real is None else real & present
+        if data.lengths is not None:
+            times = tf.reduce_max(tf.where(here, tf.gather(data.lengths, rows), 0), 0)
+        y = tf.gather(data.y, rows)
+        if self._per_step:
+            y = _time_second(y)
+        x = _time_second(tf.gather(data.x, rows))
+        return Batch(x, y, real, times), tf.reduce_sum(tf.cast(here, self.dtype), 0)
 
     def _validate(self, weights, given: Given) -> dict:
-        """`val_loss`, over batches as `evaluate` takes them, and the figures."""
-        x, y, mask = self.data["val"]
-        members, record = self.packed.members, {}
-        output = self.packed(weights, given.columns, for_all(x, members), record=record)
-        target = for_all(y, members)
-        total = 0.0
-        size = x.shape[0] if mask is None else self.batch_size  # else a batch's steps count equally
-        for start in range(0, x.shape[0], size):
-            rows = slice(start, min(start + size, x.shape[0]))
-            real = None if mask is None else mask[rows, :, None]
+        """What the logs have of validation rows."""
+        data, record = self.measures.validation, None
+        if self.measures.of_states:
+            record = {}
+        x = for_all(data.x, self.packed.members)
+        output = self.packed(weights, given.columns, x, record=record)
+        figures = self.measures.figures(self.packed, weights, given.columns, output, record)
+        if "val_loss" in self.measures.logs:
+            penalty = self.packed.penalty(weights, given.columns, given.strengths)
+            figures["val_loss"] = self._validation_loss(data, output) + penalty
+        return figures
+
+    def _validation_loss(self, data: Data, output):
+        """Over batches as `evaluate` takes them."""
+        count, total = data.x.shape[0], 0.0
+        target = for_all(data.y, self.packed.members)
+        size = count if data.mask is None else self.batch_size  # else a batch's steps count equally
+        for start in range(0, count, size):
+            rows = slice(start, min(start + size, count))
+            real = None if data.mask is None else data.mask[rows, :, None]
             loss = self._mean_loss(target[rows], output[rows], real)
             total += (rows.stop - start) * loss
-        penalty = self.packed.penalty(weights, given.columns, given.strengths)
-        figures = self.measures.figures(self.packed, weights, given.columns, output, record)
-        return {"val_loss": total / x.shape[0] + penalty, **figures}
+        return total / count
 
     def _mean_loss(self, y, output, real):
         """The mean of each member over its rows, and steps that count; members last but one."""
@@ -412,15 +427,6 @@ def _sign(direction: str) -> float:
     return -1.0 if direction == "max" else 1.0
 
 
-def _members_last(values):
-    """`(batch, members, [time, ...])` -> `(batch, [time,] members, ...)`."""
-    rank = len(values.shape)
-    if rank < 4 and values.dtype != tf.bool:  # of the last step alone
-        return values
-    return tf.transpose(values, (0, 2, 1, *range(3, rank)))
-
-
-def _filled(real, here, y):
-    """The mask of a batch that is not full: `here` are its rows; as `_mean_loss` takes it."""
-    here = tf.reshape(here, (-1, 1) if len(y.shape) == 2 else (-1, 1, 1))
-    return here if real is None else real & here
+def _time_second(values):
+    """`(batch, members, time, ...)` -> `(batch, time, members, ...)`."""
+    return tf.transpose(values, (0, 2, 1, *range(3, len(values.shape))))

@@ -350,7 +350,8 @@ def python_call(search: Search) -> str:
         **search.hypermodel.fixed,
     }
     listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return f"keras_seqzoo.search({search.hypermodel.name!r}, x, {listed})"
+    data = "x, y" if not getattr(search.rows, "named", True) else "x"
+    return f"keras_seqzoo.search({search.hypermodel.name!r}, {data}, {listed})"
 
 
 def _versions() -> dict[str, str]:

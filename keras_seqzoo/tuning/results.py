@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -54,14 +56,14 @@ def table(oracle: StudyOracle) -> pd.DataFrame:
 
 
 def curves(oracle: StudyOracle, metric: str) -> dict[int, tuple[str, list[float]]]:
-    """State of each trial, and a figure after each of its epochs; trials without are left out."""
-    found = {
-        trial.number: (
-            _STATES[trial.state],
-            trial.user_attrs["outcome"].get("history", {}).get(metric, []),
-        )
-        for trial in oracle.finished()
-    }
+    """State of each trial, and a figure after each of its epochs, up to the first that is not
+    finite; trials without are left out.
+    """
+    found = {}
+    for trial in oracle.finished():
+        curve = trial.user_attrs["outcome"].get("history", {}).get(metric, [])
+        finite = itertools.takewhile(np.isfinite, curve)
+        found[trial.number] = (_STATES[trial.state], list(finite))
     return {number: one for number, one in found.items() if one[1]}
 
 
@@ -79,7 +81,9 @@ def importances(oracle: StudyOracle) -> dict[str, float]:
         return sum(sign * value for sign, value in zip(oracle.signs, trial.values, strict=True))
 
     try:
-        return optuna.importance.get_param_importances(oracle.ledger.study, target=cost)
+        with warnings.catch_warnings():  # Optuna asks whether low is good; of costs it is
+            warnings.simplefilter("ignore", UserWarning)
+            return optuna.importance.get_param_importances(oracle.ledger.study, target=cost)
     except (ValueError, RuntimeError):  # nothing in common, or all the same
         return {}
 

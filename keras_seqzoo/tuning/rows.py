@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -26,6 +27,13 @@ class Rows(NamedTuple):
         """How many rows are trained on."""
         return len(self.x)
 
+    def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
+        """The batches of each epoch: rows `(batches, batch_size)`, -1 where one is not full."""
+        generator = np.random.default_rng(seed)
+        while True:
+            rows = generator.permutation(self.count)
+            yield full([rows[at : at + batch_size] for at in range(0, len(rows), batch_size)])
+
     def fingerprint(self) -> str:
         """Hash of everything in it, shapes and types included."""
         digest = hashlib.blake2b(digest_size=16)
@@ -36,6 +44,15 @@ class Rows(NamedTuple):
                 digest.update(f"{array.shape}{array.dtype}".encode())
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def full(batches: Sequence[np.ndarray]) -> np.ndarray:
+    """Batches of rows as one array, -1 where one holds fewer than others."""
+    size = max(map(len, batches))
+    found = np.full((len(batches), size), -1)
+    for batch, rows in zip(found, batches, strict=True):
+        batch[: len(rows)] = rows
+    return found
 
 
 def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) -> Rows:

@@ -13,10 +13,10 @@ import keras_tuner
 from keras_seqzoo import errors, registry
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Examples
-from keras_seqzoo.training import targets
+from keras_seqzoo.training import fit, targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import split_rows
-from keras_seqzoo.tuning.sequences import SequenceHyperModel, sequence_rows
+from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 from keras_seqzoo.tuning.tuner import Search
 
 
@@ -65,17 +65,20 @@ def search(
             `keras_seqzoo.data.Examples` for a classifier or tagger, whose `best_model` then takes
             and gives names.
         y: targets; default the input itself, and for a forecaster each step's next reading, for
-            which the last step of every window is taken away.
+            which the last step of every window is taken away. Of a classifier or tagger the
+            classes, `(batch,)` or `(batch, time)`: numbers from 0 on, or names, which `best_model`
+            then gives.
         validation_data: array, or pair `(x, y)`, or `Examples`.
-        validation_split: float in (0, 1), the share of the last rows to validate on; of examples,
-            at random.
+        validation_split: float in (0, 1), the share of the last rows to validate on; for a
+            classifier or tagger it is drawn at random, as much of every class.
         max_trials: int, trials in all.
         epochs: int, per trial. A trial's score and weights are those of its best epoch.
         batch_size: int.
         population: int, trials that are proposed at once and, where nothing but weights, units,
             regularizers, dropout and learning rate tells them apart, trained together: many times
             faster than one by one. 1 trains one by one, and lets every proposal know all results
-            so far. A search with other `callbacks` than one `EarlyStopping` trains one by one too.
+            so far. One by one train, too, a search with other `callbacks` than one
+            `EarlyStopping`, and what has texts, a CRF or entities to score.
         pruning: bool, end trials early that are clearly behind, by successive halving: after a
             ninth and a third of the epochs the best third goes on, by the objective, and others
             take the places. Only where trials train together.
@@ -121,9 +124,16 @@ def search(
     2
     """
     errors.check_seed(seed)
-    if isinstance(x, Examples):
-        rows = sequence_rows(name, x, validation_data, validation_split, seed)
-        model = SequenceHyperModel(name, encoding=rows.encoding, space=space, **fixed)
+    if isinstance(x, Examples) or registry.entry(name).task in fit.TARGETS:
+        split = validation_data, validation_split, seed
+        if isinstance(x, Examples):
+            rows = sequence_rows(name, x, *split)
+        else:
+            given = {key: fixed[key] for key in ("mask_value", "classes") if key in fixed}
+            rows = array_rows(name, x, y, *split, **given)
+        model = SequenceHyperModel(
+            name, encoding=rows.encoding, named=rows.named, space=space, **fixed
+        )
     else:
         if registry.entry(name).task == "forecasting" and y is None:
             x, y, validation_data = _with_the_next(x, validation_data)

@@ -4,31 +4,79 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 
-from keras_seqzoo import errors, registry
+from keras_seqzoo import errors, layers, registry
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Encoding, Examples
+from keras_seqzoo.data.batches import plan
 from keras_seqzoo.training import SequenceScores, fit, with_names
+from keras_seqzoo.tuning.class_measures import ClassMeasures
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
+from keras_seqzoo.tuning.rows import full
 
+# Of readings padded to the longest, how many may be padding for each that is not.
+_PADDED = 2.0
 OBJECTIVES = ("val_f1", "val_accuracy", "val_precision", "val_recall")  # all to be maximized
 
 
 @dataclasses.dataclass(frozen=True)
 class SequenceRows:
-    """What a search trains on and chooses by, with the names that it learned."""
+    """What a search trains on and chooses by, with the names that it learned.
+
+    Attributes:
+        examples: to train on.
+        validation: to choose by.
+        encoding: the names of both.
+        named: whether the best model is to take and give names, or numbers, as they were given.
+    """
 
     examples: Examples
     validation: Examples
     encoding: Encoding
+    named: bool = True
 
     @property
     def count(self) -> int:
         """How many rows are trained on."""
         return len(self.examples)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why trials on these cannot be trained together, or None."""
+        if self.encoding.tokens is not None:
+            return "tokens are in batches of similar lengths"
+        for part in (self.examples, self.validation):
+            if part.lengths.max() * len(part) > (1 + _PADDED) * part.lengths.sum():
+                return "lengths are too different to be padded to the longest"
+        given = self.validation.label_names, self.validation.tag_names
+        names = given[0] if self.encoding.target == "labels" else given[1]
+        if not set(names) <= set(self.encoding.classes):
+            return "some names to validate by are not known"
+        if self.encoding.target == "tags" and any(name[:2] in ("B-", "I-") for name in names):
+            return "entities are scored as a whole"
+        return None
+
+    def arrays(self, examples: Examples) -> tuple[np.ndarray, ...]:
+        """Readings as arrays: `x`, padded, the numbers of classes, which steps are real, and how
+        long the batch of a row is.
+        """
+        (x, y, *_) = self.encoding.batches(examples, batch_size=len(examples), shuffle=False)[0]
+        order = np.argsort(np.argsort(examples.lengths, kind="stable"), kind="stable")
+        real = np.arange(x.shape[1]) < examples.lengths[:, None]
+        lengths = -(-examples.lengths // fit.MULTIPLE) * fit.MULTIPLE
+        return x[order], np.asarray(y[order], np.int32), real, lengths.astype(np.int32)
+
+    def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
+        """The batches of each epoch: rows `(batches, batch_size)`, -1 where one is not full."""
+        lengths = self.examples.lengths
+        return (full(plan(lengths, batch_size, seed, epoch)) for epoch in itertools.count())
 
     def fingerprint(self) -> str:
         """Hash of everything in it."""
@@ -67,18 +115,103 @@ def sequence_rows(
     return SequenceRows(examples, validation, encoding)
 
 
+def array_rows(
+    name: str,
+    x: Any,
+    y: Any,
+    validation_data: Any,
+    validation_split: float,
+    seed: int,
+    *,
+    mask_value: float | None = None,
+    classes: int | None = None,
+) -> SequenceRows:
+    """Arrays of readings with numbers or names of classes, as examples.
+
+    Raises:
+        ArgumentError: without targets.
+        DataError: if arrays do not fit one another.
+    """
+    target = fit.TARGETS[registry.entry(name).task]
+    pairs = [("x", "y", x, y)]
+    if validation_data is not None:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise errors.ArgumentError(
+                errors.sentence("validation_data", "a pair (x, y)", type(validation_data))
+            )
+        pairs.append(("validation_data", "validation_data", *validation_data))
+    parts = [_array_examples(target, *pair, mask_value) for pair in pairs]
+    numbers = [kind for _, kind in parts if kind is not None]
+    if len(parts) == 1:
+        errors.check_fraction(validation_split=validation_split)
+        examples, validation = parts[0][0].split(validation_split, seed=seed)
+    else:
+        examples, validation = (part for part, _ in parts)
+    names = examples.label_names if target == "labels" else examples.tag_names
+    if numbers:
+        names = [str(number) for number in range(max(classes or 0, max(numbers) + 1))]
+    encoding = Encoding(target, names, features=examples.features, mask_value=mask_value)
+    encoding.check(validation)
+    return SequenceRows(examples, validation, encoding, named=not numbers)
+
+
+def _array_examples(
+    target: str, name: str, y_name: str, x: Any, y: Any, mask_value: float | None
+) -> tuple[Examples, int | None]:
+    """Their real steps, and the highest class if classes are numbers."""
+    x = as_array(name, x)
+    if x.ndim != 3 or x.dtype.kind not in "iuf":
+        raise errors.DataError(
+            f"`{name}` must be readings of shape (batch, time, features), or "
+            f"keras_seqzoo.data.Examples, which hold texts too. Received: shape {x.shape}, dtype "
+            f"{x.dtype}."
+        )
+    if y is None:
+        raise errors.ArgumentError(
+            f"`{y_name}` must be given: the {target} of each "
+            f"{'row' if target == 'labels' else 'step'}. Received: None."
+        )
+    y = as_array(y_name, y)
+    y = y.astype(str) if y.dtype.kind == "O" else y
+    expected = x.shape[:1] if target == "labels" else x.shape[:2]
+    if y.shape != expected or y.dtype.kind not in "iuU":
+        raise errors.DataError(
+            f"`{y_name}` must be numbers or names of classes, of shape {expected}. Received: shape "
+            f"{y.shape}, dtype {y.dtype}."
+        )
+    highest = None if y.dtype.kind == "U" else int(y.max(initial=0))
+    if highest is not None and y.min(initial=0) < 0:
+        raise errors.DataError(f"`{y_name}` must be classes from 0 on. Received: {y.min()}.")
+    real = np.ones(x.shape[:2], bool)
+    if mask_value is not None:
+        padding = np.isnan(x) if np.isnan(mask_value) else x == mask_value
+        real = ~padding.all(axis=-1)
+    sequences = [row[steps] for row, steps in zip(x, real, strict=True)]
+    if target == "labels":
+        return Examples(sequences, labels=y.astype(str).tolist()), highest
+    tags = [row[steps].astype(str).tolist() for row, steps in zip(y, real, strict=True)]
+    return Examples(sequences, tags=tags), highest
+
+
 class SequenceHyperModel(ZooHyperModel):
-    """A classifier or tagger; its arguments are those of `hypermodel`, and an `Encoding` or None.
+    """A classifier or tagger; its arguments are those of `hypermodel`, and what `SequenceRows` has.
 
     `fit` takes `SequenceRows`, whose scores are then in every epoch's logs, or what
     `keras.Model.fit` takes: numbers in, numbers of classes out.
     """
 
-    trains_together = False
+    measures = ClassMeasures
 
-    def __init__(self, name: str, *, encoding: Encoding | None = None, **options: Any):
+    def __init__(
+        self,
+        name: str,
+        *,
+        encoding: Encoding | None = None,
+        named: bool = True,
+        **options: Any,
+    ):
         super().__init__(name, **options)
-        self.encoding = encoding
+        self.encoding, self.named = encoding, named
 
     @property
     def objective(self) -> keras_tuner.Objective:
@@ -97,9 +230,12 @@ class SequenceHyperModel(ZooHyperModel):
         fit.compile_network(model, metrics=metrics, **optimizer)
         return model
 
-    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any):
-        """Trains one trial on arrays; `Search` calls `fit_rows`."""
-        return model.fit(*args, **kwargs)
+    def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
+        """Trains one trial on what `keras.Model.fit` takes; arrays set the scaling."""
+        scaled = any(isinstance(layer, layers.Normalization) for layer in model.layers)
+        if scaled and hasattr(x, "shape"):
+            layers.adapt(model, x)
+        return model.fit(x, *args, **kwargs)
 
     def fit_rows(
         self,
@@ -128,5 +264,11 @@ class SequenceHyperModel(ZooHyperModel):
         SequenceScores(rows.encoding, rows.validation.take([0])).measure(model)
 
     def finished(self, model: keras.Model) -> keras.Model:
-        """The model with its names inside, as it is given out and saved."""
-        return with_names(model, self.encoding)
+        """The model as it is given out and saved: with its names inside, if there are names."""
+        if self.named:
+            return with_names(model, self.encoding)
+        # As Keras users compile it, to train it on.
+        optimizer = keras.optimizers.Adam.from_config(model.optimizer.get_config())
+        optimizer.build(model.trainable_variables)
+        model.compile(optimizer, model.loss, metrics=["accuracy"])
+        return model

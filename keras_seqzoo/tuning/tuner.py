@@ -279,7 +279,7 @@ class Search(keras_tuner.Tuner):
         known = {
             trial.number: self.oracle.costs(trial.user_attrs["outcome"]["history"])
             for trial in (self.oracle.finished() if len(self._rungs) > 1 else ())
-            if "history" in trial.user_attrs["outcome"]
+            if trial.state is not TrialState.FAIL
         }
         known |= {one.number: self.oracle.costs(one.run.history) for one in under_way}
         going = []
@@ -295,7 +295,7 @@ class Search(keras_tuner.Tuner):
                     one.trial, trained, TrialState.COMPLETE if ended else TrialState.PRUNED
                 )
             except FailedTrialError as error:
-                self._record(one.trial, error)
+                self._record(one.trial, error, history=one.run.history)
         return going
 
     def _others_at_work(self) -> bool:
@@ -311,12 +311,12 @@ class Search(keras_tuner.Tuner):
         """None where trials are wanted one by one, or callbacks need them so."""
         together = min(self.population, self.oracle.max_trials)
         steps = self.epochs * -(-self.rows.count // self.batch_size)
-        if keras.backend.backend() != "tensorflow" or not self.hypermodel.trains_together:
+        if keras.backend.backend() != "tensorflow":
             return None
         if together == 1 or not pays(together, steps):
             return None
         try:
-            stopping = stopping_of(self.callbacks)
+            stopping = stopping_of(self.callbacks, self.hypermodel.measures.logs)
         except ValueError:
             return None
         found = Population(
@@ -362,8 +362,12 @@ class Search(keras_tuner.Tuner):
         trial: Trial,
         outcome: training.Trained | Exception,
         state: TrialState = TrialState.COMPLETE,
+        *,
+        history: Mapping[str, list[float]] | None = None,
     ) -> None:
         """Puts weights into the directory and the rest into the ledger, and shows it.
+
+        `history` are the curves of what failed, as far as known.
 
         What cannot be kept stops the search; what could not be trained does not.
         """
@@ -383,7 +387,9 @@ class Search(keras_tuner.Tuner):
             message = str(outcome)
             if not isinstance(outcome, FailedTrialError):
                 message = "".join(traceback.format_exception(outcome))
-            ended = self.oracle.tell(trial, TrialState.FAIL, message=message)
+            ended = self.oracle.tell(
+                trial, TrialState.FAIL, message=message, history=dict(history or {})
+            )
         if ended.message:
             text = f"failed: {ended.message.strip().splitlines()[-1]}"
         else:

@@ -1,0 +1,178 @@
+"""Classifiers and taggers trained together against the same trials trained alone."""
+
+from __future__ import annotations
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+import keras_seqzoo as zoo
+from keras_seqzoo.data import Examples
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.training import encoding_of
+from keras_seqzoo.tuning import population, training
+from keras_seqzoo.tuning.population import Member, Population
+from keras_seqzoo.tuning.sequences import SequenceHyperModel, sequence_rows
+
+EPOCHS, BATCH = 25, 16
+OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max")]
+MEMBERS = [
+    {"units": 5, "learning_rate": 0.01},
+    {
+        "units": 3, "recurrent_regularizer": "l1", "recurrent_strength": 1e-3,
+        "dropout": 0.3, "input_dropout": 0.2,
+    },
+    {"units": 6, "learning_rate": 0.02, "dropout": 0.5},
+]  # fmt: skip
+
+
+@pytest.fixture
+def float64():
+    before = keras.config.dtype_policy(), keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy(before[0])
+    keras.config.set_floatx(before[1])
+
+
+def examples(target: str, *, unequal: bool, count: int = 110) -> Examples:
+    """How far a walk has gone, in three classes: at every step, or in the end."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, 12, count) if unequal else np.full(count, 10)
+    sequences = [rng.normal(size=(length, 2)).astype(np.float32) for length in lengths]
+    walks = [np.digitize(np.cumsum(one[:, 0]), (-1, 1)) for one in sequences]
+    names = [np.array(["down", "near", "up"])[walk].tolist() for walk in walks]
+    if target == "tags":
+        return Examples(sequences, tags=names)
+    return Examples(sequences, labels=[one[-1] for one in names])
+
+
+@pytest.mark.parametrize(
+    ("name", "unequal", "fixed"),
+    [
+        ("gru_tagger", True, {}),
+        ("bilstm_classifier", True, {}),
+        ("simple_rnn_classifier", False, {"pooling": "max"}),
+        ("bilstm_tagger", False, {"cell": "gru", "depth": 2}),
+        ("gru_classifier", True, {"units": 4, "bidirectional": True, "pooling": "mean"}),
+    ],
+)
+def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkeypatch):
+    monkeypatch.setattr(population, "UNITS", 10)  # two calls
+    target = "tags" if name.endswith("tagger") else "labels"
+    rows = sequence_rows(name, examples(target, unequal=unequal), None, 0.3, 0)
+    hypermodel = SequenceHyperModel(name, encoding=rows.encoding, **fixed)
+    members = []
+    for seed, values in enumerate(MEMBERS):
+        hp = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(hp)
+        hp.values |= values
+        members.append(Member(hp, seed + 10))
+    trained = Population(hypermodel, rows, objectives=OBJECTIVES, epochs=EPOCHS, batch_size=BATCH)
+    runs = [trained.start(member) for member in members]
+    for _ in trained.advance(runs, [EPOCHS] * len(runs)):
+        pass
+    assert EPOCHS * -(-rows.count // BATCH) > 100 and rows.count % BATCH
+    for place in (0, 1):
+        found = trained.finish(runs[place])
+        expected = training.train(
+            hypermodel, members[place].hp, rows, objectives=OBJECTIVES, epochs=EPOCHS,
+            batch_size=BATCH, callbacks=(), seed=members[place].seed,
+        )  # fmt: skip
+        assert found.epoch == expected.epoch
+        assert set(found.history) == set(expected.history)
+        for key, curve in expected.history.items():
+            np.testing.assert_allclose(found.history[key], curve, rtol=1e-6, err_msg=key)
+        for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-8)
+        assert len(set(expected.history["val_f1"])) > 3
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (Examples([["a", "b"], ["c"]] * 4, labels=["x", "y"] * 4), "tokens"),
+        (
+            Examples([np.ones((40, 1)), *[np.ones((2, 1))] * 19], labels=["x", "y"] * 10),
+            "lengths",
+        ),
+        (Examples([np.ones((3, 1))] * 8, tags=[["O", "B-x", "I-x"]] * 8), "entities"),
+    ],
+)
+def test_what_trains_one_by_one_says_why(data, reason):
+    name = "gru_tagger" if data.tags else "gru_classifier"
+    assert reason in sequence_rows(name, data, data, 0, 0).obstacle
+
+
+def walks(count: int = 90, time: int = 12):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(count, time, 2)).astype("float32")
+    return x, np.digitize(np.cumsum(x[..., 0], axis=1), (-1, 1))
+
+
+SMALL = {"max_trials": 8, "epochs": 8, "verbose": 0, "space": {"units": (3, 6)}}
+
+
+def test_arrays_with_numbers_of_classes_give_a_model_of_numbers(tmp_path):
+    x, y = walks()
+    found = zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
+    assert found.oracle.objectives[0].name == "val_f1"
+    assert found._population is not None
+    probabilities = found.best_model.predict(x, verbose=0)
+    assert probabilities.shape == (*y.shape, 3)
+    loaded = zoo.load(tmp_path / "best.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), probabilities, atol=1e-6)
+    before = loaded.evaluate(x, y, verbose=0)[0]
+    loaded.fit(x, y, epochs=2, verbose=0)
+    assert loaded.evaluate(x, y, verbose=0)[0] < before
+    assert (
+        "keras_seqzoo.search(&#39;gru_tagger&#39;, x, y" in (tmp_path / "report.html").read_text()
+    )
+
+
+def test_arrays_with_names_and_padding_give_a_model_of_names(tmp_path):
+    x, y = walks()
+    names = np.array(["down", "near", "up"])[y]
+    lengths = np.random.default_rng(2).integers(6, 13, len(x))
+    x[np.arange(12) >= lengths[:, None]] = -9
+    labels = names[np.arange(len(x)), lengths - 1]
+    found = zoo.search(
+        "gru_classifier", x, labels, mask_value=-9.0, directory=tmp_path, report=False, **SMALL
+    )
+    assert encoding_of(found.best_model) == found.rows.encoding
+    assert found.rows.encoding.mask_value == -9
+    answers = found.best_model.predict(x, verbose=0)
+    assert set(answers["labels"]) <= {b"down", b"near", b"up"}
+    row, length = 3, lengths[3]
+    alone = found.best_model.predict(x[row : row + 1, :length], verbose=0)["probabilities"]
+    np.testing.assert_allclose(alone[0], answers["probabilities"][row], atol=1e-6)
+
+
+def test_a_search_of_classes_gives_what_it_gives_one_by_one(tmp_path):
+    x, y = walks()
+    options = SMALL | {"sampler": "random", "report": False}
+    together = zoo.search("gru_classifier", x, y[:, -1], directory=tmp_path / "a", **options)
+    alone = zoo.search(
+        "gru_classifier", x, y[:, -1], directory=tmp_path / "b", population=1, **options
+    )
+    columns = ["units", "loss"]
+    np.testing.assert_allclose(
+        together.results[columns].to_numpy(float), alone.results[columns].to_numpy(float), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "error", "message"),
+    [
+        (walks()[0], None, ArgumentError, "`y` must be given"),
+        (walks()[0], np.ones((90, 12, 1), int), DataError, r"of shape \(90, 12\)"),
+        (walks()[0], np.ones((90, 12)), DataError, "float64"),
+        (walks()[0], -np.ones((90, 12), int), DataError, "from 0 on"),
+        (np.ones((9, 12), int), np.ones((9, 12), int), DataError, "Examples"),
+    ],
+)
+def test_arrays_that_cannot_be_searched_are_refused(x, y, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
