@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_seqzoo.data.conll import read_conll, read_conllu
 from keras_seqzoo.data.encoding import Encoding, answers
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.labelled import read_labelled
-from keras_seqzoo.data.pairs import read_pairs
-from keras_seqzoo.data.read import read_examples
-from keras_seqzoo.data.readings import Readings
-from keras_seqzoo.data.sensors import sensor_fault, sensor_readings
-from keras_seqzoo.data.tables import read_readings
-from keras_seqzoo.data.ts import read_ts
+from keras_seqzoo.data.readers.conll import read_conll, read_conllu
+from keras_seqzoo.data.readers.labelled import read_labelled
+from keras_seqzoo.data.readers.pairs import read_pairs
+from keras_seqzoo.data.readers.read import read_examples
+from keras_seqzoo.data.readers.ts import read_ts
+from keras_seqzoo.data.records.readings import Readings
+from keras_seqzoo.data.records.sensors import sensor_fault, sensor_readings
+from keras_seqzoo.data.records.tables import read_readings
+from keras_seqzoo.data.records.windows import window_positions, windows
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.data.windows import window_positions, windows
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file, split_blanks
 
 
 def read_pairs(

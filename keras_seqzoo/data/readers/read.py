@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_seqzoo.data.conll import read_conll, read_conllu
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.labelled import read_labelled
-from keras_seqzoo.data.lines import refuse_file
-from keras_seqzoo.data.pairs import read_pairs
-from keras_seqzoo.data.ts import read_ts
+from keras_seqzoo.data.readers.conll import read_conll, read_conllu
+from keras_seqzoo.data.readers.labelled import read_labelled
+from keras_seqzoo.data.readers.lines import refuse_file
+from keras_seqzoo.data.readers.pairs import read_pairs
+from keras_seqzoo.data.readers.ts import read_ts
 from keras_seqzoo.errors import (
     ArgumentError,
     UnknownArgumentError,

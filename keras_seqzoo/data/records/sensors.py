@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.readings import Readings
+from keras_seqzoo.data.records.readings import Readings
 from keras_seqzoo.errors import ArgumentError, check_positive, check_seed, is_int, sentence
 
 _COLUMNS = ("temperature_F", "pressure_bar", "vibration_mm_s", "current_A")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file, split_blanks
 from keras_seqzoo.errors import ArgumentError, DataError, is_int, sentence, unknown
 
 _MAY_LACK = ("feats", "misc")  # here "_" says that there is none, which is a value like another

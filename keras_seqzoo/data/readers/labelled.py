@@ -10,7 +10,7 @@ import unicodedata
 from typing import Any
 
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.lines import count, read_text, refuse_file
+from keras_seqzoo.data.readers.lines import count, read_text, refuse_file
 from keras_seqzoo.errors import ArgumentError, DataError, check_bool, sentence, unknown
 
 _SEPARATORS = (",", "\t", ";", "|")

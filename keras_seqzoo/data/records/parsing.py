@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.data.cells import is_missing, number, numbers
-from keras_seqzoo.data.readings import as_steps
+from keras_seqzoo.data.records.readings import as_steps
 from keras_seqzoo.errors import ArgumentError, DataError, sentence
 
 Columns = dict[str, np.ndarray | pd.Series | list[str]]

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.data.cells import numbers
-from keras_seqzoo.data.missing import without_missing
-from keras_seqzoo.data.order import gaps, merge_repeats, sort_by_time
-from keras_seqzoo.data.parsing import Columns, read_columns
-from keras_seqzoo.data.readings import Readings
-from keras_seqzoo.data.stamps import take_times
+from keras_seqzoo.data.records.missing import without_missing
+from keras_seqzoo.data.records.order import gaps, merge_repeats, sort_by_time
+from keras_seqzoo.data.records.parsing import Columns, read_columns
+from keras_seqzoo.data.records.readings import Readings
+from keras_seqzoo.data.records.stamps import take_times
 from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence, unknown
 
 

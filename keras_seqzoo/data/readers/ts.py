@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_seqzoo.data.cells import numbers
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.lines import count, lines, read_text, refuse_file
+from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file
 from keras_seqzoo.errors import DataError, unknown
 
 Header = dict[str, tuple[int, list[str]]]  # by lower-case name: the line's number and its values

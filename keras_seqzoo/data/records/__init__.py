@@ -1,0 +1,1 @@
+"""Records of readings: tables in, windows out, and generated ones."""
