@@ -25,6 +25,10 @@ TASKS = (
 )
 
 
+# What an entry of these tasks says of labelled or tagged sequences.
+_TARGETS = {"classification": "labels", "tagging": "tags"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
     """One name in the zoo.
@@ -59,6 +63,11 @@ class Entry:
     def __post_init__(self):
         _check_entry(self)
         object.__setattr__(self, "family", self.family or self.task)
+
+    @property
+    def target(self) -> str | None:
+        """What it says of examples: their "labels" or "tags"; None of other tasks."""
+        return _TARGETS.get(self.task)
 
     def load(self) -> Callable[..., keras.Model]:
         """The constructor itself, imported now if it is given by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, sentence
@@ -41,6 +42,17 @@ class NormalizedMeanSquaredError(keras.losses.Loss):
         if variance is not None and not all(value > 0 for value in variance):
             raise ArgumentError(sentence("variance", "above 0 for every feature", variance))
         self._variance = variance
+
+    def adapt(self, y, mask=None) -> None:
+        """Learns the variance of training targets.
+
+        Args:
+            y: array `(batch, ..., features)`. A constant feature is divided by nothing.
+            mask: bool array `(batch, time)`, True for steps that count, or None.
+        """
+        steps = np.reshape(y, (-1, y.shape[-1])) if mask is None or y.ndim == 2 else y[mask]
+        variance = steps.astype(np.float64).var(axis=0)
+        self.variance = np.where(variance > 0, variance, 1.0)
 
     def call(self, y_true, y_pred):
         squared = ops.square(ops.cast(y_true, y_pred.dtype) - y_pred)

@@ -72,7 +72,7 @@ def command(
     fractions = _fractions(split)
     arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
-    if entry.task in ("classification", "tagging"):
+    if entry.target is not None:
         found = _on_examples(data, validation, test, format, fractions, seed, quiet)
     elif validation is not None or test is not None or format is not None:
         raise ArgumentError(

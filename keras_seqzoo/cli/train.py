@@ -44,12 +44,12 @@ def command(
     Ends with best.keras, which takes sentences (or readings) and gives names, a SavedModel that
     does so without keras, and its scores, in --out.
     """
-    task = registry.entry(name).task
+    entry = registry.entry(name)
     out = out or Path("runs") / name
     files.refuse_existing(out, overwrite=overwrite)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "verbose": int(not quiet)}
     given |= {"learning_rate": learning_rate, **dict(map(options.assignment, fixed))}
-    if task in ("classification", "tagging"):
+    if entry.target is not None:
         sets = [options.read_examples(path, format, quiet) for path in (data, validation, test)]
         load_tensorflow()
         found = _train_on_examples(name, sets, class_weight=class_weight, **given)

@@ -10,7 +10,7 @@ from keras_seqzoo.layers.recurrent import (
     SimpleRNN,
     compile_recurrences,
 )
-from keras_seqzoo.layers.scaling import Normalization, adapt
+from keras_seqzoo.layers.scaling import Normalization, adapt, has_scaling
 from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
 from keras_seqzoo.losses import NormalizedMeanSquaredError
@@ -37,5 +37,6 @@ __all__ = [
     "adapt",
     "bio_constraints",
     "compile_recurrences",
+    "has_scaling",
     "step_mask",
 ]

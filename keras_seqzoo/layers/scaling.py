@@ -74,6 +74,15 @@ class Normalization(keras.layers.Normalization):
             self.adapted = int(ops.convert_to_numpy(self.count)) > 0
 
 
+def has_scaling(model: keras.Model) -> bool:
+    """Whether `adapt` has something to set.
+
+    Args:
+        model: `keras.Model`.
+    """
+    return any(isinstance(layer, Normalization) for layer in model.layers)
+
+
 def adapt(model: keras.Model, x, *, mask=None) -> None:
     """Sets the scaling in front of and behind a model from training rows, in place.
 

@@ -28,7 +28,6 @@ from keras_seqzoo.training.named import with_names
 from keras_seqzoo.training.optimizer import Adam
 from keras_seqzoo.training.scores import SequenceScores
 
-TARGETS = {"classification": "labels", "tagging": "tags"}
 # What early stopping looks at, and what is said to be good.
 MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
 # Long sequences give long gradients now and then.
@@ -122,8 +121,8 @@ def train(
     (1,)
     """
     entry = registry.entry(name)
-    if entry.task not in TARGETS:
-        raise ArgumentError(sentence("name", f"for one of {', '.join(TARGETS)}", name))
+    if entry.target is None:
+        raise ArgumentError(sentence("name", "for classification or tagging", name))
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
     check_rate(validation_split=validation_split)
     check_seed(seed)
@@ -177,7 +176,7 @@ def learn(name: str, examples: Examples, *, min_count: int = 1) -> Encoding:
     entry = registry.entry(name)
     return Encoding.learn(
         examples,
-        target=TARGETS[entry.task],
+        target=entry.target,
         characters=entry.arguments().get("character_vocabulary_size") is not None,
         min_count=min_count,
     )
@@ -222,7 +221,7 @@ def fit_batches(
 
 def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:
     """Lets the scaling of readings learn its ranges."""
-    if any(isinstance(layer, layers.Normalization) for layer in network.layers):
+    if layers.has_scaling(network):
         steps = np.concatenate(examples.sequences)
         layers.adapt(network, steps[None])
 

@@ -87,12 +87,12 @@ def train_on_windows(
     started = time.monotonic()
     given, target = targets(entry.task, np.asarray(x, "float32"))
     beside = targets(entry.task, np.asarray(validation, "float32"))
-    variance = target.reshape(-1, target.shape[-1]).var(axis=0)
     with seeded(seed):
         model = registry.get(name, features=x.shape[-1], **arguments)
-        if any(isinstance(layer, layers.Normalization) for layer in model.layers):
+        if layers.has_scaling(model):
             layers.adapt(model, given)
-        loss = NormalizedMeanSquaredError(np.where(variance > 0, variance, 1.0))
+        loss = NormalizedMeanSquaredError()
+        loss.adapt(target)
         # As a metric too: the loss of a regularized model has the penalty in it.
         error = keras.metrics.MeanMetricWrapper(loss.call, name="error")
         model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[error])

@@ -15,7 +15,6 @@ from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.diagnostics import StateLeakage, functions
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.space import Choice, Dimension, Int, dimension
-from keras_seqzoo.training import fit
 from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 
@@ -54,7 +53,7 @@ def hypermodel(
     >>> tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2,
     ...                                  directory=tempfile.mkdtemp())
     """
-    if registry.entry(name).task in fit.TARGETS:
+    if registry.entry(name).target is not None:
         from keras_seqzoo.tuning.sequences import SequenceHyperModel
 
         return SequenceHyperModel(name, space=space, block=block, **fixed)
@@ -177,11 +176,11 @@ class ZooHyperModel(keras_tuner.HyperModel):
 
     def prepare(self, model: keras.Model, rows: Rows) -> None:
         """Gives model and loss what they learn from the training rows before training starts."""
-        if any(isinstance(layer, layers.Normalization) for layer in model.layers):
+        if layers.has_scaling(model):
             layers.adapt(model, rows.x)
         if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
             y = targets(model, rows.x, rows.y)
-            model.loss.variance = _variance(y, functions.find_mask(model, rows.x))
+            model.loss.adapt(y, functions.find_mask(model, rows.x))
 
     def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
         """`prepare`, from a model with these layers; the rows are not read again."""
@@ -276,10 +275,3 @@ def _constructor_arguments(values: dict[str, Any]) -> dict[str, Any]:
 
 def _regularizer_of(strength: str) -> str:
     return strength.removesuffix("_strength") + "_regularizer"
-
-
-def _variance(y: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Per feature over real steps; a constant feature is divided by nothing."""
-    steps = y.reshape(-1, y.shape[-1]) if mask is None or y.ndim == 2 else y[mask]
-    variance = steps.astype(np.float64).var(axis=0)
-    return np.where(variance > 0, variance, 1.0)

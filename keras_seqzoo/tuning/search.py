@@ -13,7 +13,7 @@ import keras_tuner
 from keras_seqzoo import errors, registry
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Examples
-from keras_seqzoo.training import fit, targets
+from keras_seqzoo.training import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
@@ -124,7 +124,7 @@ def search(
     2
     """
     errors.check_seed(seed)
-    if isinstance(x, Examples) or registry.entry(name).task in fit.TARGETS:
+    if isinstance(x, Examples) or registry.entry(name).target is not None:
         split = validation_data, validation_split, seed
         if isinstance(x, Examples):
             rows = sequence_rows(name, x, *split)

@@ -99,7 +99,7 @@ def sequence_rows(
         DataError: if the examples lack what is to be predicted.
     """
     entry = registry.entry(name)
-    if entry.task not in fit.TARGETS:
+    if entry.target is None:
         raise errors.ArgumentError(
             errors.sentence("name", "for classification or tagging, to search on Examples", name)
         )
@@ -132,7 +132,7 @@ def array_rows(
         ArgumentError: without targets.
         DataError: if arrays do not fit one another.
     """
-    target = fit.TARGETS[registry.entry(name).task]
+    target = registry.entry(name).target
     pairs = [("x", "y", x, y)]
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
@@ -232,8 +232,7 @@ class SequenceHyperModel(ZooHyperModel):
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
         """Trains one trial on what `keras.Model.fit` takes; arrays set the scaling."""
-        scaled = any(isinstance(layer, layers.Normalization) for layer in model.layers)
-        if scaled and hasattr(x, "shape"):
+        if layers.has_scaling(model) and hasattr(x, "shape"):
             layers.adapt(model, x)
         return model.fit(x, *args, **kwargs)
 
