@@ -16,6 +16,7 @@ from keras_seqzoo.diagnostics import Scores
 from keras_seqzoo.errors import (
     ArgumentError,
     UnknownArgumentError,
+    check_choice,
     check_positive,
     check_rate,
     check_seed,
@@ -37,6 +38,7 @@ CLIPNORM = 5.0
 _WORD_DROPOUT = {"labels": 0.3, "tags": 0.1}
 # Lengths are rounded up to multiples of it: a compiled recurrence is compiled for each length.
 MULTIPLE = 4
+_DECAYS = ("plateau", "cosine")
 # Steps in all from which on compiling the recurrences takes less time than it saves.
 _COMPILED_FROM = 2000
 # Steps that TensorFlow makes without coming back to Python.
@@ -74,6 +76,7 @@ def train(
     epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float | None = None,
+    decay: str | None = None,
     patience: int = 6,
     class_weight=None,
     min_count: int = 1,
@@ -83,11 +86,11 @@ def train(
 ) -> Trained:
     """Trains a classifier or tagger of the zoo on labelled or tagged sequences.
 
-    Learns the vocabularies of the training examples, trains with Adam on batches of similar
-    lengths, halves the learning rate where validation scores stay behind, and gives the weights of
-    the best epoch: by accuracy for labels, by F1 for tags. Few examples are better all trained on,
-    with `validation_split=0`: the learning rate then falls to 0 along a cosine, and the last epoch
-    counts.
+    Learns the vocabularies of the training examples, and trains with Adam on batches of similar
+    lengths. With the decay "plateau", the learning rate is halved where validation scores stay
+    behind, and the weights are those of the best epoch: by accuracy for labels, by F1 for tags.
+    With "cosine" it falls to 0 along a cosine and the last epoch counts, which needs no examples to
+    choose by, and is steadier where those are few.
 
     Args:
         name: str, an entry of the tasks "classification" or "tagging".
@@ -97,8 +100,9 @@ def train(
         epochs: int, at least 1, at most so many.
         batch_size: int, at least 1.
         learning_rate: float above 0; None takes the default of the entry's search space.
-        patience: int, at least 1, epochs without a better score until training ends; the learning
-            rate is halved after half as many.
+        decay: "plateau" or "cosine"; None is "plateau" where there are examples to choose by.
+        patience: int, at least 1, of "plateau": epochs without a better score until training ends;
+            the learning rate is halved after half as many.
         class_weight: "balanced", a dict of class to weight, or None; see `Encoding.batches`.
         min_count: int, at least 1, how often a token must occur to be known.
         seed: int, everything random follows from it.
@@ -125,6 +129,7 @@ def train(
     if entry.target is None:
         raise ArgumentError(sentence("name", "for classification or tagging", name))
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
+    check_choice("decay", decay, (None, *_DECAYS))
     check_rate(validation_split=validation_split)
     check_seed(seed)
     if learning_rate is None:
@@ -139,6 +144,10 @@ def train(
         raise ArgumentError(sentence("time", "None to train on batches", arguments["time"], hint))
     if validation is None and validation_split:
         examples, validation = examples.split(validation_split, seed=seed)
+    if decay is None:
+        decay = "cosine" if validation is None else "plateau"
+    if decay == "plateau" and validation is None:
+        raise ArgumentError(sentence("decay", "'cosine' without validation examples", decay))
     started = time.monotonic()
     encoding = learn(name, examples, min_count=min_count)
     with seeded(seed):
@@ -150,10 +159,10 @@ def train(
             seed=seed,
             multiple=MULTIPLE,
         )
-        callbacks = []
-        if validation is not None:
-            scored = SequenceScores(encoding, validation)
-            callbacks = [scored, *_stopping(MONITORED[encoding.target], patience)]
+        scored = None if validation is None else SequenceScores(encoding, validation)
+        callbacks = [] if scored is None else [scored]
+        if decay == "plateau":
+            callbacks += _stopping(MONITORED[encoding.target], patience)
         else:
             steps = epochs * batches.num_batches
             learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
@@ -166,7 +175,7 @@ def train(
         with_names(network, encoding),
         network,
         encoding,
-        None if validation is None else scored.measure(network),
+        None if scored is None else scored.measure(network),
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
     )
