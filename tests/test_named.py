@@ -686,6 +686,23 @@ def test_training_follows_from_the_seed():
     assert not first.history.equals(other.history)
 
 
+def test_with_a_cosine_the_last_epoch_counts():
+    text, unseen = learnable(40), learnable(20, seed=1)
+    options = QUICK | {"decay": "cosine", "epochs": 5, "learning_rate": 0.05, "patience": 1}
+    trained = zoo.train("gru_classifier", text, unseen, **options)
+    assert len(trained.history) == 5
+    assert trained.history["val_accuracy"].iloc[-1] == trained.scores.accuracy
+    rates = trained.history["loss"].diff().abs()
+    assert rates.iloc[-1] < rates.max()  # it hardly moves in the end
+    alone = zoo.train("gru_classifier", text, None, validation_split=0, **options)
+    for one, other in zip(trained.network.get_weights(), alone.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ArgumentError, match="`decay`"):
+        zoo.train(
+            "gru_classifier", text, None, **options | {"validation_split": 0, "decay": "plateau"}
+        )
+
+
 def test_training_on_readings_adapts_and_scores():
     trained = zoo.train("gru_classifier", READINGS, READINGS, epochs=2, units=4, verbose=0)
     steps = np.concatenate(READINGS.sequences)
@@ -714,14 +731,15 @@ def test_tags_of_the_bio_kind_come_in_order():
 @pytest.mark.parametrize(
     ("name", "options", "error", "words"),
     [
-        ("simple_rnn_identity", {}, ArgumentError, "classification, tagging"),
-        ("gru_forecaster", {}, ArgumentError, "classification, tagging"),
+        ("simple_rnn_identity", {}, ArgumentError, "classification or tagging"),
+        ("gru_forecaster", {}, ArgumentError, "classification or tagging"),
         ("gru_tager", {}, UnknownNameError, "Did you mean 'gru_tagger'"),
         ("gru_tagger", {"unit": 8}, UnknownArgumentError, "Did you mean 'units'"),
         ("gru_tagger", {"epochs": 0}, ArgumentError, "`epochs`"),
         ("gru_tagger", {"batch_size": 2.5}, ArgumentError, "`batch_size`"),
         ("gru_tagger", {"patience": -1}, ArgumentError, "`patience`"),
         ("gru_tagger", {"min_count": 0}, ArgumentError, "`min_count`"),
+        ("gru_tagger", {"decay": "linear"}, ArgumentError, "`decay`"),
         ("gru_tagger", {"seed": -1}, ArgumentError, "`seed`"),
         ("gru_tagger", {"learning_rate": 0}, ArgumentError, "`learning_rate`"),
         ("gru_tagger", {"learning_rate": "fast"}, ArgumentError, "`learning_rate`"),

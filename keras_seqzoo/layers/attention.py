@@ -1,0 +1,149 @@
+"""Looking at a source: which of its steps a query is about, and what they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seqzoo.errors import ArgumentError, check_choice, check_positive
+from keras_seqzoo.layers.masking import PACKAGE
+
+ATTENTIONS = ("additive", "dot", "general", "multi_head")
+_NEVER = -1e4  # of float16 too
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class SourceAttention(keras.layers.Layer):
+    """Weights over the steps of a source, one set per query, and the source weighed by them.
+
+    What follows from the source alone is computed once, by `keys`, so that a decoder that asks step
+    by step does not compute it again.
+
+    Shapes: queries `(batch, time, query)`, memory `(batch, source, memory)` -> contexts
+        `(batch, time, memory)` and weights `(batch, time, source)`, which sum to 1 over real steps.
+    Masking: `mask` `(batch, source)`, True for real steps; a source without any gives zeros.
+    State: none.
+
+    Args:
+        kind: "additive", `v tanh(W q + U m)`; "dot", `q m`, which must have one width; "general",
+            `q W m`; "multi_head", the scaled dot of `heads` projections, whose contexts are
+            projected back and whose weights are the mean over heads.
+        units: int, at least 1, the width that is compared in; of no account for "dot".
+        heads: int, at least 1, for "multi_head"; divides `units`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import SourceAttention
+    >>> contexts, weights = SourceAttention("general", 4)(np.ones((2, 3, 4)), np.ones((2, 5, 6)))
+    >>> contexts.shape, weights.shape
+    (TensorShape([2, 3, 6]), TensorShape([2, 3, 5]))
+
+    References: [Bahdanau et al., 2015](https://arxiv.org/abs/1409.0473), appendix A.1.2;
+        [Luong et al., 2015](https://doi.org/10.18653/v1/D15-1166), equation 8;
+        [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2
+    """
+
+    def __init__(self, kind: str, units: int, *, heads: int = 4, **kwargs: Any):
+        super().__init__(**kwargs)
+        check_choice("kind", kind, ATTENTIONS)
+        check_positive(units=units, heads=heads)
+        if kind == "multi_head" and units % heads:
+            raise ArgumentError(
+                f"`units` must be a multiple of `heads`. Received: units={units}, heads={heads}."
+            )
+        self.kind, self.units, self.heads = kind, units, heads
+
+    def build(self, queries_shape, memory_shape):
+        query, memory = queries_shape[-1], memory_shape[-1]
+        if self.kind == "dot":
+            if query != memory:
+                raise ArgumentError(
+                    "`kind='dot'` must have queries as wide as the memory. Received: widths "
+                    f"{query} and {memory}. Use 'general'."
+                )
+            return
+        width = query if self.kind == "general" else self.units
+        self.key_kernel = self.add_weight((memory, width), name="key_kernel")
+        if self.kind == "general":
+            return
+        self.query_kernel = self.add_weight((query, self.units), name="query_kernel")
+        if self.kind == "additive":
+            self.bias = self.add_weight((self.units,), initializer="zeros", name="bias")
+            self.score = self.add_weight((self.units,), initializer=_AS_A_COLUMN, name="score")
+        else:
+            self.value_kernel = self.add_weight((memory, self.units), name="value_kernel")
+            self.context_kernel = self.add_weight((self.units, memory), name="context_kernel")
+
+    def keys(self, memory):
+        """What queries are compared with, and what is weighed.
+
+        Args:
+            memory: `(batch, source, memory)`.
+        """
+        if self.kind == "dot":
+            return memory, memory
+        keys = ops.matmul(memory, self.key_kernel)
+        if self.kind != "multi_head":
+            return keys, memory
+        return self._split(keys), self._split(ops.matmul(memory, self.value_kernel))
+
+    def attend(self, queries, keys, values, mask=None):
+        """Contexts and weights.
+
+        Args:
+            queries: `(batch, time, query)`.
+            keys: of `keys`.
+            values: of `keys`.
+            mask: `(batch, source)`, or None.
+        """
+        if self.kind == "multi_head":
+            return self._attend_with_heads(queries, keys, values, mask)
+        if self.kind == "additive":
+            asked = ops.matmul(queries, self.query_kernel) + self.bias
+            seen = ops.tanh(asked[:, :, None] + keys[:, None])  # (batch, time, source, units)
+            scores = ops.sum(seen * self.score, axis=-1)
+        else:
+            scores = ops.matmul(queries, ops.swapaxes(keys, 1, 2))
+        weights = _shares(scores, None if mask is None else mask[:, None])
+        return ops.matmul(weights, values), weights
+
+    def call(self, queries, memory, mask=None):
+        return self.attend(queries, *self.keys(memory), mask=mask)
+
+    def _attend_with_heads(self, queries, keys, values, mask):
+        asked = self._split(ops.matmul(queries, self.query_kernel))
+        asked = asked / float(self.units // self.heads) ** 0.5
+        scores = ops.matmul(asked, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
+        weights = _shares(scores, None if mask is None else mask[:, None, None])
+        contexts = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
+        contexts = ops.reshape(contexts, (*ops.shape(queries)[:2], self.units))
+        return ops.matmul(contexts, self.context_kernel), ops.mean(weights, axis=1)
+
+    def _split(self, x):
+        """`(batch, steps, units)` -> `(batch, heads, steps, units of a head)`."""
+        x = ops.reshape(x, (*ops.shape(x)[:2], self.heads, self.units // self.heads))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def compute_mask(self, queries, previous_mask=None):
+        return None
+
+    def compute_output_shape(self, queries_shape, memory_shape):
+        batch, time = queries_shape[:2]
+        return (batch, time, memory_shape[-1]), (batch, time, memory_shape[1])
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"kind": self.kind, "units": self.units, "heads": self.heads}
+        return super().get_config() | own
+
+
+_AS_A_COLUMN = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+
+
+def _shares(scores, real):
+    """A softmax over the last axis, 0 where not real, and everywhere if nothing is."""
+    if real is None:
+        return ops.softmax(scores, axis=-1)
+    scores = ops.where(real, scores, ops.full_like(scores, _NEVER))
+    return ops.where(real, ops.softmax(scores, axis=-1), ops.zeros_like(scores))

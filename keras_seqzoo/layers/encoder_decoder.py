@@ -1,0 +1,262 @@
+"""The model that says a sequence of another length: `generate`, beside Keras's own verbs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_bool,
+    check_choice,
+    check_positive,
+    check_seed,
+    is_real,
+    sentence,
+)
+from keras_seqzoo.layers import decoding
+from keras_seqzoo.layers.masking import PACKAGE
+
+STRATEGIES = ("greedy", "beam", "sample")
+_MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
+
+
+class Generated(NamedTuple):
+    """What `generate` says.
+
+    Attributes:
+        tokens: int array `(batch, max_length)`, or `(batch, num_return, max_length)`; 0 after the
+            end, which is not among them.
+        scores: `(batch,)` or `(batch, num_return)`, the log-probability of each answer, that of its
+            end among them.
+        attention: `(batch, [num_return,] max_length, source)`, how much each token looked at each
+            step of the source; None unless asked for.
+    """
+
+    tokens: np.ndarray
+    scores: np.ndarray
+    attention: np.ndarray | None = None
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class EncoderDecoderModel(keras.Model):
+    """A Functional model from a source and a target so far to what comes next, which decodes too.
+
+    `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
+    feeds the model with what it says, in one loop that is compiled. Saved and loaded it does so
+    still, since all it needs is found in the graph: a layer "decoder", and a layer "scores", whose
+    output are log-probabilities but for a constant.
+
+    Args:
+        *args: inputs `[source, target]` and outputs, as of `keras.Model`.
+        **kwargs: as of `keras.Model`.
+    """
+
+    def generate(
+        self,
+        source: Any,
+        *,
+        max_length: int = 50,
+        strategy: str = "greedy",
+        beam_width: int = 5,
+        length_penalty: float = 0.0,
+        coverage_penalty: float = 0.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_return: int | None = None,
+        return_attention: bool = False,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> Generated:
+        """Says a target for each source.
+
+        Args:
+            source: array as the model takes it, `(batch, source)` tokens or
+                `(batch, source, features)` readings.
+            max_length: int, at least 1, tokens at most.
+            strategy: "greedy", the most probable token each time; "beam", the most probable answer
+                that a beam finds; "sample", tokens drawn as often as they are probable.
+            beam_width: int, at least 1, beginnings that a beam follows.
+            length_penalty: float, at least 0, of "beam": log-probabilities are divided by
+                `((5 + length) / 6) ** length_penalty` before answers are ranked.
+            coverage_penalty: float, at least 0, of "beam" with attention: answers that leave steps
+                of the source out lose `coverage_penalty * sum(log(min(attention, 1)))`.
+            temperature: float above 0, of "sample".
+            top_k: int, at least 1, of "sample": only so many most probable tokens; None for all.
+            top_p: float in (0, 1], of "sample": only the most probable tokens that together have
+                this probability; None for all.
+            num_return: int, at most `beam_width`, the best answers of a beam; None for one, without
+                an axis of their own.
+            return_attention: bool, whether to give the weights of attention.
+            seed: int, at least 0, of "sample".
+            batch_size: int, at least 1, rows at once.
+
+        Returns:
+            A `Generated`.
+
+        Raises:
+            ArgumentError: if an option is out of range, or the model has no attention to return.
+            DataError: if there is no source, or one without steps.
+        """
+        check_positive(max_length=max_length, beam_width=beam_width, batch_size=batch_size)
+        check_choice("strategy", strategy, STRATEGIES)
+        check_bool(return_attention=return_attention)
+        check_seed(seed)
+        for name, value in (
+            ("length_penalty", length_penalty),
+            ("coverage_penalty", coverage_penalty),
+        ):
+            if not is_real(value) or value < 0:
+                raise ArgumentError(sentence(name, "a number of at least 0", value))
+        if not is_real(temperature) or temperature <= 0:
+            raise ArgumentError(sentence("temperature", "a number above 0", temperature))
+        if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):
+            raise ArgumentError(sentence("top_p", "a number in (0, 1], or None", top_p))
+        if top_k is not None:
+            check_positive(top_k=top_k)
+        if num_return is not None:
+            check_positive(num_return=num_return)
+            if strategy != "beam" or num_return > beam_width:
+                expected = "at most `beam_width`, with strategy='beam'"
+                raise ArgumentError(sentence("num_return", expected, num_return))
+        looks = self.get_layer("decoder").attention is not None
+        if (return_attention or coverage_penalty) and not looks:
+            name = "return_attention" if return_attention else "coverage_penalty"
+            raise ArgumentError(f"`{name}` must be left out of a model without attention.")
+        source = self._checked_source(source)
+        options = {"max_length": max_length, "attention": return_attention}
+        if strategy == "beam":
+            options |= {
+                "width": beam_width,
+                "length_penalty": float(length_penalty),
+                "coverage_penalty": float(coverage_penalty),
+            }
+        elif strategy == "sample":
+            options |= {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
+        say = self._loop(strategy, options)
+        parts = []
+        for start in range(0, len(source), batch_size):
+            rows = source[start : start + batch_size]
+            said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(seed + start, "int32"))
+            parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
+        tokens, scores, attention = (
+            np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
+            for at in range(3)
+        )
+        if strategy == "beam":
+            kept = slice(num_return) if num_return is not None else 0
+            tokens, scores = tokens[:, kept], scores[:, kept]
+            attention = None if attention is None else attention[:, kept]
+        return Generated(tokens, scores, attention)
+
+    def encode(self, source):
+        """What decoding starts from: the memory and its mask, and the decoder's first state."""
+        memory, mask, *initial = self._encoder(source)
+        decoder = self.get_layer("decoder")
+        return decoder.source(memory, mask), decoder.begin(initial)
+
+    def step(self, token, state, source):
+        """Log-probabilities of the next token, the state after, and the weights of attention."""
+        x = self._feed(token[:, None])[:, 0]
+        output, state, weights = self.get_layer("decoder").step(x, state, source)
+        return ops.log_softmax(self._head(output[:, None])[:, 0], axis=-1), state, weights
+
+    def _checked_source(self, source) -> np.ndarray:
+        source = np.asarray(source)
+        rank = len(self.inputs[0].shape)
+        if source.ndim != rank or 0 in source.shape:
+            raise DataError(
+                f"`source` must have at least one row of at least one step, {rank} axes in all. "
+                f"Received: shape {source.shape}."
+            )
+        short = -source.shape[1] % _MULTIPLE
+        if self.inputs[0].dtype.startswith("int") and self.inputs[0].shape[1] is None:
+            source = np.pad(source, ((0, 0), (0, short)))
+        return source.astype(self.inputs[0].dtype)
+
+    @functools.cached_property
+    def _loops(self) -> dict[tuple, Any]:
+        """The loops that were compiled, by strategy and options."""
+        return {}
+
+    def _loop(self, strategy: str, options: dict[str, Any]):
+        kind = (strategy, *sorted(options.items()))
+        if kind not in self._loops:
+            self._loops[kind] = self._make_loop(strategy, dict(options))
+        return self._loops[kind]
+
+    def _make_loop(self, strategy: str, options: dict[str, Any]):
+        """The loop of a strategy, compiled where that can be."""
+        max_length, attention = options.pop("max_length"), options.pop("attention")
+
+        def say(rows, seed):
+            source, state = self.encode(rows)
+            count = ops.shape(rows)[0]
+            real = None
+            if source.keys is not None and (attention or options.get("coverage_penalty")):
+                real = source.mask
+                if real is None:
+                    real = ops.ones(ops.shape(source.values)[:2], "bool")
+            if strategy != "beam":
+                choose = decoding.likeliest
+                if strategy == "sample":
+                    choose = decoding.drawn(seed, **options)
+                step = functools.partial(self._step_of, source)
+                return tuple(decoding.say_one(step, state, count, max_length, choose, real))
+            width = options["width"]
+
+            def repeat(x):
+                return ops.repeat(x, width, axis=0)
+
+            state, source, real = (
+                tree.map_structure(lambda x: None if x is None else repeat(x), one)
+                for one in (state, source, real)
+            )
+            step = functools.partial(self._step_of, source)
+            return tuple(
+                decoding.say_best(
+                    step, state, count, max_length, real=real, attention=attention, **options
+                )
+            )
+
+        if keras.backend.backend() != "tensorflow":
+            return say
+        import tensorflow as tf
+
+        return tf.function(say, jit_compile=True, autograph=False)
+
+    def _step_of(self, source, token, state):
+        return self.step(token, state, source)
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, Any]:
+        """The tensors between the source, the decoder and the scores."""
+        call = self.get_layer("decoder")._inbound_nodes[0].arguments
+        return {"fed": call.args[0], **call.kwargs}
+
+    @functools.cached_property
+    def _encoder(self) -> keras.Model:
+        given = self._parts
+        outputs = [given.get("memory"), given.get("memory_mask")]
+        present = [one for one in outputs if one is not None] + list(given["initial_state"])
+        model = keras.Model(self.inputs[0], present)
+
+        def encoder(source):
+            found = list(model(source))
+            return [None if one is None else found.pop(0) for one in outputs] + found
+
+        return encoder
+
+    @functools.cached_property
+    def _feed(self) -> keras.Model:
+        return keras.Model(self.inputs[1], self._parts["fed"])
+
+    @functools.cached_property
+    def _head(self) -> keras.Model:
+        return keras.Model(self.get_layer("decoder").output, self.get_layer("scores").output)
