@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from keras_seqzoo.data.encoding import Encoding, answers
 from keras_seqzoo.data.examples import Examples
+from keras_seqzoo.data.parallel import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.data.readers.conll import read_conll, read_conllu
 from keras_seqzoo.data.readers.labelled import read_labelled
 from keras_seqzoo.data.readers.pairs import read_pairs
@@ -27,6 +28,8 @@ __all__ = [
     "Batches",
     "Encoding",
     "Examples",
+    "ParallelEncoding",
+    "ParallelExamples",
     "Readings",
     "Vocabulary",
     "answers",
@@ -35,6 +38,7 @@ __all__ = [
     "read_examples",
     "read_labelled",
     "read_pairs",
+    "read_parallel",
     "read_readings",
     "read_ts",
     "sensor_fault",

@@ -36,6 +36,8 @@ class Batches(keras.utils.PyDataset):
         multiple: int, at least 1; lengths that differ are rounded up to multiples of it, so that a
             compiled program (`jit_compile=True`) sees few shapes.
         padding: number at padded steps of inputs: 0 for tokens, the model's `mask_value`.
+        along: str, the input whose steps are those of targets and weights, where each input has
+            steps of its own; None where all have the same.
 
     Raises:
         ArgumentError: if an option is out of range.
@@ -60,6 +62,7 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         multiple: int = 1,
         padding: float = 0,
+        along: str | None = None,
     ):
         super().__init__()
         check_positive(batch_size=batch_size, multiple=multiple)
@@ -68,7 +71,7 @@ class Batches(keras.utils.PyDataset):
         self.inputs = inputs
         self.targets, self.weights = targets, weights
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
-        self.multiple, self.padding = multiple, padding
+        self.multiple, self.padding, self.along = multiple, padding, along
         self._epoch = 0
         self._values = self._checked_values()
         self._varies = {name: _varying(values) for name, values in self._values.items()}
@@ -183,17 +186,19 @@ class Batches(keras.utils.PyDataset):
             if given is not None:
                 values[name] = given
         values = {name: [np.asarray(one) for one in given] for name, given in values.items()}
-        steps = next(iter(values.values()))
+        first = next(iter(values)) if self.along is None else self.along
         for name, given in values.items():
             if len(given) != count:
                 raise DataError(
                     f"`{name}` must be one per sequence, {count} in all. Received: {len(given)}."
                 )
-            for row, (one, first) in enumerate(zip(given, steps, strict=True)):
-                if (one.ndim or name not in _BESIDE) and len(one) != len(first):
+            if self.along is not None and name not in _BESIDE:
+                continue
+            for row, (one, other) in enumerate(zip(given, values[first], strict=True)):
+                if (one.ndim or name not in _BESIDE) and len(one) != len(other):
                     raise DataError(
                         f"`{name}` must have as many steps as the inputs. Received: {len(one)} "
-                        f"for the {len(first)} steps of sequence {row}."
+                        f"for the {len(other)} steps of sequence {row}."
                     )
         return values
 

@@ -1,6 +1,9 @@
 """Layers that Keras lacks. Importing this module lets plain `keras.saving.load_model` find them."""
 
+from keras_seqzoo.layers.attention import SourceAttention
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
+from keras_seqzoo.layers.decoder import Decoder
+from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel, Generated
 from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import Pooling
 from keras_seqzoo.layers.recurrent import (
@@ -24,11 +27,15 @@ __all__ = [
     "CRFModel",
     "CharacterBiLSTM",
     "CharacterCNN",
+    "Decoder",
+    "EncoderDecoderModel",
+    "Generated",
     "LinearChainCRF",
     "Normalization",
     "NormalizedMeanSquaredError",
     "Pooling",
     "SimpleRNN",
+    "SourceAttention",
     "SplitCharacters",
     "SplitTokens",
     "StepMask",

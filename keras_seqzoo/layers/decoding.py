@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 from keras import ops, tree
 
 from keras_seqzoo.layers.tokens import PADDING
@@ -190,11 +189,11 @@ def likeliest(logs, count):
     return ops.argmax(logs, axis=-1)
 
 
-def drawn(seed, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None):
+def drawn(noise, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None):
     """Draws a token, as often as its probability says.
 
     Args:
-        seed: int.
+        noise: `(rows, max_length, vocabulary)`, drawn from a standard Gumbel distribution.
         temperature: float above 0; below 1 probable tokens come more often yet.
         top_k: int, only of so many most probable ones; None for all.
         top_p: float in (0, 1], only of the most probable ones that together have this probability;
@@ -211,7 +210,7 @@ def drawn(seed, temperature: float = 1.0, top_k: int | None = None, top_p: float
             before = ops.cumsum(ops.softmax(ordered, axis=-1), axis=-1) - ops.softmax(ordered, -1)
             kept = ops.where(before < top_p, ordered, -_NEVER)
             logs = ops.where(logs < ops.min(kept, axis=-1, keepdims=True), _NEVER, logs)
-        return keras.random.categorical(logs, 1, seed=ops.stack([seed, count]))[:, 0]
+        return ops.argmax(logs + ops.take(noise, count, axis=1), axis=-1)
 
     return choose
 

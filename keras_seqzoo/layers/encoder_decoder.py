@@ -140,10 +140,14 @@ class EncoderDecoderModel(keras.Model):
         elif strategy == "sample":
             options |= {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
         say = self._loop(strategy, options)
-        parts = []
+        parts, rng = [], np.random.default_rng(seed)
+        vocabulary = self.get_layer("scores").output.shape[-1]
         for start in range(0, len(source), batch_size):
             rows = source[start : start + batch_size]
-            said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(seed + start, "int32"))
+            noise = np.zeros((0,), np.float32)
+            if strategy == "sample":
+                noise = rng.gumbel(size=(len(rows), max_length, vocabulary)).astype(np.float32)
+            said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(noise))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
         tokens, scores, attention = (
             np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
@@ -195,7 +199,7 @@ class EncoderDecoderModel(keras.Model):
         """The loop of a strategy, compiled where that can be."""
         max_length, attention = options.pop("max_length"), options.pop("attention")
 
-        def say(rows, seed):
+        def say(rows, noise):
             source, state = self.encode(rows)
             count = ops.shape(rows)[0]
             real = None
@@ -206,7 +210,7 @@ class EncoderDecoderModel(keras.Model):
             if strategy != "beam":
                 choose = decoding.likeliest
                 if strategy == "sample":
-                    choose = decoding.drawn(seed, **options)
+                    choose = decoding.drawn(noise, **options)
                 step = functools.partial(self._step_of, source)
                 return tuple(decoding.say_one(step, state, count, max_length, choose, real))
             width = options["width"]

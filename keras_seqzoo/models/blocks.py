@@ -31,7 +31,12 @@ def readings_input(features: int, *, mask_value: float | None, normalize: bool, 
 
 
 def tokens_input(
-    vocabulary_size: int, *, embedding_size: int, word_dropout: float, time: int | None
+    vocabulary_size: int,
+    *,
+    embedding_size: int,
+    word_dropout: float,
+    time: int | None,
+    name: str = "tokens",
 ):
     """Tokens in: the input, their vectors, and the mask, which leaves 0 out."""
     check_positive(
@@ -40,7 +45,7 @@ def tokens_input(
         **({} if time is None else {"time": time}),
     )
     check_rate(word_dropout=word_dropout)
-    inputs = keras.Input((time,), dtype="int32", name="tokens")  # (batch, time)
+    inputs = keras.Input((time,), dtype="int32", name=name)  # (batch, time)
     mask = layers.TokenMask(name="mask")(inputs)
     x = layers.WordDropout(word_dropout, name="word_dropout")(inputs) if word_dropout else inputs
     x = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")(x)

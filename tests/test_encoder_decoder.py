@@ -1,0 +1,319 @@
+"""Encoder-decoders: attention, both ways through a target, and what `generate` says."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_seqzoo import layers
+from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.layers.decoding import END, START
+from keras_seqzoo.models.encoder_decoder import encoder_decoder
+
+KINDS = [
+    {"attention": "general", "cell": "gru"},
+    {"attention": "additive", "cell": "lstm", "depth": 2},
+    {"attention": "dot", "cell": "gru", "bidirectional": False, "input_feeding": True},
+    {"attention": "multi_head", "cell": "simple_rnn", "depth": 2, "input_feeding": True},
+    {"attention": None, "cell": "lstm"},
+]
+IDS = [str(kind["attention"]) for kind in KINDS]
+SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_size": 5}
+
+
+def sources(rows: int = 4, time: int = 7) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    found = rng.integers(1, 9, (rows, time)).astype("int32")
+    found[0, 4:] = 0
+    return found
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=IDS)
+def model(request):
+    """With weights large enough that one answer is much more probable than another."""
+    keras.utils.set_random_seed(0)
+    model = encoder_decoder(**SIZES, **request.param)
+    for weight in model.trainable_weights:
+        weight.assign(1.5 * weight)
+    return model
+
+
+def said(tokens: np.ndarray) -> list[int]:
+    """A row of `generate` with its end, if it has come to one."""
+    return [token for token in tokens if token]
+
+
+def forced(model, source: np.ndarray, answer: list[int], max_length: int) -> float:
+    """The log-probability of an answer where it is given as the target."""
+    says = [*answer, END] if len(answer) < max_length else answer
+    target = np.array([[START, *says[:-1]]], "int32")
+    probabilities = np.asarray(model.predict([source[None], target], verbose=0))[0]
+    return float(sum(np.log(probabilities[at, token]) for at, token in enumerate(says)))
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multi_head"])
+def test_attention_is_that_of_its_equation(kind):
+    rng = np.random.default_rng(1)
+    queries, memory = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 5, 6))
+    mask = np.array([[True] * 5, [True, True, False, False, False]])
+    layer = layers.SourceAttention(kind, 4, heads=2, dtype="float64")
+    contexts, weights = layer(queries, memory, mask=mask)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    contexts, weights = (one.numpy() for one in layer(queries, memory, mask=mask))
+    w = {weight.name: weight.numpy() for weight in layer.weights}
+    for row, query in itertools.product(range(2), range(3)):
+        steps = np.flatnonzero(mask[row])
+        q, m = queries[row, query], memory[row, steps]
+        if kind == "multi_head":
+            asked, keys, values = q @ w["query_kernel"], m @ w["key_kernel"], m @ w["value_kernel"]
+            heads = [slice(0, 2), slice(2, 4)]
+            shares = [softmax(keys[:, head] @ asked[head] / np.sqrt(2)) for head in heads]
+            mixed = [share @ values[:, head] for share, head in zip(shares, heads, strict=True)]
+            expected, share = np.concatenate(mixed) @ w["context_kernel"], np.mean(shares, 0)
+        else:
+            if kind == "additive":
+                score = np.tanh(q @ w["query_kernel"] + m @ w["key_kernel"] + w["bias"])
+                score = score @ w["score"]
+            else:
+                score = (m if kind == "dot" else m @ w["key_kernel"]) @ q
+            share = softmax(score)
+            expected = share @ m
+        np.testing.assert_allclose(weights[row, query, steps], share, atol=1e-9)
+        np.testing.assert_allclose(contexts[row, query], expected, atol=1e-9)
+    assert (weights[1, :, 2:] == 0).all()
+
+
+def test_attention_to_nothing_gives_zeros():
+    layer = layers.SourceAttention("general", 4)
+    contexts, weights = layer(np.ones((1, 2, 3)), np.ones((1, 4, 5)), mask=np.zeros((1, 4), bool))
+    assert not contexts.numpy().any() and not weights.numpy().any()
+
+
+def test_a_target_at_once_is_a_target_step_by_step(model):
+    source = sources()
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    at_once = np.log(np.asarray(model.predict([source, target], verbose=0)))
+    looked, state = model.encode(source)
+    for step in range(5):
+        logs, state, _ = model.step(keras.ops.convert_to_tensor(target[:, step]), state, looked)
+        np.testing.assert_allclose(logs, at_once[:, step], atol=2e-5)
+
+
+def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
+    source = sources()
+    for options in ({}, {"strategy": "beam", "beam_width": 4}, {"strategy": "sample", "seed": 3}):
+        found = model.generate(source, max_length=6, **options)
+        for row in range(4):
+            expected = forced(model, source[row], said(found.tokens[row]), 6)
+            assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+
+
+def test_greedy_says_the_most_probable_token_each_time(model):
+    source = sources()
+    found = model.generate(source, max_length=6).tokens
+    for row in range(4):
+        answer: list[int] = []
+        while len(answer) < 6:
+            target = np.array([[START, *answer]], "int32")
+            probabilities = np.asarray(model.predict([source[row : row + 1], target], verbose=0))
+            last = probabilities[0, -1]
+            last[[0, START]] = 0
+            if last.argmax() == END:
+                break
+            answer.append(int(last.argmax()))
+        assert said(found[row]) == answer
+
+
+def test_a_beam_that_covers_all_finds_the_best(model):
+    source, length = sources(), 3
+    tokens = [1, 4, 5]
+    sizes = range(length + 1)
+    answers = [list(one) for size in sizes for one in itertools.product(tokens, repeat=size)]
+    found = model.generate(source, max_length=length, strategy="beam", beam_width=40, num_return=5)
+    for row in (0, 2):
+        scores = {tuple(one): forced(model, source[row], one, length) for one in answers}
+        best = sorted(scores, key=scores.get, reverse=True)[:5]
+        np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
+        assert said(found.tokens[row, 0]) == list(best[0])
+
+
+def test_padding_and_company_change_nothing_that_is_said(model):
+    source = sources()
+    together = model.generate(source, max_length=6, strategy="beam", beam_width=3)
+    longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, strategy="beam",
+                            beam_width=3)  # fmt: skip
+    alone = model.generate(source[:1, :4], max_length=6, strategy="beam", beam_width=3)
+    np.testing.assert_array_equal(together.tokens, longer.tokens)
+    np.testing.assert_allclose(together.scores, longer.scores, atol=1e-5)
+    np.testing.assert_array_equal(together.tokens[:1], alone.tokens)
+    np.testing.assert_allclose(together.scores[:1], alone.scores, atol=1e-5)
+
+
+def test_every_weight_gets_a_gradient(model):
+    import tensorflow as tf
+
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(model([sources(), target], training=True)[..., 3] ** 2)
+    for weight, gradient in zip(
+        model.trainable_weights, tape.gradient(loss, model.trainable_weights), strict=True
+    ):
+        assert gradient is not None, weight.path
+        assert np.abs(np.asarray(tf.convert_to_tensor(gradient))).max() > 0, weight.path
+
+
+def test_penalties_rank_answers_anew():
+    keras.utils.set_random_seed(1)
+    model = encoder_decoder(**SIZES)
+    options = {"max_length": 6, "strategy": "beam", "beam_width": 5, "num_return": 5}
+    plain = model.generate(sources(), **options)
+    assert (np.diff(plain.scores, axis=1) <= 0).all()
+    alpha = 1.5
+    longer = model.generate(sources(), length_penalty=alpha, **options)
+    lengths = np.minimum((longer.tokens > 0).sum(-1) + 1, 6)  # with the end
+    ranks = longer.scores / ((5 + lengths) / 6) ** alpha
+    assert (np.diff(ranks, axis=1) <= 1e-6).all()
+    assert {tuple(one) for one in longer.tokens[1]} == {tuple(one) for one in plain.tokens[1]}
+    seen = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
+    real = sources()[:, None] != 0
+    covered = seen.attention.sum(2)[..., : real.shape[-1]]
+    looked = np.where(real, np.log(np.clip(covered, 1e-9, 1)), 0).sum(-1)
+    assert (np.diff(seen.scores + 2 * looked, axis=1) <= 1e-5).all()
+
+
+def test_attention_is_given_for_what_was_said():
+    keras.utils.set_random_seed(1)
+    model = encoder_decoder(**SIZES)
+    found = model.generate(sources(), max_length=6, return_attention=True)
+    ends = np.minimum((found.tokens > 0).sum(1) + 1, 6)
+    for row, end in enumerate(ends):
+        np.testing.assert_allclose(found.attention[row, :end].sum(-1), 1, atol=1e-5)
+        assert not found.attention[row, end:].any()
+    assert not found.attention[0, :, 4:].any()  # padding
+
+
+def test_draws_follow_the_seed_and_the_probabilities():
+    keras.utils.set_random_seed(2)
+    model = encoder_decoder(**SIZES)
+    source = np.repeat(sources()[1:2], 2000, axis=0)
+    options = {"max_length": 1, "strategy": "sample", "batch_size": 2000}
+    drawn = model.generate(source, seed=5, **options).tokens[:, 0]
+    np.testing.assert_array_equal(drawn, model.generate(source, seed=5, **options).tokens[:, 0])
+    assert (drawn != model.generate(source, seed=6, **options).tokens[:, 0]).any()
+    expected = np.asarray(model.predict([source[:1], np.array([[START]])], verbose=0))[0, 0]
+    expected[[0, START]] = 0
+    expected /= expected.sum()
+    counts = np.bincount(np.where(drawn == 0, END, drawn), minlength=6) / 2000
+    np.testing.assert_allclose(counts, expected, atol=0.05)
+    order = np.argsort(-expected)
+    two = model.generate(source, top_k=2, **options).tokens[:, 0]
+    assert set(np.where(two == 0, END, two)) == set(order[:2])
+    nucleus = model.generate(source, top_p=float(expected[order[0]]) + 0.01, **options).tokens
+    assert set(np.where(nucleus[:, 0] == 0, END, nucleus[:, 0])) == set(order[:2])
+    cold = model.generate(source, temperature=1e-6, **options).tokens[:, 0]
+    assert set(np.where(cold == 0, END, cold)) == {order[0]}
+
+
+def test_a_loaded_model_says_the_same_in_a_fresh_process(tmp_path, model):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    np.save(tmp_path / "source.npy", sources())
+    code = (
+        "import sys, numpy as np, keras_seqzoo as zoo\n"
+        "model = zoo.load(sys.argv[1] + '/model.keras')\n"
+        "found = model.generate(np.load(sys.argv[1] + '/source.npy'), max_length=6,"
+        " strategy='beam')\n"
+        "np.savez(sys.argv[1] + '/said.npz', tokens=found.tokens, scores=found.scores)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    expected = model.generate(sources(), max_length=6, strategy="beam")
+    with np.load(tmp_path / "said.npz") as found:
+        np.testing.assert_array_equal(found["tokens"], expected.tokens)
+        np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 0}, "`max_length`"),
+        ({"strategy": "best"}, "`strategy`"),
+        ({"strategy": "beam", "beam_width": 0}, "`beam_width`"),
+        ({"num_return": 2}, "`num_return`"),
+        ({"strategy": "beam", "beam_width": 2, "num_return": 3}, "`num_return`"),
+        ({"length_penalty": -1}, "`length_penalty`"),
+        ({"temperature": 0}, "`temperature`"),
+        ({"top_p": 1.5}, "`top_p`"),
+        ({"top_k": 0}, "`top_k`"),
+        ({"seed": -1}, "`seed`"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    model = encoder_decoder(**SIZES)
+    with pytest.raises(ArgumentError, match=message):
+        model.generate(sources(), **options)
+
+
+def test_sources_that_cannot_be_read_are_refused():
+    model = encoder_decoder(**SIZES)
+    for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
+        with pytest.raises(DataError, match="at least one step"):
+            model.generate(source)
+    with pytest.raises(ArgumentError, match="without attention"):
+        encoder_decoder(**SIZES, attention=None).generate(sources(), return_attention=True)
+    with pytest.raises(ArgumentError, match="input_feeding"):
+        encoder_decoder(**SIZES, attention="additive", input_feeding=True)
+    with pytest.raises(ArgumentError, match="'general'"):
+        encoder_decoder(**SIZES, attention="dot")
+
+
+def reversals(count: int, seed: int) -> ParallelExamples:
+    rng = np.random.default_rng(seed)
+    words = [rng.choice(list("abcd"), rng.integers(1, 7)).tolist() for _ in range(count)]
+    return ParallelExamples(words, [word[::-1] for word in words])
+
+
+def test_it_learns_to_reverse_and_says_names():
+    train, unseen = reversals(400, 0), reversals(60, 1)
+    encoding = ParallelEncoding.learn(train)
+    keras.utils.set_random_seed(0)
+    model = encoder_decoder(**encoding.arguments(), units=32, embedding_size=16)
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(encoding.batches(train, batch_size=32), epochs=20, verbose=0)
+    found = model.generate(encoding.sources(unseen.sources), max_length=10)
+    right = [
+        one == list(other)
+        for one, other in zip(encoding.names(found.tokens), unseen.targets, strict=True)
+    ]
+    assert np.mean(right) > 0.8
+
+
+def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
+    (tmp_path / "words.tsv").write_text("ab c\tx y\n\tz\n", encoding="utf-8")
+    pairs = read_parallel(tmp_path / "words.tsv", source_units="characters")
+    assert pairs.sources == (("a", "b", "c"), ()) and pairs.targets == (("x", "y"), ("z",))
+    (tmp_path / "in").write_text("a b\nc\n")
+    (tmp_path / "out").write_text("b a\nc\n")
+    pairs = read_parallel(tmp_path / "in", tmp_path / "out")
+    assert pairs.sources[0] == ("a", "b") and pairs.targets[0] == ("b", "a")
+    first, second = reversals(10, 0).split(0.3, seed=1)
+    assert (len(first), len(second)) == (7, 3)
+    (tmp_path / "out").write_text("b a\n")
+    with pytest.raises(DataError, match="as many lines"):
+        read_parallel(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(DataError, match="line 1 has 1 columns"):
+        read_parallel(tmp_path / "in")
+    with pytest.raises(DataError, match="as many"):
+        ParallelExamples([["a"]], [])
+    with pytest.raises(DataError, match="lists of str"):
+        ParallelExamples(["ab"], [["a"]])
