@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError, check_rate, sentence
 
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")
@@ -62,3 +62,37 @@ class NormalizedMeanSquaredError(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"variance": self.variance}
+
+
+@keras.saving.register_keras_serializable(package="keras_seqzoo")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Crossentropy against numbers of classes, part of which is spread over all classes.
+
+    What `keras.losses.CategoricalCrossentropy(label_smoothing=...)` gives for one-hot targets,
+    without making them.
+
+    Shapes: int `(batch, ...)` and `(batch, ..., classes)` -> one value per step.
+    Masking: steps that the prediction's mask leaves out do not count.
+
+    Args:
+        label_smoothing: float in [0, 1), the part that is spread.
+
+    Reference: [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7
+    """
+
+    def __init__(
+        self, label_smoothing: float = 0.1, name: str = "smoothed_crossentropy", **kwargs: Any
+    ):
+        super().__init__(name=name, **kwargs)
+        check_rate(label_smoothing=label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        logs = ops.log(ops.maximum(y_pred, keras.config.epsilon()))
+        numbers = ops.cast(y_true, "int32")[..., None]
+        said = ops.take_along_axis(logs, numbers, axis=-1)[..., 0]
+        part = self.label_smoothing
+        return -(1 - part) * said - part * ops.mean(logs, axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"label_smoothing": self.label_smoothing}

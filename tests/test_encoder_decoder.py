@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.errors import ArgumentError, DataError
@@ -115,13 +116,13 @@ def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
     for options in ({}, {"strategy": "beam", "beam_width": 4}, {"strategy": "sample", "seed": 3}):
         found = model.generate(source, max_length=6, **options)
         for row in range(4):
-            expected = forced(model, source[row], said(found.tokens[row]), 6)
+            expected = forced(model, source[row], said(found.sequences[row]), 6)
             assert found.scores[row] == pytest.approx(expected, abs=2e-5)
 
 
 def test_greedy_says_the_most_probable_token_each_time(model):
     source = sources()
-    found = model.generate(source, max_length=6).tokens
+    found = model.generate(source, max_length=6).sequences
     for row in range(4):
         answer: list[int] = []
         while len(answer) < 6:
@@ -145,7 +146,7 @@ def test_a_beam_that_covers_all_finds_the_best(model):
         scores = {tuple(one): forced(model, source[row], one, length) for one in answers}
         best = sorted(scores, key=scores.get, reverse=True)[:5]
         np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
-        assert said(found.tokens[row, 0]) == list(best[0])
+        assert said(found.sequences[row, 0]) == list(best[0])
 
 
 def test_padding_and_company_change_nothing_that_is_said(model):
@@ -154,9 +155,9 @@ def test_padding_and_company_change_nothing_that_is_said(model):
     longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, strategy="beam",
                             beam_width=3)  # fmt: skip
     alone = model.generate(source[:1, :4], max_length=6, strategy="beam", beam_width=3)
-    np.testing.assert_array_equal(together.tokens, longer.tokens)
+    np.testing.assert_array_equal(together.sequences, longer.sequences)
     np.testing.assert_allclose(together.scores, longer.scores, atol=1e-5)
-    np.testing.assert_array_equal(together.tokens[:1], alone.tokens)
+    np.testing.assert_array_equal(together.sequences[:1], alone.sequences)
     np.testing.assert_allclose(together.scores[:1], alone.scores, atol=1e-5)
 
 
@@ -181,10 +182,10 @@ def test_penalties_rank_answers_anew():
     assert (np.diff(plain.scores, axis=1) <= 0).all()
     alpha = 1.5
     longer = model.generate(sources(), length_penalty=alpha, **options)
-    lengths = np.minimum((longer.tokens > 0).sum(-1) + 1, 6)  # with the end
+    lengths = np.minimum((longer.sequences > 0).sum(-1) + 1, 6)  # with the end
     ranks = longer.scores / ((5 + lengths) / 6) ** alpha
     assert (np.diff(ranks, axis=1) <= 1e-6).all()
-    assert {tuple(one) for one in longer.tokens[1]} == {tuple(one) for one in plain.tokens[1]}
+    assert {tuple(one) for one in longer.sequences[1]} == {tuple(one) for one in plain.sequences[1]}
     seen = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
     real = sources()[:, None] != 0
     covered = seen.attention.sum(2)[..., : real.shape[-1]]
@@ -196,7 +197,7 @@ def test_attention_is_given_for_what_was_said():
     keras.utils.set_random_seed(1)
     model = encoder_decoder(**SIZES)
     found = model.generate(sources(), max_length=6, return_attention=True)
-    ends = np.minimum((found.tokens > 0).sum(1) + 1, 6)
+    ends = np.minimum((found.sequences > 0).sum(1) + 1, 6)
     for row, end in enumerate(ends):
         np.testing.assert_allclose(found.attention[row, :end].sum(-1), 1, atol=1e-5)
         assert not found.attention[row, end:].any()
@@ -208,20 +209,20 @@ def test_draws_follow_the_seed_and_the_probabilities():
     model = encoder_decoder(**SIZES)
     source = np.repeat(sources()[1:2], 2000, axis=0)
     options = {"max_length": 1, "strategy": "sample", "batch_size": 2000}
-    drawn = model.generate(source, seed=5, **options).tokens[:, 0]
-    np.testing.assert_array_equal(drawn, model.generate(source, seed=5, **options).tokens[:, 0])
-    assert (drawn != model.generate(source, seed=6, **options).tokens[:, 0]).any()
+    drawn = model.generate(source, seed=5, **options).sequences[:, 0]
+    np.testing.assert_array_equal(drawn, model.generate(source, seed=5, **options).sequences[:, 0])
+    assert (drawn != model.generate(source, seed=6, **options).sequences[:, 0]).any()
     expected = np.asarray(model.predict([source[:1], np.array([[START]])], verbose=0))[0, 0]
     expected[[0, START]] = 0
     expected /= expected.sum()
     counts = np.bincount(np.where(drawn == 0, END, drawn), minlength=6) / 2000
     np.testing.assert_allclose(counts, expected, atol=0.05)
     order = np.argsort(-expected)
-    two = model.generate(source, top_k=2, **options).tokens[:, 0]
+    two = model.generate(source, top_k=2, **options).sequences[:, 0]
     assert set(np.where(two == 0, END, two)) == set(order[:2])
-    nucleus = model.generate(source, top_p=float(expected[order[0]]) + 0.01, **options).tokens
+    nucleus = model.generate(source, top_p=float(expected[order[0]]) + 0.01, **options).sequences
     assert set(np.where(nucleus[:, 0] == 0, END, nucleus[:, 0])) == set(order[:2])
-    cold = model.generate(source, temperature=1e-6, **options).tokens[:, 0]
+    cold = model.generate(source, temperature=1e-6, **options).sequences[:, 0]
     assert set(np.where(cold == 0, END, cold)) == {order[0]}
 
 
@@ -234,12 +235,12 @@ def test_a_loaded_model_says_the_same_in_a_fresh_process(tmp_path, model):
         "model = zoo.load(sys.argv[1] + '/model.keras')\n"
         "found = model.generate(np.load(sys.argv[1] + '/source.npy'), max_length=6,"
         " strategy='beam')\n"
-        "np.savez(sys.argv[1] + '/said.npz', tokens=found.tokens, scores=found.scores)"
+        "np.savez(sys.argv[1] + '/said.npz', tokens=found.sequences, scores=found.scores)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     expected = model.generate(sources(), max_length=6, strategy="beam")
     with np.load(tmp_path / "said.npz") as found:
-        np.testing.assert_array_equal(found["tokens"], expected.tokens)
+        np.testing.assert_array_equal(found["tokens"], expected.sequences)
         np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
 
 
@@ -293,7 +294,7 @@ def test_it_learns_to_reverse_and_says_names():
     found = model.generate(encoding.sources(unseen.sources), max_length=10)
     right = [
         one == list(other)
-        for one, other in zip(encoding.names(found.tokens), unseen.targets, strict=True)
+        for one, other in zip(encoding.names(found.sequences), unseen.targets, strict=True)
     ]
     assert np.mean(right) > 0.8
 
@@ -317,3 +318,101 @@ def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
         ParallelExamples([["a"]], [])
     with pytest.raises(DataError, match="lists of str"):
         ParallelExamples(["ab"], [["a"]])
+
+
+VECTORS = {"source_features": 3, "target_features": 2, "units": 8, "mask_value": np.nan}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=IDS)
+def vector_model(request):
+    keras.utils.set_random_seed(0)
+    kind = request.param | ({"units": 8} if request.param["attention"] == "dot" else {})
+    model = encoder_decoder(**VECTORS | kind)
+    rng = np.random.default_rng(3)
+    zoo.adapt(model, rng.normal(5, 2, (9, 7, 3)), target=rng.normal(-4, 3, (9, 5, 2)))
+    return model
+
+
+def readings() -> np.ndarray:
+    x = np.random.default_rng(4).normal(5, 2, (4, 7, 3)).astype("float32")
+    x[0, 4:] = np.nan
+    return x
+
+
+def test_readings_said_are_those_of_the_model_on_its_own_answer(vector_model):
+    found = vector_model.generate(readings(), max_length=6)
+    assert found.sequences.shape == (4, 6, 2) and found.scores is None
+    so_far = np.concatenate([np.zeros((4, 1, 2)), found.sequences[:, :-1]], axis=1)
+    expected = vector_model.predict([readings(), so_far], verbose=0)
+    np.testing.assert_allclose(found.sequences, expected, atol=1e-4)
+    longer = np.concatenate([readings(), np.full((4, 5, 3), np.nan, "float32")], axis=1)
+    padded = vector_model.generate(longer, max_length=6).sequences
+    np.testing.assert_allclose(padded, found.sequences, atol=1e-5)
+    alone = vector_model.generate(readings()[:1, :4], max_length=6).sequences
+    np.testing.assert_allclose(alone, found.sequences[:1], atol=1e-5)
+
+
+def test_scales_of_source_and_target_are_their_own():
+    model = encoder_decoder(**VECTORS)
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(5, 2, (9, 7, 3)), rng.normal(-4, 3, (9, 5, 2))
+    zoo.adapt(model, x, target=y)
+    for name, data in (("scale", x), ("target_scale", y), ("unscale", y)):
+        mean, variance, _ = model.get_layer(name).get_weights()
+        steps = data.reshape(-1, data.shape[-1])
+        np.testing.assert_allclose(mean, steps.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(variance, steps.var(0), rtol=1e-5)
+    with pytest.raises(ArgumentError, match="`target`"):
+        zoo.adapt(model, x)
+    with pytest.raises(DataError, match=r"\(batch, time, 2\)"):
+        zoo.adapt(model, x, target=x)
+    with pytest.raises(ArgumentError, match="`target`"):
+        zoo.adapt(zoo.get("simple_rnn_identity", features=3), x, target=y)
+    with pytest.raises(ArgumentError, match="'greedy'"):
+        model.generate(readings(), strategy="beam")
+
+
+def test_a_decoder_of_readings_learns_to_go_on():
+    """A wave of each row's own phase, read for 20 steps, to be said for 10 more."""
+    phase = np.random.default_rng(6).uniform(0, 6.28, (300, 1))
+    waves = 10 + np.sin(phase + 0.5 * np.arange(30))[..., None].astype("float32")
+    x, y = waves[:, :20], waves[:, 20:]
+    keras.utils.set_random_seed(0)
+    model = encoder_decoder(units=24, attention=None)
+    zoo.adapt(model, x[:250], target=y[:250])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    so_far = np.concatenate([np.zeros((300, 1, 1)), y[:, :-1]], axis=1)
+    model.fit([x[:250], so_far[:250]], y[:250], epochs=40, verbose=0)
+    said_ = model.generate(x[250:], max_length=10).sequences
+    assert np.mean((said_ - y[250:]) ** 2) < 0.1 * y.var()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_vocabulary_size": 4}, "`target_vocabulary_size`"),
+        ({"target_vocabulary_size": 6, "target_features": 2}, "not both"),
+        ({"source_vocabulary_size": 6, "source_features": 2}, "not both"),
+        ({"target_features": 0}, "`target_features`"),
+        ({"attention": "luong"}, "`attention`"),
+        ({"attention": "multi_head", "units": 6}, "multiple of `heads`"),
+        ({"cell": "rnn"}, "`cell`"),
+        ({"dropout": 1.0}, "`dropout`"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        encoder_decoder(**arguments)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2])
+def test_smoothing_is_that_of_one_hot_targets(part):
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 5, (3, 4))
+    scores = rng.normal(size=(3, 4, 5))
+    probabilities = softmax(scores)
+    found = layers.SmoothedCrossentropy(part)(y, probabilities)
+    expected = keras.losses.CategoricalCrossentropy(label_smoothing=part)(
+        np.eye(5)[y], probabilities
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -16,7 +16,7 @@ from keras_seqzoo.layers.recurrent import (
 from keras_seqzoo.layers.scaling import Normalization, adapt, has_scaling
 from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
-from keras_seqzoo.losses import NormalizedMeanSquaredError
+from keras_seqzoo.losses import NormalizedMeanSquaredError, SmoothedCrossentropy
 
 __all__ = [
     "ClassNames",
@@ -35,6 +35,7 @@ __all__ = [
     "NormalizedMeanSquaredError",
     "Pooling",
     "SimpleRNN",
+    "SmoothedCrossentropy",
     "SourceAttention",
     "SplitCharacters",
     "SplitTokens",

@@ -26,12 +26,14 @@ class Said(NamedTuple):
     """What a loop gives, all rows' answers or several of each.
 
     Attributes:
-        tokens: int `(rows, [answers,] max_length)`; the end and what comes after it is padding.
-        scores: `(rows, [answers])`, log-probabilities, that of the end among them.
+        sequences: int `(rows, [answers,] max_length)`, the end and what comes after it is padding;
+            or readings `(rows, max_length, features)`.
+        scores: `(rows, [answers])`, log-probabilities, that of the end among them; None of
+            readings.
         attention: `(rows, [answers,] max_length, source)`, or None.
     """
 
-    tokens: Any
+    sequences: Any
     scores: Any
     attention: Any
 
@@ -55,7 +57,8 @@ def say_one(
     places = ops.arange(max_length, dtype="int32")
 
     def body(count, token, state, tokens, scores, ended, attention):
-        logs, state, weights = step(token, state)
+        logs, after, weights = step(token, state)
+        state = tree.map_structure(_shaped, after, state)
         token = ops.cast(choose(_sayable(logs), count), "int32")
         token = ops.where(ended, PADDING, token)
         said = ops.take_along_axis(logs, token[:, None], axis=-1)[:, 0]
@@ -121,7 +124,7 @@ def say_best(
     first = ops.arange(rows, dtype="int32")[:, None] * width  # where the beginnings of a row start
 
     def body(count, token, state, tokens, scores, ended, covered, seen):
-        logs, state, weights = step(token, state)
+        logs, after, weights = step(token, state)
         vocabulary = logs.shape[-1]
         logs = ops.reshape(logs, (rows, width, vocabulary))
         silent = ops.where(ops.arange(vocabulary) == PADDING, 0.0, _NEVER)
@@ -135,7 +138,7 @@ def say_best(
         def follow(x):
             return ops.take(x, flat, axis=0)
 
-        state = tree.map_structure(follow, state)
+        state = tree.map_structure(lambda x, y: _shaped(follow(x), y), after, state)
         here = places == count
         was_over = ops.take_along_axis(ended, beam, axis=1)
         tokens = ops.take_along_axis(tokens, beam[..., None], axis=1)
@@ -184,6 +187,39 @@ def say_best(
     return Said(_without_end(tokens), scores, seen if attention else None)
 
 
+def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None) -> Said:
+    """So many readings per row, each from the one before.
+
+    Args:
+        step: from the last reading `(rows, features)` and the state to the next one, the state
+            after and the weights of attention.
+        state: before the first reading.
+        first: `(rows, features)`, what stands before it.
+        steps: int.
+        real: bool `(rows, source)`, real steps, to collect the weights of attention; or None.
+    """
+    places = ops.arange(steps, dtype="int32")[None, :, None]
+
+    def body(count, value, state, values, attention):
+        after, moved, weights = step(value, state)
+        value, state = _shaped(after, value), tree.map_structure(_shaped, moved, state)
+        values = ops.where(places == count, value[:, None], values)
+        if real is not None:
+            attention = ops.where(places == count, weights[:, None], attention)
+        return count + 1, value, state, values, attention
+
+    rows, features = ops.shape(first)
+    attention = () if real is None else ops.zeros((rows, steps, ops.shape(real)[-1]))
+    values = ops.zeros((rows, steps, features), first.dtype)
+    *_, values, attention = ops.while_loop(
+        lambda count, *_: count < steps,
+        body,
+        (ops.convert_to_tensor(0, "int32"), first, state, values, attention),
+        maximum_iterations=steps,
+    )
+    return Said(values, None, None if real is None else attention)
+
+
 def likeliest(logs, count):
     """Chooses the most probable token."""
     return ops.argmax(logs, axis=-1)
@@ -213,6 +249,11 @@ def drawn(noise, temperature: float = 1.0, top_k: int | None = None, top_p: floa
         return ops.argmax(logs + ops.take(noise, count, axis=1), axis=-1)
 
     return choose
+
+
+def _shaped(x, like):
+    """With the static shape of what it takes the place of, which some operations lose."""
+    return ops.reshape(x, ops.shape(like))
 
 
 def _sayable(logs):

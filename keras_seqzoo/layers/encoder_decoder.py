@@ -30,16 +30,16 @@ class Generated(NamedTuple):
     """What `generate` says.
 
     Attributes:
-        tokens: int array `(batch, max_length)`, or `(batch, num_return, max_length)`; 0 after the
-            end, which is not among them.
+        sequences: tokens, int array `(batch, max_length)` or `(batch, num_return, max_length)`, 0
+            after the end, which is not among them; or readings `(batch, max_length, features)`.
         scores: `(batch,)` or `(batch, num_return)`, the log-probability of each answer, that of its
-            end among them.
+            end among them; None of readings.
         attention: `(batch, [num_return,] max_length, source)`, how much each token looked at each
             step of the source; None unless asked for.
     """
 
-    tokens: np.ndarray
-    scores: np.ndarray
+    sequences: np.ndarray
+    scores: np.ndarray | None = None
     attention: np.ndarray | None = None
 
 
@@ -49,8 +49,8 @@ class EncoderDecoderModel(keras.Model):
 
     `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
     feeds the model with what it says, in one loop that is compiled. Saved and loaded it does so
-    still, since all it needs is found in the graph: a layer "decoder", and a layer "scores", whose
-    output are log-probabilities but for a constant.
+    still, since all it needs is found in the graph: a layer "decoder", and, where tokens are said,
+    a layer "scores", whose output are log-probabilities but for a constant.
 
     Args:
         *args: inputs `[source, target]` and outputs, as of `keras.Model`.
@@ -74,14 +74,15 @@ class EncoderDecoderModel(keras.Model):
         seed: int = 0,
         batch_size: int = 64,
     ) -> Generated:
-        """Says a target for each source.
+        """Says a target for each source: tokens until the end, or `max_length` readings.
 
         Args:
             source: array as the model takes it, `(batch, source)` tokens or
                 `(batch, source, features)` readings.
             max_length: int, at least 1, tokens at most.
-            strategy: "greedy", the most probable token each time; "beam", the most probable answer
-                that a beam finds; "sample", tokens drawn as often as they are probable.
+            strategy: of tokens. "greedy", the most probable token each time; "beam", the most
+                probable answer that a beam finds; "sample", tokens drawn as often as they are
+                probable.
             beam_width: int, at least 1, beginnings that a beam follows.
             length_penalty: float, at least 0, of "beam": log-probabilities are divided by
                 `((5 + length) / 6) ** length_penalty` before answers are ranked.
@@ -125,6 +126,8 @@ class EncoderDecoderModel(keras.Model):
             if strategy != "beam" or num_return > beam_width:
                 expected = "at most `beam_width`, with strategy='beam'"
                 raise ArgumentError(sentence("num_return", expected, num_return))
+        if not self._says_tokens and strategy != "greedy":
+            raise ArgumentError(sentence("strategy", "'greedy' where readings are said", strategy))
         looks = self.get_layer("decoder").attention is not None
         if (return_attention or coverage_penalty) and not looks:
             name = "return_attention" if return_attention else "coverage_penalty"
@@ -141,23 +144,22 @@ class EncoderDecoderModel(keras.Model):
             options |= {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
         say = self._loop(strategy, options)
         parts, rng = [], np.random.default_rng(seed)
-        vocabulary = self.get_layer("scores").output.shape[-1]
         for start in range(0, len(source), batch_size):
             rows = source[start : start + batch_size]
             noise = np.zeros((0,), np.float32)
             if strategy == "sample":
-                noise = rng.gumbel(size=(len(rows), max_length, vocabulary)).astype(np.float32)
+                size = (len(rows), max_length, self.output_shape[-1])
+                noise = rng.gumbel(size=size).astype(np.float32)
             said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(noise))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
-        tokens, scores, attention = (
+        found = [
             np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
             for at in range(3)
-        )
+        ]
         if strategy == "beam":
             kept = slice(num_return) if num_return is not None else 0
-            tokens, scores = tokens[:, kept], scores[:, kept]
-            attention = None if attention is None else attention[:, kept]
-        return Generated(tokens, scores, attention)
+            found = [None if one is None else one[:, kept] for one in found]
+        return Generated(*found)
 
     def encode(self, source):
         """What decoding starts from: the memory and its mask, and the decoder's first state."""
@@ -165,11 +167,25 @@ class EncoderDecoderModel(keras.Model):
         decoder = self.get_layer("decoder")
         return decoder.source(memory, mask), decoder.begin(initial)
 
-    def step(self, token, state, source):
-        """Log-probabilities of the next token, the state after, and the weights of attention."""
-        x = self._feed(token[:, None])[:, 0]
+    def step(self, before, state, source):
+        """What comes next: log-probabilities of tokens, or a reading.
+
+        Args:
+            before: the last token, int `(batch,)`, or reading, `(batch, features)`.
+            state: the decoder's.
+            source: of `encode`.
+
+        Returns:
+            That, the state after, and the weights of attention, or None without.
+        """
+        x = self._feed(before[:, None])[:, 0]
         output, state, weights = self.get_layer("decoder").step(x, state, source)
-        return ops.log_softmax(self._head(output[:, None])[:, 0], axis=-1), state, weights
+        said = self._head(output[:, None])[:, 0]
+        return ops.log_softmax(said, axis=-1) if self._says_tokens else said, state, weights
+
+    @property
+    def _says_tokens(self) -> bool:
+        return len(self.inputs[1].shape) == 2
 
     def _checked_source(self, source) -> np.ndarray:
         source = np.asarray(source)
@@ -207,6 +223,10 @@ class EncoderDecoderModel(keras.Model):
                 real = source.mask
                 if real is None:
                     real = ops.ones(ops.shape(source.values)[:2], "bool")
+            if not self._says_tokens:
+                first = ops.zeros((count, self.output_shape[-1]), self.inputs[1].dtype)
+                step = functools.partial(self._step_of, source)
+                return tuple(decoding.say_values(step, state, first, max_length, real))
             if strategy != "beam":
                 choose = decoding.likeliest
                 if strategy == "sample":
@@ -235,8 +255,8 @@ class EncoderDecoderModel(keras.Model):
 
         return tf.function(say, jit_compile=True, autograph=False)
 
-    def _step_of(self, source, token, state):
-        return self.step(token, state, source)
+    def _step_of(self, source, before, state):
+        return self.step(before, state, source)
 
     @functools.cached_property
     def _parts(self) -> dict[str, Any]:
@@ -252,7 +272,7 @@ class EncoderDecoderModel(keras.Model):
         model = keras.Model(self.inputs[0], present)
 
         def encoder(source):
-            found = list(model(source))
+            found = tree.flatten(model(source))
             return [None if one is None else found.pop(0) for one in outputs] + found
 
         return encoder
@@ -263,4 +283,5 @@ class EncoderDecoderModel(keras.Model):
 
     @functools.cached_property
     def _head(self) -> keras.Model:
-        return keras.Model(self.get_layer("decoder").output, self.get_layer("scores").output)
+        said = self.get_layer("scores").output if self._says_tokens else self.outputs[0]
+        return keras.Model(self.get_layer("decoder").output, said)

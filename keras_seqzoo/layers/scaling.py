@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.arrays import as_array, as_mask, check_finite
-from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.errors import ArgumentError, DataError, sentence
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
 
 
@@ -83,7 +83,10 @@ def has_scaling(model: keras.Model) -> bool:
     return any(isinstance(layer, Normalization) for layer in model.layers)
 
 
-def adapt(model: keras.Model, x, *, mask=None) -> None:
+TARGET = "target_scale"  # the layer that scales a target that goes in
+
+
+def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     """Sets the scaling in front of and behind a model from training rows, in place.
 
     Both layers get mean and variance of each feature of `x`. Padded steps are left out: those
@@ -92,10 +95,13 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
     Args:
         model: a model with `Normalization` layers, as `get(..., normalize=True)` builds them.
         x: array `(batch, time, features)`, raw training rows; never validation or test rows.
-        mask: bool array `(batch, time)`, True for real steps, or None.
+        target: array `(batch, time, features)`, of an encoder-decoder whose targets are readings;
+            what comes out is scaled by it.
+        mask: bool array `(batch, time)`, True for real steps of `x`, or None.
 
     Raises:
-        ArgumentError: if the model has no scaling layer.
+        ArgumentError: if the model has no scaling layer, or a target is given that it has not, or
+            not given that it has.
         DataError: if `x` has another shape than the model takes, is empty, or is not finite.
 
     Example:
@@ -110,12 +116,35 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
             f"`model` must have a scaling layer. Received: {model.name!r} without one. Build it "
             "with normalize=True, or train it as it is."
         )
-    steps = real_steps(model, x, mask)
+    has_target = any(layer.name == TARGET for layer in scalings)
+    if has_target != (target is not None):
+        expected = "the readings that are to come out" if has_target else "left out of this model"
+        raise ArgumentError(sentence("target", expected, type(target)))
+    of_target = [one for one in scalings if has_target and (one.invert or one.name == TARGET)]
+    of_x = [layer for layer in scalings if layer not in of_target]
+    if of_x:
+        _set_statistics(of_x, "x", real_steps(model, x, mask))
+    if of_target:
+        target = as_array("target", target)
+        features = of_target[0].input.shape[-1]
+        if target.ndim != 3 or target.shape[-1] != features or target.dtype.kind not in "iuf":
+            raise DataError(
+                f"`target` must be numeric of shape (batch, time, {features}). Received: shape "
+                f"{target.shape}, dtype {target.dtype}."
+            )
+        steps = target.reshape(-1, features).astype(np.float64)
+        steps = steps[~np.isnan(steps).all(axis=-1)]
+        if not len(steps) or not np.isfinite(steps).all():
+            raise DataError("`target` must have steps, all finite or NaN as a whole.")
+        _set_statistics(of_target, "target", steps)
+
+
+def _set_statistics(scalings: list[Normalization], name: str, steps: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         mean, variance = steps.mean(axis=0), steps.var(axis=0)
     if not (variance <= np.finfo(np.float32).max).all():
         raise DataError(
-            "`x` must have variances that float32 holds. Received: "
+            f"`{name}` must have variances that float32 holds. Received: "
             f"{np.format_float_scientific(variance.max(), 1)}. Divide the readings by a constant."
         )
     # Round-off of a constant feature is not variance.
@@ -127,7 +156,7 @@ def adapt(model: keras.Model, x, *, mask=None) -> None:
 def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
     """The real steps of `x`, `(steps, features)` in float64, without padding."""
     x = as_array("x", x)
-    features = model.input_shape[-1]
+    features = model.inputs[0].shape[-1]
     if x.ndim != 3 or x.shape[-1] != features or x.dtype.kind not in "iuf":
         raise DataError(
             f"`x` must be numeric of shape (batch, time, {features}), as {model.name!r} takes it. "

@@ -18,11 +18,18 @@ from keras_seqzoo.models.arguments import identifier
 CELLS = {"simple_rnn": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}
 
 
-def readings_input(features: int, *, mask_value: float | None, normalize: bool, time: int | None):
+def readings_input(
+    features: int,
+    *,
+    mask_value: float | None,
+    normalize: bool,
+    time: int | None,
+    name: str = "readings",
+):
     """Raw readings in: the input, what a network sees of it, and the mask or None."""
     check_positive(features=features, **({} if time is None else {"time": time}))
     check_bool(normalize=normalize)
-    inputs = keras.Input((time, features), name="readings")  # (batch, time, features)
+    inputs = keras.Input((time, features), name=name)  # (batch, time, features)
     mask = layers.step_mask(inputs, mask_value, name="mask")  # (batch, time) or None
     x = inputs if mask is None else layers.ApplyMask(name="real_steps")([inputs, mask])
     if normalize:
@@ -53,7 +60,15 @@ def tokens_input(
 
 
 def steps_input(
-    *, features, vocabulary_size, embedding_size, word_dropout, normalize, mask_value, time
+    *,
+    features,
+    vocabulary_size,
+    embedding_size,
+    word_dropout,
+    normalize,
+    mask_value,
+    time,
+    name: str | None = None,
 ):
     """Readings or tokens in, whichever width is given; one reading per step if none is."""
     if vocabulary_size is None:
@@ -66,6 +81,7 @@ def steps_input(
             mask_value=mask_value,
             normalize=normalize,
             time=time,
+            name=name or "readings",
         )
     if features is not None:
         raise ArgumentError(
@@ -77,7 +93,11 @@ def steps_input(
             sentence("mask_value", "None with `vocabulary_size`: token 0 is padding", mask_value)
         )
     return tokens_input(
-        vocabulary_size, embedding_size=embedding_size, word_dropout=word_dropout, time=time
+        vocabulary_size,
+        embedding_size=embedding_size,
+        word_dropout=word_dropout,
+        time=time,
+        name=name or "tokens",
     )
 
 

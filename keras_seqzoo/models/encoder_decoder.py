@@ -5,15 +5,18 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import check_positive, check_rate
+from keras_seqzoo.errors import ArgumentError, check_positive, check_rate, is_int, sentence
+from keras_seqzoo.layers.scaling import TARGET
 from keras_seqzoo.models.arguments import check_name, identifier
-from keras_seqzoo.models.blocks import recurrent_stack, tokens_input
+from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 
 def encoder_decoder(
     *,
-    source_vocabulary_size: int = 100,
-    target_vocabulary_size: int = 100,
+    source_vocabulary_size: int | None = None,
+    source_features: int | None = None,
+    target_vocabulary_size: int | None = None,
+    target_features: int | None = None,
     cell: str = "gru",
     units: int = 128,
     depth: int = 1,
@@ -25,22 +28,34 @@ def encoder_decoder(
     input_dropout: float = 0.0,
     dropout: float = 0.0,
     recurrent_regularizer=None,
+    normalize: bool = True,
+    mask_value: float | None = None,
     name: str = "encoder_decoder",
 ) -> keras.Model:
-    """An encoder reads the source, a decoder says the target, a token at a time.
+    """An encoder reads the source, a decoder says the target, step by step.
 
-    The model takes a source and a target so far, which begins with token 2 (START), and gives for
-    each of its steps the probabilities of what comes next; token 3 (END) comes last.
-    `data.ParallelEncoding` makes such batches. `generate` gives it the source alone.
+    Either is tokens or readings. The model takes a source and a target so far, and gives for each
+    of its steps what comes next. A target of tokens begins with 2 (START) and ends with 3 (END),
+    as `data.ParallelEncoding` makes it; one of readings begins with a step of zeros. `generate`
+    gives the model the source alone.
 
-    Shapes: int `(batch, source)` and int `(batch, target)` -> `(batch, target, vocabulary)`.
-    Masking: source tokens of 0 are padding, and change nothing on either side; target tokens of 0
-        come after the others, come out as 0 and count in no loss.
+    Shapes: int `(batch, source)` or `(batch, source, features)`, and int `(batch, target)` ->
+        `(batch, target, vocabulary)`, probabilities; or `(batch, target, features)` -> the same,
+        in raw units with `normalize`, once `keras_seqzoo.adapt(model, x, target=y)` was called.
+    Masking: source tokens of 0, or steps equal to `mask_value` in every feature, are padding, and
+        change nothing on either side. Target tokens of 0 come after the others, come out as 0 and
+        count in no loss.
     State: none kept between calls.
 
     Args:
-        source_vocabulary_size: int, tokens with padding (0) and unknown ones (1).
-        target_vocabulary_size: int, tokens with padding (0), unknown ones (1), START and END.
+        source_vocabulary_size: int, tokens with padding (0) and unknown ones (1), or None for
+            readings.
+        source_features: int, at least 1, readings per step; None stands for 1 unless
+            `source_vocabulary_size` is given.
+        target_vocabulary_size: int, at least 5, tokens with padding (0), unknown ones (1), START
+            and END, or None for readings.
+        target_features: int, at least 1, readings per step; None stands for 1 unless
+            `target_vocabulary_size` is given.
         cell: "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
         depth: int, at least 1, recurrent layers one upon the other, on either side.
@@ -55,6 +70,9 @@ def encoder_decoder(
         dropout: float in [0, 1), the same behind recurrent layers and the decoder.
         recurrent_regularizer: Keras regularizer of the recurrent kernels: "l1", "l2", "l1_l2", a
             config, a `Regularizer`, or None.
+        normalize: bool, scale each feature of readings, and the answer back; of no account with
+            tokens.
+        mask_value: number that fills padded steps of source readings, NaN included, or None.
         name: str, name of the model.
 
     Returns:
@@ -69,7 +87,7 @@ def encoder_decoder(
     >>> model = encoder_decoder(source_vocabulary_size=9, target_vocabulary_size=7, units=8)
     >>> model([np.ones((2, 5), "int32"), np.full((2, 3), 2)]).shape
     TensorShape([2, 3, 7])
-    >>> model.generate(np.ones((2, 5), "int32"), max_length=4).tokens.shape
+    >>> model.generate(np.ones((2, 5), "int32"), max_length=4).sequences.shape
     (2, 4)
 
     References: [Sutskever et al., 2014](https://arxiv.org/abs/1409.3215);
@@ -77,16 +95,18 @@ def encoder_decoder(
         [Bahdanau et al., 2015](https://arxiv.org/abs/1409.0473);
         [Luong et al., 2015](https://doi.org/10.18653/v1/D15-1166)
     """
-    check_positive(target_vocabulary_size=target_vocabulary_size)
     check_rate(dropout=dropout, input_dropout=input_dropout)
     regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
     recurrent = {"cell": cell, "units": units, "depth": depth, "dropout": dropout}
     recurrent["recurrent_regularizer"] = regularizer
 
-    source, x, mask = tokens_input(
-        source_vocabulary_size,
+    source, x, mask = steps_input(
+        features=source_features,
+        vocabulary_size=source_vocabulary_size,
         embedding_size=embedding_size,
         word_dropout=0.0,
+        normalize=normalize,
+        mask_value=mask_value,
         time=None,
         name="source",
     )
@@ -104,18 +124,42 @@ def encoder_decoder(
         keras.layers.Dense(units, "tanh", name=f"initial_{number}")(summary)
         for number in range(1, decoder.states + 1)
     ]
-    target = keras.Input((None,), dtype="int32", name="target")  # START and the target so far
-    embedding = keras.layers.Embedding(
-        target_vocabulary_size, embedding_size, name="target_embedding"
-    )
-    y = _dropped(embedding(target), input_dropout, "target_dropout")
+    target, y = _target_input(target_vocabulary_size, target_features, embedding_size, normalize)
+    y = _dropped(y, input_dropout, "target_dropout")
     seen = {"memory": memory, "memory_mask": mask} if looks else {}
     y = decoder(y, initial_state=initial, **seen)  # (batch, target, units)
     y = _dropped(y, dropout, "decoder_dropout")
-    y = keras.layers.Dense(target_vocabulary_size, name="scores")(y)
-    y = keras.layers.Activation("softmax", name="probabilities")(y)
-    outputs = layers.ApplyMask(name="masked")([y, layers.TokenMask(name="target_mask")(target)])
+    if target_vocabulary_size is None:
+        outputs = keras.layers.Dense(target.shape[-1], name="readout")(y)
+        if normalize:
+            outputs = layers.Normalization(invert=True, name="unscale")(outputs)
+    else:
+        y = keras.layers.Dense(target_vocabulary_size, name="scores")(y)
+        y = keras.layers.Activation("softmax", name="probabilities")(y)
+        outputs = layers.ApplyMask(name="masked")([y, layers.TokenMask(name="target_mask")(target)])
     return layers.EncoderDecoderModel([source, target], outputs, name=check_name(name))
+
+
+def _target_input(vocabulary_size, features, embedding_size: int, normalize: bool):
+    """The target so far, and what the decoder sees of it."""
+    if vocabulary_size is None:
+        features = 1 if features is None else features
+        check_positive(target_features=features)
+        inputs = keras.Input((None, features), name="target")
+        return inputs, layers.Normalization(name=TARGET)(inputs) if normalize else inputs
+    if features is not None:
+        raise ArgumentError(
+            "Either `target_features` or `target_vocabulary_size` must be given, not both. "
+            f"Received: {features!r} and {vocabulary_size!r}."
+        )
+    if not is_int(vocabulary_size) or vocabulary_size < 5:
+        hint = "Padding, unknown, START and END are four of them."
+        raise ArgumentError(
+            sentence("target_vocabulary_size", "an integer of at least 5", vocabulary_size, hint)
+        )
+    inputs = keras.Input((None,), dtype="int32", name="target")
+    embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="target_embedding")
+    return inputs, embedding(inputs)
 
 
 def _dropped(x, rate: float, name: str):
