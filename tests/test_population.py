@@ -66,16 +66,6 @@ def entry():
     zoo.unregister(name)
 
 
-@pytest.fixture
-def float64():
-    before = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before[0])
-    keras.config.set_floatx(before[1])
-
-
 def rows(padded: bool = False):
     rng = np.random.default_rng(0)
     x = np.cumsum(rng.normal(size=(170, TIME, FEATURES)), axis=1).astype("float32") + 5

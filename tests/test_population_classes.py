@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import keras_tuner
 import numpy as np
 import pytest
@@ -25,16 +24,6 @@ MEMBERS = [
     },
     {"units": 6, "learning_rate": 0.02, "dropout": 0.5},
 ]  # fmt: skip
-
-
-@pytest.fixture
-def float64():
-    before = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before[0])
-    keras.config.set_floatx(before[1])
 
 
 def examples(target: str, *, unequal: bool, count: int = 110) -> Examples:
