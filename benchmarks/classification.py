@@ -2,8 +2,8 @@
 
     python -m benchmarks.classification --snips snips --vowels japanese_vowels
 
-SNIPS as in benchmarks/tagging.py, with its file label; a fixed number of epochs, and the dropouts,
-chosen on valid and a part of train. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
+SNIPS as in benchmarks/tagging.py, with its file label; how long it trains, which words it knows
+and the dropouts were chosen on valid and a part of train. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
 https://www.timeseriesclassification.com; no part is held out of 270 examples
 (`validation_split=0`), and the settings were chosen by cross-validation on them. Every test set is
 scored once for each seed. Writes results/classification.json.
@@ -23,7 +23,8 @@ from benchmarks import common
 from keras_seqzoo.training import evaluate
 
 ENTRIES = ("simple_rnn_classifier", "gru_classifier", "bilstm_classifier")
-VOWEL_EPOCHS, INTENT_EPOCHS = 60, 14
+VOWELS = {"validation_split": 0, "epochs": 60}
+INTENTS = {"decay": "cosine", "epochs": 14, "min_count": 2}
 
 
 def runs(name: str, train, valid, test, *, seeds: int, **settings) -> dict:
@@ -59,7 +60,7 @@ def main() -> None:
                 for part in ("TRAIN", "TEST")
             )
             figures.setdefault("vowels", {})[name] = runs(
-                name, train, None, test, seeds=5, validation_split=0, epochs=VOWEL_EPOCHS
+                name, train, None, test, seeds=5, **VOWELS
             )
         if options.snips:
             train, valid, test = (
@@ -67,7 +68,7 @@ def main() -> None:
                 for part in ("train", "valid", "test")
             )
             figures.setdefault("intents", {})[name] = runs(
-                name, train, valid, test, seeds=options.seeds, decay="cosine", epochs=INTENT_EPOCHS
+                name, train, valid, test, seeds=options.seeds, **INTENTS
             )
         common.write("classification", figures)
     for task, entries in figures.items():
