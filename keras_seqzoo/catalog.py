@@ -141,7 +141,7 @@ ENTRIES = (
         _BILSTM,
         "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016, "
         "https://doi.org/10.18653/v1/N16-1174",
-        **_READ_BOTH_WAYS | {"input_dropout": 0.5},
+        **_READ_BOTH_WAYS,
         pooling="attention",
     ),
     _tagger(

@@ -391,9 +391,7 @@ def test_the_search_space_of_a_sequence_model_is_the_pinned_one(name):
     assert dict(zoo.describe(name).space) == {
         "units": Int(16, 256, log=True, default=100 if name in both_ways else 64),
         "dropout": Float(0.0, 0.7, default=0.5 if "bilstm" in name else 0.0),
-        "input_dropout": Float(
-            0.0, 0.5, default=0.5 if "bilstm_cl" in name else 0.2 if "bilstm" in name else 0.0
-        ),
+        "input_dropout": Float(0.0, 0.5, default=0.2 if "bilstm" in name else 0.0),
         "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
         "recurrent_strength": Float(
             1e-7,

@@ -34,8 +34,7 @@ MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
 # Long sequences give long gradients now and then.
 CLIPNORM = 5.0
 # All words of the training text are known; some must not be for the unknown word to be learned.
-# A label is said by several words, a tag often by its own; measured on SNIPS' valid.
-_WORD_DROPOUT = {"labels": 0.3, "tags": 0.1}
+_WORD_DROPOUT = 0.1
 # Lengths are rounded up to multiples of it: a compiled recurrence is compiled for each length.
 MULTIPLE = 4
 _DECAYS = ("plateau", "cosine")
@@ -197,7 +196,7 @@ def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
     entry = registry.entry(name)
     given = encoding.arguments() | arguments
     if encoding.tokens is not None and not entry.arguments()["word_dropout"]:
-        given = {"word_dropout": _WORD_DROPOUT[entry.target]} | given
+        given = {"word_dropout": _WORD_DROPOUT} | given
     if {"head": "crf"}.items() <= (entry.arguments() | arguments).items():
         bio = all(tag == "O" or tag[:2] in ("B-", "I-") for tag in encoding.classes)
         given = {"constraints": layers.bio_constraints(encoding.classes) if bio else None} | given
