@@ -2,8 +2,8 @@
 
     python -m benchmarks.classification --snips snips --vowels japanese_vowels
 
-SNIPS as in benchmarks/tagging.py, with its file label; entries as they come, the epoch chosen by the
-accuracy on valid. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
+SNIPS as in benchmarks/tagging.py, with its file label; entries as they come, the epoch chosen by
+the accuracy on valid. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
 https://www.timeseriesclassification.com; no part is held out of 270 examples
 (`validation_split=0`), and the settings were chosen by cross-validation on them. Every test set is
 scored once for each seed. Writes results/classification.json.
