@@ -97,6 +97,13 @@ def check_bool(**arguments: Any) -> None:
             raise ArgumentError(sentence(name, "True or False", value))
 
 
+def check_mask_value(mask_value: Any) -> None:
+    """Raises `ArgumentError` unless it is None or a number, NaN and infinity included."""
+    number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
+    if mask_value is not None and not number:
+        raise ArgumentError(sentence("mask_value", "None or a number, NaN included", mask_value))
+
+
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises `ArgumentError` unless `value` is one of `choices`."""
     choices = list(choices)

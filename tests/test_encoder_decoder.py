@@ -188,7 +188,7 @@ def test_penalties_rank_answers_anew():
     assert {tuple(one) for one in longer.sequences[1]} == {tuple(one) for one in plain.sequences[1]}
     seen = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
     real = sources()[:, None] != 0
-    covered = seen.attention.sum(2)[..., : real.shape[-1]]
+    covered = seen.attention.sum(2)
     looked = np.where(real, np.log(np.clip(covered, 1e-9, 1)), 0).sum(-1)
     assert (np.diff(seen.scores + 2 * looked, axis=1) <= 1e-5).all()
 
@@ -201,7 +201,23 @@ def test_attention_is_given_for_what_was_said():
     for row, end in enumerate(ends):
         np.testing.assert_allclose(found.attention[row, :end].sum(-1), 1, atol=1e-5)
         assert not found.attention[row, end:].any()
+    assert found.attention.shape[-1] == sources().shape[1]
     assert not found.attention[0, :, 4:].any()  # padding
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+def test_it_says_something_under_any_policy(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = encoder_decoder(**SIZES)
+        for options in ({}, {"strategy": "sample"}, {"strategy": "beam", "coverage_penalty": 1.0}):
+            found = model.generate(sources(), max_length=4, **options)
+            assert np.isfinite(found.scores).all()
+        said_ = encoder_decoder(**VECTORS).generate(readings(), max_length=3).sequences
+        assert np.isfinite(said_).all()
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def test_draws_follow_the_seed_and_the_probabilities():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras_tuner
 import numpy as np
 import pytest
+from keras_tuner.errors import FailedTrialError
 
 import keras_seqzoo as zoo
 from keras_seqzoo.data import Examples
@@ -12,7 +13,7 @@ from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.training import encoding_of
 from keras_seqzoo.tuning import population, training
 from keras_seqzoo.tuning.population import Member, Population
-from keras_seqzoo.tuning.sequences import SequenceHyperModel, sequence_rows
+from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 
 EPOCHS, BATCH = 25, 16
 OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max")]
@@ -160,8 +161,69 @@ def test_a_search_of_classes_gives_what_it_gives_one_by_one(tmp_path):
         (walks()[0], np.ones((90, 12)), DataError, "float64"),
         (walks()[0], -np.ones((90, 12), int), DataError, "from 0 on"),
         (np.ones((9, 12), int), np.ones((9, 12), int), DataError, "Examples"),
+        (np.full((9, 12, 2), np.nan), np.ones((9, 12), int), DataError, "mask_value="),
     ],
 )
 def test_arrays_that_cannot_be_searched_are_refused(x, y, error, message, tmp_path):
     with pytest.raises(error, match=message):
         zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"classes": 2}, ArgumentError, "`classes` must be 3"),
+        ({"classes": "3"}, ArgumentError, "`classes`"),
+        ({"time": 12}, ArgumentError, "`time`"),
+        ({"mask_value": "nan"}, ArgumentError, "`mask_value`"),
+        ({"validation_data": (walks()[0], walks()[1].astype(str))}, DataError, "both be numbers"),
+        ({"validation_data": walks()[0]}, ArgumentError, "a pair"),
+    ],
+)
+def test_what_does_not_fit_the_arrays_is_refused(options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        zoo.search("gru_tagger", *walks(), directory=tmp_path, **SMALL, **options)
+
+
+def test_classes_at_padded_steps_are_none():
+    x, y = walks()
+    x[:, 8:], y[:, 8:] = -9, 99
+    rows = array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
+    assert rows.encoding.classes == ("0", "1", "2")
+    assert set(rows.examples.lengths) == {8}
+    x[3] = -9
+    with pytest.raises(DataError, match="row 3 of padding alone"):
+        array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
+    with pytest.raises(DataError, match="of one length"):
+        unmasked = array_rows("gru_tagger", *walks(), None, 0.25, 0).encoding
+        unmasked.batches(rows_of_two_lengths())
+
+
+def rows_of_two_lengths() -> Examples:
+    return Examples([np.ones((3, 2)), np.ones((2, 2))], tags=[["0"] * 3, ["1"] * 2])
+
+
+def test_numbers_and_names_of_the_same_classes_are_other_data():
+    x, y = walks()
+    one, other = (array_rows("gru_tagger", x, given, None, 0.25, 0) for given in (y, y.astype(str)))
+    assert one.fingerprint() != other.fingerprint()
+
+
+def test_a_trial_that_diverges_alone_has_no_score():
+    data = sequence_rows("gru_classifier", examples("labels", unequal=True), None, 0.3, 0)
+    hypermodel = SequenceHyperModel("gru_classifier", encoding=data.encoding)
+    hp = keras_tuner.HyperParameters()
+    hypermodel.declare_hyperparameters(hp)
+    hp.values["learning_rate"] = float("inf")
+    with pytest.raises(FailedTrialError, match="diverged"):
+        training.train(
+            hypermodel, hp, data, objectives=OBJECTIVES, epochs=2, batch_size=BATCH,
+            callbacks=(), seed=0,
+        )  # fmt: skip
+
+
+def test_examples_are_padded_with_what_the_model_masks():
+    data = examples("labels", unequal=True)
+    trained = zoo.train("gru_classifier", data, data, mask_value=-9.0, units=4, epochs=1, verbose=0)
+    assert trained.encoding.mask_value == encoding_of(trained.model).mask_value == -9
+    assert np.isfinite(trained.history["loss"]).all()

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.errors import DataError, check_bool, check_positive, check_seed
+from keras_seqzoo.errors import DataError, check_bool, check_choice, check_positive, check_seed
 
 # Of how many batches the sequences are sorted by length: enough that a batch holds similar lengths,
 # few enough that it holds others in the next epoch.
@@ -76,7 +76,6 @@ class Batches(keras.utils.PyDataset):
         self._values = self._checked_values()
         self._varies = {name: _varying(values) for name, values in self._values.items()}
         self.lengths = np.array([len(one) for one in next(iter(self._values.values()))])
-        self._multiple = multiple if (self.lengths != self.lengths[0]).any() else 1
         self.plan = self._plan()
 
     @property
@@ -132,7 +131,9 @@ class Batches(keras.utils.PyDataset):
             return found
         padding = 0 if name in _BESIDE else self.padding
         found = found.to_tensor(tf.cast(padding, values.dtype))
-        short = -tf.shape(found)[1] % self._multiple + tf.cast(tf.shape(found)[1] == 0, tf.int32)
+        short = -tf.shape(found)[1] % self._multiple(name) + tf.cast(
+            tf.shape(found)[1] == 0, tf.int32
+        )
         paddings = [[0, 0]] * len(found.shape)
         paddings[1] = [0, short]
         return tf.pad(found, paddings, constant_values=tf.cast(padding, values.dtype))
@@ -158,7 +159,7 @@ class Batches(keras.utils.PyDataset):
         if index == 1:
             # Keras takes the first two batches for a sample and fixes every size that they share.
             same = np.equal(shape, self._shape(name, 0)) & self._varies[name]
-            shape = np.where(same, shape + self._steps(shape), shape)
+            shape = np.where(same, shape + self._steps(name, shape), shape)
         padding = 0 if name in _BESIDE else self.padding
         padded = np.full((len(values), *shape), padding, values[0].dtype)
         for row, value in zip(padded, values, strict=True):
@@ -169,12 +170,15 @@ class Batches(keras.utils.PyDataset):
         """What holds every value of a batch: time, rounded up, and what comes after it."""
         shapes = [self._values[name][row].shape for row in self.plan[index]]
         longest = np.maximum(np.max(shapes, axis=0), 1)
-        steps = self._steps(longest)
+        steps = self._steps(name, longest)
         return -(-longest // steps) * steps
 
-    def _steps(self, shape: np.ndarray) -> np.ndarray:
+    def _steps(self, name: str, shape: np.ndarray) -> np.ndarray:
         """In what steps each size grows."""
-        return np.array([self._multiple, *[1] * (len(shape) - 1)])
+        return np.array([self._multiple(name), *[1] * (len(shape) - 1)])
+
+    def _multiple(self, name: str) -> int:
+        return self.multiple if self._varies[name][:1].any() else 1
 
     def _checked_values(self) -> dict[str, list[np.ndarray]]:
         """All arrays by name: the inputs', and targets and weights where they are given."""
@@ -186,6 +190,8 @@ class Batches(keras.utils.PyDataset):
             if given is not None:
                 values[name] = given
         values = {name: [np.asarray(one) for one in given] for name, given in values.items()}
+        if self.along is not None:
+            check_choice("along", self.along, [name for name in values if name not in _BESIDE])
         first = next(iter(values)) if self.along is None else self.along
         for name, given in values.items():
             if len(given) != count:

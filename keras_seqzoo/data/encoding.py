@@ -11,7 +11,14 @@ import numpy as np
 
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import ArgumentError, DataError, check_choice, is_real, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_choice,
+    check_mask_value,
+    is_real,
+    sentence,
+)
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches
@@ -61,6 +68,7 @@ class Encoding:
         if (self.tokens is None) == (self.features is None):
             raise ArgumentError("Either `tokens` or `features` must be given, and not both.")
         object.__setattr__(self, "classes", tuple(self.classes))
+        check_mask_value(self.mask_value)
         if self.mask_value is not None and math.isnan(self.mask_value):
             object.__setattr__(self, "mask_value", math.nan)  # equal to itself, as one object is
 
@@ -145,6 +153,12 @@ class Encoding:
         from keras_seqzoo.data.batches import Batches
 
         self.check(examples, targets=targets)
+        lengths = examples.lengths
+        if self.features is not None and self.mask_value is None and (lengths != lengths[0]).any():
+            raise DataError(
+                "`examples` must be of one length for a model without `mask_value`, which cannot "
+                f"tell padding. Received: lengths from {lengths.min()} to {lengths.max()}."
+            )
         inputs = self._inputs(examples.sequences)
         padding = math.nan if self.mask_value is None else self.mask_value
         options.setdefault("padding", 0 if self.features is None else padding)

@@ -74,7 +74,9 @@ def say_one(
     def goes_on(count, token, state, tokens, scores, ended, attention):
         return ops.logical_and(count < max_length, ops.logical_not(ops.all(ended)))
 
-    attention = () if real is None else ops.zeros((rows, max_length, ops.shape(real)[-1]))
+    attention = (
+        () if real is None else ops.zeros((rows, max_length, ops.shape(real)[-1]), "float32")
+    )
     _, _, _, tokens, scores, _, attention = ops.while_loop(
         goes_on,
         body,
@@ -83,7 +85,7 @@ def say_one(
             ops.full((rows,), START, dtype="int32"),
             state,
             ops.full((rows, max_length), PADDING, dtype="int32"),
-            ops.zeros((rows,)),
+            ops.zeros((rows,), "float32"),
             ops.zeros((rows,), dtype="bool"),
             attention,
         ),
@@ -156,7 +158,7 @@ def say_best(
         return ops.logical_and(count < max_length, ops.logical_not(ops.all(ended)))
 
     source = 0 if real is None else ops.shape(real)[-1]
-    scores = ops.where(ops.arange(width) == 0, 0.0, _NEVER)
+    scores = ops.cast(ops.where(ops.arange(width) == 0, 0.0, _NEVER), "float32")
     _, _, _, tokens, scores, _, covered, seen = ops.while_loop(
         goes_on,
         body,
@@ -167,8 +169,8 @@ def say_best(
             ops.full((rows, width, max_length), PADDING, dtype="int32"),
             ops.broadcast_to(scores[None], (rows, width)),
             ops.zeros((rows, width), dtype="bool"),
-            () if real is None else ops.zeros((rows * width, source)),
-            ops.zeros((rows * width, max_length, source)) if attention else (),
+            () if real is None else ops.zeros((rows * width, source), "float32"),
+            ops.zeros((rows * width, max_length, source), "float32") if attention else (),
         ),
         maximum_iterations=max_length,
     )
@@ -209,7 +211,7 @@ def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None)
         return count + 1, value, state, values, attention
 
     rows, features = ops.shape(first)
-    attention = () if real is None else ops.zeros((rows, steps, ops.shape(real)[-1]))
+    attention = () if real is None else ops.zeros((rows, steps, ops.shape(real)[-1]), "float32")
     values = ops.zeros((rows, steps, features), first.dtype)
     *_, values, attention = ops.while_loop(
         lambda count, *_: count < steps,

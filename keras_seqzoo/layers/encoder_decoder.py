@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -132,7 +133,7 @@ class EncoderDecoderModel(keras.Model):
         if (return_attention or coverage_penalty) and not looks:
             name = "return_attention" if return_attention else "coverage_penalty"
             raise ArgumentError(f"`{name}` must be left out of a model without attention.")
-        source = self._checked_source(source)
+        source, steps = self._checked_source(source)
         options = {"max_length": max_length, "attention": return_attention}
         if strategy == "beam":
             options |= {
@@ -156,6 +157,8 @@ class EncoderDecoderModel(keras.Model):
             np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
             for at in range(3)
         ]
+        if found[2] is not None:
+            found[2] = found[2][..., :steps]
         if strategy == "beam":
             kept = slice(num_return) if num_return is not None else 0
             found = [None if one is None else one[:, kept] for one in found]
@@ -181,24 +184,29 @@ class EncoderDecoderModel(keras.Model):
         x = self._feed(before[:, None])[:, 0]
         output, state, weights = self.get_layer("decoder").step(x, state, source)
         said = self._head(output[:, None])[:, 0]
-        return ops.log_softmax(said, axis=-1) if self._says_tokens else said, state, weights
+        weights = None if weights is None else ops.cast(weights, "float32")
+        if not self._says_tokens:
+            return ops.cast(said, before.dtype), state, weights
+        return ops.log_softmax(ops.cast(said, "float32"), axis=-1), state, weights
 
     @property
     def _says_tokens(self) -> bool:
         return len(self.inputs[1].shape) == 2
 
-    def _checked_source(self, source) -> np.ndarray:
-        source = np.asarray(source)
+    def _checked_source(self, source) -> tuple[np.ndarray, int]:
+        """It, padded, and how many steps it has."""
+        source = as_array("source", source)
         rank = len(self.inputs[0].shape)
         if source.ndim != rank or 0 in source.shape:
             raise DataError(
                 f"`source` must have at least one row of at least one step, {rank} axes in all. "
                 f"Received: shape {source.shape}."
             )
-        short = -source.shape[1] % _MULTIPLE
+        steps = source.shape[1]
+        short = -steps % _MULTIPLE
         if self.inputs[0].dtype.startswith("int") and self.inputs[0].shape[1] is None:
             source = np.pad(source, ((0, 0), (0, short)))
-        return source.astype(self.inputs[0].dtype)
+        return source.astype(self.inputs[0].dtype), steps
 
     @functools.cached_property
     def _loops(self) -> dict[tuple, Any]:

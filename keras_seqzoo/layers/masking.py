@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError, check_mask_value, sentence
 
 PACKAGE = "keras_seqzoo"
 
@@ -99,8 +98,7 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
     """
     if mask_value is None:
         return None
-    if isinstance(mask_value, bool) or not isinstance(mask_value, numbers.Real):
-        raise ArgumentError(sentence("mask_value", "None or a number, NaN included", mask_value))
+    check_mask_value(mask_value)
     if float(np.finfo(np.float32).max) < abs(mask_value) != math.inf:
         raise ArgumentError(sentence("mask_value", "within the range of float32", mask_value))
     return StepMask(mask_value, name=name)(inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -52,8 +53,7 @@ class Trained:
         model: `keras.Model` that takes sentences, or readings, and gives names: `with_names`.
         network: the model inside it, which takes and gives numbers.
         encoding: `keras_seqzoo.data.Encoding`, between names and numbers.
-        scores: `Scores` of the validation examples, by the weights of the best epoch; None
-            without any.
+        scores: `Scores` of the validation examples, by these weights; None without any.
         history: `pandas.DataFrame`, a row per epoch.
         seconds: float, of training and validation.
     """
@@ -148,7 +148,8 @@ def train(
     if decay == "plateau" and validation is None:
         raise ArgumentError(sentence("decay", "'cosine' without validation examples", decay))
     started = time.monotonic()
-    encoding = learn(name, examples, min_count=min_count)
+    masked = {"mask_value": arguments["mask_value"]} if "mask_value" in arguments else {}
+    encoding = learn(name, examples, min_count=min_count, **masked)
     with seeded(seed):
         network = build(name, encoding, **arguments)
         batches = encoding.batches(
@@ -180,15 +181,20 @@ def train(
     )
 
 
-def learn(name: str, examples: Examples, *, min_count: int = 1) -> Encoding:
+def learn(
+    name: str, examples: Examples, *, min_count: int = 1, mask_value: float | None = math.nan
+) -> Encoding:
     """The names of training examples, with characters where the entry looks at them."""
     entry = registry.entry(name)
-    return Encoding.learn(
+    encoding = Encoding.learn(
         examples,
         target=entry.target,
         characters=entry.arguments().get("character_vocabulary_size") is not None,
         min_count=min_count,
     )
+    if encoding.tokens is not None:
+        return encoding
+    return dataclasses.replace(encoding, mask_value=mask_value)
 
 
 def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from keras_seqzoo.data import Encoding, Examples, answers
 from keras_seqzoo.diagnostics import Scores, classification_scores, tagging_scores
@@ -44,10 +45,13 @@ class SequenceScores(keras.callbacks.Callback):
         self.scores: Scores | None = None  # of the last epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Scores the model as it is."""
-        self.scores = self.measure(self.model)
+        """Scores the model as it is; NaN if training has diverged, which names would hide."""
+        answered = answers(self.model, self.batches)
+        finite = np.isfinite(logs.get("loss", 0.0))
+        finite = finite and all(np.isfinite(one).all() for one in answered)
+        self.scores = self._scores(answered)
         for name in ("f1", "precision", "recall", "accuracy"):
-            logs[f"val_{name}"] = getattr(self.scores, name)
+            logs[f"val_{name}"] = getattr(self.scores, name) if finite else float("nan")
 
     def measure(self, model: keras.Model) -> Scores:
         """The scores of a model.
@@ -55,9 +59,10 @@ class SequenceScores(keras.callbacks.Callback):
         Args:
             model: `keras.Model` that takes batches of the encoding.
         """
-        return scores_of(
-            self.encoding.target, self.examples, self.encoding.names(answers(model, self.batches))
-        )
+        return self._scores(answers(model, self.batches))
+
+    def _scores(self, answered: list) -> Scores:
+        return scores_of(self.encoding.target, self.examples, self.encoding.names(answered))
 
 
 def evaluate(model: keras.Model, examples: Examples, *, batch_size: int = 64) -> Scores:

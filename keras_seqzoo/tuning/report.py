@@ -350,7 +350,7 @@ def python_call(search: Search) -> str:
         **search.hypermodel.fixed,
     }
     listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    data = "x, y" if not getattr(search.rows, "named", True) else "x"
+    data = "x, y" if getattr(search.rows, "of_arrays", False) else "x"
     return f"keras_seqzoo.search({search.hypermodel.name!r}, {data}, {listed})"
 
 

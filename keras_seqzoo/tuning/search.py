@@ -12,7 +12,7 @@ import keras_tuner
 
 from keras_seqzoo import errors, registry
 from keras_seqzoo.arrays import as_array
-from keras_seqzoo.data import Examples
+from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.training import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import split_rows
@@ -126,11 +126,12 @@ def search(
     errors.check_seed(seed)
     if isinstance(x, Examples) or registry.entry(name).target is not None:
         split = validation_data, validation_split, seed
+        masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
         if isinstance(x, Examples):
-            rows = sequence_rows(name, x, *split)
+            rows = sequence_rows(name, x, *split, **masked)
         else:
-            given = {key: fixed[key] for key in ("mask_value", "classes") if key in fixed}
-            rows = array_rows(name, x, y, *split, **given)
+            rows = array_rows(name, x, y, *split, classes=fixed.get("classes"), **masked)
+        _check_fixed(fixed, rows.encoding)
         model = SequenceHyperModel(
             name, encoding=rows.encoding, named=rows.named, space=space, **fixed
         )
@@ -167,6 +168,20 @@ def search(
             if mine:
                 made.write_report()
     return made
+
+
+def _check_fixed(fixed: Mapping[str, Any], encoding: Encoding) -> None:
+    """What is said beforehand of a classifier or tagger must be what the data says."""
+    if fixed.get("time") is not None:
+        hint = "Sequences have lengths of their own."
+        raise errors.ArgumentError(
+            errors.sentence("time", "None to search for classes", fixed["time"], hint)
+        )
+    count = len(encoding.classes)
+    if fixed.get("classes", count) != count:
+        raise errors.ArgumentError(
+            errors.sentence("classes", f"{count}, as there are in the data", fixed["classes"])
+        )
 
 
 def _with_the_next(x: Any, validation_data: Any) -> tuple[Any, Any, Any]:

@@ -35,12 +35,14 @@ class SequenceRows:
         validation: to choose by.
         encoding: the names of both.
         named: whether the best model is to take and give names, or numbers, as they were given.
+        of_arrays: whether they were given as arrays.
     """
 
     examples: Examples
     validation: Examples
     encoding: Encoding
     named: bool = True
+    of_arrays: bool = False
 
     @property
     def count(self) -> int:
@@ -55,11 +57,12 @@ class SequenceRows:
         for part in (self.examples, self.validation):
             if part.lengths.max() * len(part) > (1 + _PADDED) * part.lengths.sum():
                 return "lengths are too different to be padded to the longest"
-        given = self.validation.label_names, self.validation.tag_names
-        names = given[0] if self.encoding.target == "labels" else given[1]
-        if not set(names) <= set(self.encoding.classes):
-            return "some names to validate by are not known"
-        if self.encoding.target == "tags" and any(name[:2] in ("B-", "I-") for name in names):
+            names = part.label_names if self.encoding.target == "labels" else part.tag_names
+            if not set(names) <= set(self.encoding.classes):
+                return "some names are not known"
+        if self.encoding.target == "tags" and any(
+            name[:2] in ("B-", "I-") for name in self.encoding.classes
+        ):
             return "entities are scored as a whole"
         return None
 
@@ -86,11 +89,17 @@ class SequenceRows:
                 text = repr(sequence) if part.has_tokens else sequence.tobytes().hex()
                 digest.update(text.encode() + b"\n")
             digest.update(repr((part.labels, part.tags)).encode())
+        digest.update(repr((self.encoding.classes, self.named)).encode())
         return digest.hexdigest()
 
 
 def sequence_rows(
-    name: str, examples: Examples, validation: Any, validation_split: float, seed: int
+    name: str,
+    examples: Examples,
+    validation: Any,
+    validation_split: float,
+    seed: int,
+    **given: Any,
 ) -> SequenceRows:
     """Examples split, and their names learned as the entry needs them.
 
@@ -110,7 +119,7 @@ def sequence_rows(
         raise errors.ArgumentError(
             errors.sentence("validation_data", "Examples, as `x` is", type(validation))
         )
-    encoding = fit.learn(name, examples)
+    encoding = fit.learn(name, examples, **given)
     encoding.check(validation)
     return SequenceRows(examples, validation, encoding)
 
@@ -140,8 +149,16 @@ def array_rows(
                 errors.sentence("validation_data", "a pair (x, y)", type(validation_data))
             )
         pairs.append(("validation_data", "validation_data", *validation_data))
+    if classes is not None:
+        errors.check_positive(classes=classes)
+    errors.check_mask_value(mask_value)
     parts = [_array_examples(target, *pair, mask_value) for pair in pairs]
     numbers = [kind for _, kind in parts if kind is not None]
+    if numbers and len(numbers) < len(parts):
+        raise errors.DataError(
+            "`y` and the targets in `validation_data` must both be numbers or both names of "
+            "classes. Received: one of either."
+        )
     if len(parts) == 1:
         errors.check_fraction(validation_split=validation_split)
         examples, validation = parts[0][0].split(validation_split, seed=seed)
@@ -152,7 +169,7 @@ def array_rows(
         names = [str(number) for number in range(max(classes or 0, max(numbers) + 1))]
     encoding = Encoding(target, names, features=examples.features, mask_value=mask_value)
     encoding.check(validation)
-    return SequenceRows(examples, validation, encoding, named=not numbers)
+    return SequenceRows(examples, validation, encoding, named=not numbers, of_arrays=True)
 
 
 def _array_examples(
@@ -172,20 +189,31 @@ def _array_examples(
             f"{'row' if target == 'labels' else 'step'}. Received: None."
         )
     y = as_array(y_name, y)
-    y = y.astype(str) if y.dtype.kind == "O" else y
+    y = np.array(y.tolist()) if y.dtype.kind == "O" else y  # numbers or names, as they are
     expected = x.shape[:1] if target == "labels" else x.shape[:2]
     if y.shape != expected or y.dtype.kind not in "iuU":
         raise errors.DataError(
             f"`{y_name}` must be numbers or names of classes, of shape {expected}. Received: shape "
             f"{y.shape}, dtype {y.dtype}."
         )
-    highest = None if y.dtype.kind == "U" else int(y.max(initial=0))
-    if highest is not None and y.min(initial=0) < 0:
-        raise errors.DataError(f"`{y_name}` must be classes from 0 on. Received: {y.min()}.")
     real = np.ones(x.shape[:2], bool)
     if mask_value is not None:
         padding = np.isnan(x) if np.isnan(mask_value) else x == mask_value
         real = ~padding.all(axis=-1)
+    if not real.any(axis=1).all():
+        raise errors.DataError(
+            f"`{name}` must have a real step in every row. Received: row "
+            f"{np.argmin(real.any(axis=1))} of padding alone. Leave it out."
+        )
+    if not np.isfinite(x[real]).all():
+        raise errors.DataError(
+            f"`{name}` must be finite in its real steps. Received: NaN or infinity. Mark padding "
+            "with mask_value=, or leave those rows out."
+        )
+    seen = y if target == "labels" else y[real]
+    highest = None if y.dtype.kind == "U" else int(seen.max())
+    if highest is not None and seen.min() < 0:
+        raise errors.DataError(f"`{y_name}` must be classes from 0 on. Received: {seen.min()}.")
     sequences = [row[steps] for row, steps in zip(x, real, strict=True)]
     if target == "labels":
         return Examples(sequences, labels=y.astype(str).tolist()), highest
