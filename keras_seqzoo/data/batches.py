@@ -131,9 +131,8 @@ class Batches(keras.utils.PyDataset):
             return found
         padding = 0 if name in _BESIDE else self.padding
         found = found.to_tensor(tf.cast(padding, values.dtype))
-        short = -tf.shape(found)[1] % self._multiple(name) + tf.cast(
-            tf.shape(found)[1] == 0, tf.int32
-        )
+        steps = tf.shape(found)[1]
+        short = -steps % self._multiple(name) + tf.cast(steps == 0, tf.int32)
         paddings = [[0, 0]] * len(found.shape)
         paddings[1] = [0, short]
         return tf.pad(found, paddings, constant_values=tf.cast(padding, values.dtype))

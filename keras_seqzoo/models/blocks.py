@@ -13,9 +13,8 @@ from keras_seqzoo.errors import (
     check_rate,
     sentence,
 )
+from keras_seqzoo.layers.decoder import CELLS
 from keras_seqzoo.models.arguments import identifier
-
-CELLS = {"simple_rnn": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}
 
 
 def readings_input(
