@@ -13,6 +13,7 @@ from keras_seqzoo.layers.recurrent import (
     SimpleRNN,
     compile_recurrences,
 )
+from keras_seqzoo.layers.sampling import ScheduledSampling
 from keras_seqzoo.layers.scaling import Normalization, adapt, has_scaling
 from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
@@ -34,6 +35,7 @@ __all__ = [
     "Normalization",
     "NormalizedMeanSquaredError",
     "Pooling",
+    "ScheduledSampling",
     "SimpleRNN",
     "SmoothedCrossentropy",
     "SourceAttention",

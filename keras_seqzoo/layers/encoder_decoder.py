@@ -22,6 +22,7 @@ from keras_seqzoo.errors import (
 )
 from keras_seqzoo.layers import decoding
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.sampling import ScheduledSampling
 
 STRATEGIES = ("greedy", "beam", "sample")
 _MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
@@ -51,12 +52,21 @@ class EncoderDecoderModel(keras.Model):
     `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
     feeds the model with what it says, in one loop that is compiled. Saved and loaded it does so
     still, since all it needs is found in the graph: a layer "decoder", and, where tokens are said,
-    a layer "scores", whose output are log-probabilities but for a constant.
+    a layer "probabilities", a softmax. Where there is a layer `ScheduledSampling`, training takes
+    some steps of the target from what the model says.
 
     Args:
         *args: inputs `[source, target]` and outputs, as of `keras.Model`.
         **kwargs: as of `keras.Model`.
     """
+
+    def call(self, inputs, training=None, mask=None):
+        sampling = self._sampling
+        if training and sampling is not None:
+            source, target = self._standardize_inputs(inputs)
+            said = super().call([source, target], training=training, mask=mask)
+            inputs = [source, sampling.mixed(target, said)]
+        return super().call(inputs, training=training, mask=mask)
 
     def generate(
         self,
@@ -266,6 +276,11 @@ class EncoderDecoderModel(keras.Model):
     def _step_of(self, source, before, state):
         return self.step(before, state, source)
 
+    @property
+    def _sampling(self) -> ScheduledSampling | None:
+        found = [layer for layer in self.layers if isinstance(layer, ScheduledSampling)]
+        return found[0] if found else None
+
     @functools.cached_property
     def _parts(self) -> dict[str, Any]:
         """The tensors between the source, the decoder and the scores."""
@@ -291,5 +306,5 @@ class EncoderDecoderModel(keras.Model):
 
     @functools.cached_property
     def _head(self) -> keras.Model:
-        said = self.get_layer("scores").output if self._says_tokens else self.outputs[0]
+        said = self.get_layer("probabilities").input if self._says_tokens else self.outputs[0]
         return keras.Model(self.get_layer("decoder").output, said)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import ArgumentError, check_positive, check_rate, is_int, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    check_bool,
+    check_positive,
+    check_rate,
+    is_int,
+    sentence,
+)
 from keras_seqzoo.layers.scaling import TARGET
 from keras_seqzoo.models.arguments import check_name, identifier
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
@@ -25,8 +32,10 @@ def encoder_decoder(
     heads: int = 4,
     input_feeding: bool = False,
     embedding_size: int = 64,
+    tied_embeddings: bool = False,
     input_dropout: float = 0.0,
     dropout: float = 0.0,
+    scheduled_sampling: float = 0.0,
     recurrent_regularizer=None,
     normalize: bool = True,
     mask_value: float | None = None,
@@ -66,8 +75,13 @@ def encoder_decoder(
         input_feeding: bool, whether what came of one step goes into the next as it is, beside the
             token; needs attention after each step, and trains more slowly.
         embedding_size: int, at least 1, size of a token's vector, on either side.
+        tied_embeddings: bool, whether target tokens are scored by the vectors that they go in as,
+            which takes fewer weights.
         input_dropout: float in [0, 1), share of the vectors' entries set to 0 in training.
         dropout: float in [0, 1), the same behind recurrent layers and the decoder.
+        scheduled_sampling: float in [0, 1), share of the target's steps that in training are
+            taken from what the model itself says, so that it learns to go on from its own
+            mistakes. A step of training takes twice as long then.
         recurrent_regularizer: Keras regularizer of the recurrent kernels: "l1", "l2", "l1_l2", a
             config, a `Regularizer`, or None.
         normalize: bool, scale each feature of readings, and the answer back; of no account with
@@ -93,9 +107,12 @@ def encoder_decoder(
     References: [Sutskever et al., 2014](https://arxiv.org/abs/1409.3215);
         [Cho et al., 2014](https://doi.org/10.3115/v1/D14-1179);
         [Bahdanau et al., 2015](https://arxiv.org/abs/1409.0473);
-        [Luong et al., 2015](https://doi.org/10.18653/v1/D15-1166)
+        [Luong et al., 2015](https://doi.org/10.18653/v1/D15-1166); of tied embeddings
+        [Press & Wolf, 2017](https://aclanthology.org/E17-2025); of sampling
+        [Bengio et al., 2015](https://arxiv.org/abs/1506.03099)
     """
-    check_rate(dropout=dropout, input_dropout=input_dropout)
+    check_rate(dropout=dropout, input_dropout=input_dropout, scheduled_sampling=scheduled_sampling)
+    check_bool(tied_embeddings=tied_embeddings)
     regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
     recurrent = {"cell": cell, "units": units, "depth": depth, "dropout": dropout}
     recurrent["recurrent_regularizer"] = regularizer
@@ -124,29 +141,43 @@ def encoder_decoder(
         keras.layers.Dense(units, "tanh", name=f"initial_{number}")(summary)
         for number in range(1, decoder.states + 1)
     ]
-    target, y = _target_input(target_vocabulary_size, target_features, embedding_size, normalize)
+    target, y, embedding = _target_input(
+        target_vocabulary_size, target_features, embedding_size, tied_embeddings, normalize,
+        scheduled_sampling,
+    )  # fmt: skip
     y = _dropped(y, input_dropout, "target_dropout")
     seen = {"memory": memory, "memory_mask": mask} if looks else {}
     y = decoder(y, initial_state=initial, **seen)  # (batch, target, units)
     y = _dropped(y, dropout, "decoder_dropout")
-    if target_vocabulary_size is None:
+    if embedding is None:
         outputs = keras.layers.Dense(target.shape[-1], name="readout")(y)
         if normalize:
             outputs = layers.Normalization(invert=True, name="unscale")(outputs)
     else:
-        y = keras.layers.Dense(target_vocabulary_size, name="scores")(y)
+        if tied_embeddings:
+            y = keras.layers.Dense(embedding_size, name="to_embedding")(y)
+            y = embedding(y, reverse=True)
+        else:
+            y = keras.layers.Dense(target_vocabulary_size, name="scores")(y)
         y = keras.layers.Activation("softmax", name="probabilities")(y)
         outputs = layers.ApplyMask(name="masked")([y, layers.TokenMask(name="target_mask")(target)])
     return layers.EncoderDecoderModel([source, target], outputs, name=check_name(name))
 
 
-def _target_input(vocabulary_size, features, embedding_size: int, normalize: bool):
-    """The target so far, and what the decoder sees of it."""
+def _target_input(
+    vocabulary_size, features, embedding_size: int, tied: bool, normalize: bool, sampling: float
+):
+    """The target so far, what the decoder sees of it, and its embedding, None of readings."""
     if vocabulary_size is None:
         features = 1 if features is None else features
         check_positive(target_features=features)
+        if tied:
+            raise ArgumentError(
+                sentence("tied_embeddings", "False without `target_vocabulary_size`", tied)
+            )
         inputs = keras.Input((None, features), name="target")
-        return inputs, layers.Normalization(name=TARGET)(inputs) if normalize else inputs
+        x = _sampled(inputs, sampling)
+        return inputs, layers.Normalization(name=TARGET)(x) if normalize else x, None
     if features is not None:
         raise ArgumentError(
             "Either `target_features` or `target_vocabulary_size` must be given, not both. "
@@ -158,8 +189,13 @@ def _target_input(vocabulary_size, features, embedding_size: int, normalize: boo
             sentence("target_vocabulary_size", "an integer of at least 5", vocabulary_size, hint)
         )
     inputs = keras.Input((None,), dtype="int32", name="target")
-    embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="target_embedding")
-    return inputs, embedding(inputs)
+    kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
+    embedding = kind(vocabulary_size, embedding_size, name="target_embedding")
+    return inputs, embedding(_sampled(inputs, sampling)), embedding
+
+
+def _sampled(target, rate: float):
+    return layers.ScheduledSampling(rate, name="scheduled_sampling")(target) if rate else target
 
 
 def _dropped(x, rate: float, name: str):
