@@ -9,7 +9,7 @@ from keras_seqzoo.space import Choice, Float, Int
 
 _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 
-# What a search of a classifier or a tagger varies.
+# What a search of a classifier, a tagger or an encoder-decoder varies.
 _SEQUENCE_SPACE = {
     "units": Int(16, 256, log=True, default=64),
     "dropout": Float(0.0, 0.7, default=0.0),
@@ -21,7 +21,7 @@ _SEQUENCE_SPACE = {
 
 
 def _sequence_space(defaults: dict) -> dict:
-    """The space of a classifier or tagger, around its own defaults."""
+    """The space of an entry of these families, around its own defaults."""
     return {
         key: dataclasses.replace(value, default=defaults.get(key, value.default))
         for key, value in _SEQUENCE_SPACE.items()
@@ -89,6 +89,44 @@ def _tagger(name: str, summary: str, *references: str, **defaults) -> Entry:
         ),
         outputs="(batch, time), tags" if crf else "(batch, time, classes), probabilities",
         causal=not (crf or defaults.get("bidirectional", False)),
+        defaults=defaults,
+        space=_sequence_space(defaults),
+        references=references,
+    )
+
+
+_SEQ2SEQ = (
+    "Sutskever, Vinyals and Le, Sequence to Sequence Learning with Neural Networks, NeurIPS 2014, "
+    "https://arxiv.org/abs/1409.3215"
+)
+_ATTENTION = (
+    "Bahdanau, Cho and Bengio, Neural Machine Translation by Jointly Learning to Align and "
+    "Translate, ICLR 2015, https://arxiv.org/abs/1409.0473",
+    "Luong, Pham and Manning, Effective Approaches to Attention-based Neural Machine Translation, "
+    "EMNLP 2015, https://doi.org/10.18653/v1/D15-1166",
+)
+_ONE_STATE = {"attention": None, "bidirectional": False, "units": 256}
+_LOOKING = {"attention": "general", "bidirectional": True, "units": 256}
+_LOOKING |= {"dropout": 0.5, "input_dropout": 0.3}
+
+
+def _encoder_decoder(
+    name: str,
+    summary: str,
+    *references: str,
+    inputs: str = "(batch, source) tokens or (batch, source, features), and a target so far",
+    outputs: str = "(batch, target, classes), what comes next, or (batch, target, features)",
+    **defaults,
+) -> Entry:
+    return Entry(
+        name=name,
+        constructor="keras_seqzoo.models.encoder_decoder:encoder_decoder",
+        task="transduction",
+        family="encoder_decoder",
+        summary=summary,
+        inputs=inputs,
+        outputs=outputs,
+        causal=False,
         defaults=defaults,
         space=_sequence_space(defaults),
         references=references,
@@ -194,5 +232,48 @@ ENTRIES = (
         defaults={"cell": "gru", "head": "regression"},
         space=_sequence_space({}),
         references=(_GRU,),
+    ),
+    _encoder_decoder(
+        "simple_rnn_encoder_decoder",
+        "A SimpleRNN reads the source, and another says the target from its last state.",
+        _ELMAN,
+        _SEQ2SEQ,
+        **_ONE_STATE,
+        cell="simple_rnn",
+    ),
+    _encoder_decoder(
+        "gru_encoder_decoder",
+        "A GRU reads the source, and another says the target from its last state.",
+        _GRU,
+        _SEQ2SEQ,
+        **_ONE_STATE,
+        cell="gru",
+    ),
+    _encoder_decoder(
+        "attention_gru_encoder_decoder",
+        "GRUs read the source both ways; another says the target and looks at all they read.",
+        _GRU,
+        *_ATTENTION,
+        **_LOOKING,
+        cell="gru",
+    ),
+    _encoder_decoder(
+        "attention_lstm_encoder_decoder",
+        "LSTMs read the source both ways; another says the target and looks at all they read.",
+        _LSTM,
+        *_ATTENTION,
+        **_LOOKING,
+        cell="lstm",
+    ),
+    _encoder_decoder(
+        "vector_encoder_decoder",
+        "A GRU reads readings; another says as many to come as are asked for, each from the last.",
+        _GRU,
+        *_ATTENTION,
+        cell="gru",
+        units=64,
+        bidirectional=False,
+        inputs="(batch, source, features), raw readings, and a target so far, which begins with 0",
+        outputs="(batch, target, features), the next readings",
     ),
 )

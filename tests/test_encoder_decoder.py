@@ -318,7 +318,7 @@ def test_it_learns_to_reverse_and_says_names():
 def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
     (tmp_path / "words.tsv").write_text("ab c\tx y\n\tz\n", encoding="utf-8")
     pairs = read_parallel(tmp_path / "words.tsv", source_units="characters")
-    assert pairs.sources == (("a", "b", "c"), ()) and pairs.targets == (("x", "y"), ("z",))
+    assert pairs.sources == (("a", "b", " ", "c"), ()) and pairs.targets == (("x", "y"), ("z",))
     (tmp_path / "in").write_text("a b\nc\n")
     (tmp_path / "out").write_text("b a\nc\n")
     pairs = read_parallel(tmp_path / "in", tmp_path / "out")
@@ -328,11 +328,11 @@ def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
     (tmp_path / "out").write_text("b a\n")
     with pytest.raises(DataError, match="as many lines"):
         read_parallel(tmp_path / "in", tmp_path / "out")
-    with pytest.raises(DataError, match="line 1 has 1 columns"):
+    with pytest.raises(DataError, match="line 1 has 1 column"):
         read_parallel(tmp_path / "in")
     with pytest.raises(DataError, match="as many"):
-        ParallelExamples([["a"]], [])
-    with pytest.raises(DataError, match="lists of str"):
+        ParallelExamples([["a"]], [["a"], ["b"]])
+    with pytest.raises(DataError, match="lists of tokens"):
         ParallelExamples(["ab"], [["a"]])
 
 

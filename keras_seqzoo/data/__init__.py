@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from keras_seqzoo.data.encoding import Encoding, answers
 from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.parallel import ParallelEncoding, ParallelExamples, read_parallel
+from keras_seqzoo.data.parallel import ParallelExamples, forecasting_pairs
+from keras_seqzoo.data.parallel_encoding import ParallelEncoding
 from keras_seqzoo.data.readers.conll import read_conll, read_conllu
 from keras_seqzoo.data.readers.labelled import read_labelled
 from keras_seqzoo.data.readers.pairs import read_pairs
+from keras_seqzoo.data.readers.parallel import read_parallel
 from keras_seqzoo.data.readers.read import read_examples
 from keras_seqzoo.data.readers.ts import read_ts
 from keras_seqzoo.data.records.readings import Readings
@@ -33,6 +35,7 @@ __all__ = [
     "Readings",
     "Vocabulary",
     "answers",
+    "forecasting_pairs",
     "read_conll",
     "read_conllu",
     "read_examples",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,7 +35,8 @@ class Batches(keras.utils.PyDataset):
         seed: int, the same batches for the same seed.
         multiple: int, at least 1; lengths that differ are rounded up to multiples of it, so that a
             compiled program (`jit_compile=True`) sees few shapes.
-        padding: number at padded steps of inputs: 0 for tokens, the model's `mask_value`.
+        padding: number at padded steps of inputs: 0 for tokens, the model's `mask_value`; or dict
+            of them, by the names of the inputs.
         along: str, the input whose steps are those of targets and weights, where each input has
             steps of its own; None where all have the same.
 
@@ -61,7 +62,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         multiple: int = 1,
-        padding: float = 0,
+        padding: float | Mapping[str, float] = 0,
         along: str | None = None,
     ):
         super().__init__()
@@ -129,7 +130,7 @@ class Batches(keras.utils.PyDataset):
         found = tf.gather(values, rows)
         if not isinstance(values, tf.RaggedTensor):
             return found
-        padding = 0 if name in _BESIDE else self.padding
+        padding = self._padding(name)
         found = found.to_tensor(tf.cast(padding, values.dtype))
         steps = tf.shape(found)[1]
         short = -steps % self._multiple(name) + tf.cast(steps == 0, tf.int32)
@@ -159,11 +160,16 @@ class Batches(keras.utils.PyDataset):
             # Keras takes the first two batches for a sample and fixes every size that they share.
             same = np.equal(shape, self._shape(name, 0)) & self._varies[name]
             shape = np.where(same, shape + self._steps(name, shape), shape)
-        padding = 0 if name in _BESIDE else self.padding
+        padding = self._padding(name)
         padded = np.full((len(values), *shape), padding, values[0].dtype)
         for row, value in zip(padded, values, strict=True):
             row[tuple(map(slice, value.shape))] = value
         return padded
+
+    def _padding(self, name: str) -> float:
+        if name in _BESIDE:
+            return 0
+        return self.padding.get(name, 0) if isinstance(self.padding, Mapping) else self.padding
 
     def _shape(self, name: str, index: int) -> np.ndarray:
         """What holds every value of a batch: time, rounded up, and what comes after it."""

@@ -44,7 +44,7 @@ class Examples:
     source: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sequences", tuple(_sequences(self.sequences)))
+        object.__setattr__(self, "sequences", tuple(checked_sequences("sequences", self.sequences)))
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.labels is not None:
             labels = self.labels if isinstance(self.labels, str) else tuple(self.labels)
@@ -136,42 +136,51 @@ class Examples:
         return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
 
 
-def _sequences(sequences: Any) -> Iterator[Any]:
+def checked_sequences(name: str, sequences: Any) -> Iterator[Any]:
+    """Each sequence as a tuple of tokens or a float32 array `(time, features)`.
+
+    Args:
+        name: str, what messages call them.
+        sequences: iterable of lists of str, or of numeric arrays `(time, features)` or `(time,)`.
+
+    Raises:
+        DataError: if there is none, they are not of one kind, or a reading is not finite.
+    """
     if not isinstance(sequences, Iterable) or isinstance(sequences, str):
-        raise DataError(sentence("sequences", "a list of sequences", sequences))
+        raise DataError(sentence(name, "a list of sequences", sequences))
     sequences = list(sequences)
     if not sequences:
-        raise DataError("`sequences` must have at least one sequence. Received: none.")
-    tokens = _are_tokens(sequences[0])
+        raise DataError(f"`{name}` must have at least one sequence. Received: none.")
+    tokens = _are_tokens(name, sequences[0])
     features = None
     for index, sequence in enumerate(sequences):
-        if _are_tokens(sequence) != tokens:
+        if _are_tokens(name, sequence) != tokens:
             raise DataError(
-                "`sequences` must be all of tokens or all of readings. Received: sequence "
+                f"`{name}` must be all of tokens or all of readings. Received: sequence "
                 f"{index} of the other kind than the first."
             )
         if tokens:
             yield tuple(sequence)
             continue
-        array = _readings(sequence, index)
+        array = _readings(name, sequence, index)
         features = array.shape[1] if features is None else features
         if array.shape[1] != features:
             raise DataError(
-                f"`sequences` must all have {features} features, as the first. Received: sequence "
+                f"`{name}` must all have {features} features, as the first. Received: sequence "
                 f"{index} with {array.shape[1]}."
             )
         yield array
 
 
-def _are_tokens(sequence: Any) -> bool:
+def _are_tokens(name: str, sequence: Any) -> bool:
     if isinstance(sequence, str):
         raise DataError(
-            sentence("sequences", "lists of tokens", sequence, "Split texts into tokens first.")
+            sentence(name, "lists of tokens", sequence, "Split texts into tokens first.")
         )
     return isinstance(sequence, list | tuple) and all(isinstance(step, str) for step in sequence)
 
 
-def _readings(sequence: Any, index: int) -> np.ndarray:
+def _readings(name: str, sequence: Any, index: int) -> np.ndarray:
     try:
         array = np.asarray(sequence)
     except ValueError:
@@ -180,14 +189,14 @@ def _readings(sequence: Any, index: int) -> np.ndarray:
         array = array[:, None]
     if array.ndim != 2 or not array.size or array.dtype.kind not in "iuf":
         raise DataError(
-            "`sequences` must be lists of str or numeric arrays (time, features). Received: "
+            f"`{name}` must be lists of str or numeric arrays (time, features). Received: "
             f"sequence {index} of shape {array.shape}, dtype {array.dtype}."
         )
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise DataError(
-            "`sequences` must be finite in float32. Received: NaN or infinity in sequence "
+            f"`{name}` must be finite in float32. Received: NaN or infinity in sequence "
             f"{index}. Leave it out, or fill its gaps first."
         )
     return array

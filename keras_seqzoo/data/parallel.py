@@ -3,53 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.data.readers.lines import lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import DataError, check_choice, check_fraction, check_seed, sentence
+from keras_seqzoo.data.examples import checked_sequences
+from keras_seqzoo.data.records.windows import windows
+from keras_seqzoo.errors import (
+    DataError,
+    check_choice,
+    check_fraction,
+    check_positive,
+    check_seed,
+    sentence,
+)
 
-if TYPE_CHECKING:
-    from keras_seqzoo.data.batches import Batches
-
-START, END = "[START]", "[END]"
-UNITS = ("characters", "tokens")
+UNITS = ("tokens", "characters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ParallelExamples:
-    """Sources and targets, both sequences of tokens.
+    """Sources and targets, each sequences of tokens or of readings.
 
     Args:
-        sources: iterable of lists of str.
-        targets: iterable of lists of str, one per source; either may be empty.
+        sources: iterable of lists of str, or of arrays `(time, features)`.
+        targets: the same, one per source; either may have no tokens.
+        source_units: "tokens" or "characters", what a text of the sources was split into, which
+            says how a model with names splits it again.
+        target_units: the same of targets, which are joined again.
         source: str, where they come from.
 
     Raises:
-        DataError: if there are none, as many of one as of the other are not there, or a sequence
-            is no list of str.
+        ArgumentError: if units are unknown.
+        DataError: if there are none, there are not as many of one as of the other, or a sequence
+            is neither tokens nor finite readings.
 
     Example:
 
     >>> from keras_seqzoo.data import ParallelExamples
     >>> ParallelExamples([["a", "b"]], [["b", "a"]])
-    ParallelExamples(1 pair; from memory)
+    ParallelExamples(1 pair, tokens to tokens; from memory)
     """
 
-    sources: Sequence[tuple[str, ...]]
-    targets: Sequence[tuple[str, ...]]
+    sources: Sequence[Any]
+    targets: Sequence[Any]
+    source_units: str = "tokens"
+    target_units: str = "tokens"
     source: str = ""
 
     def __post_init__(self) -> None:
+        check_choice("source_units", self.source_units, UNITS)
+        check_choice("target_units", self.target_units, UNITS)
         for name in ("sources", "targets"):
-            object.__setattr__(self, name, tuple(_sequences(name, getattr(self, name))))
-        if len(self.sources) != len(self.targets) or not self.sources:
+            object.__setattr__(self, name, tuple(checked_sequences(name, getattr(self, name))))
+        if len(self.sources) != len(self.targets):
             raise DataError(
-                "`sources` and `targets` must be as many, at least one. Received: "
+                "`sources` and `targets` must be as many. Received: "
                 f"{len(self.sources)} and {len(self.targets)}."
             )
 
@@ -57,8 +67,15 @@ class ParallelExamples:
         return len(self.sources)
 
     def __repr__(self) -> str:
+        kinds = [
+            units if isinstance(sequences[0], tuple) else "readings"
+            for sequences, units in (
+                (self.sources, self.source_units),
+                (self.targets, self.target_units),
+            )
+        ]
         count = f"{len(self)} pair{'s' * (len(self) != 1)}"
-        return f"ParallelExamples({count}; from {self.source or 'memory'})"
+        return f"ParallelExamples({count}, {' to '.join(kinds)}; from {self.source or 'memory'})"
 
     def take(self, indices: Sequence[int]) -> ParallelExamples:
         """The pairs at `indices`, in that order.
@@ -85,166 +102,40 @@ class ParallelExamples:
         check_fraction(fraction=fraction)
         check_seed(seed)
         second = np.zeros(len(self), bool)
-        second[
-            np.random.default_rng(seed).permutation(len(self))[: round(len(self) * fraction)]
-        ] = 1
+        drawn = np.random.default_rng(seed).permutation(len(self))
+        second[drawn[: round(len(self) * fraction)]] = True
         if second.all() or not second.any():
             expected = f"one that leaves both parts some of {len(self)}"
             raise DataError(sentence("fraction", expected, fraction))
         return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
 
 
-def read_parallel(
-    path: str | os.PathLike,
-    targets: str | os.PathLike | None = None,
-    *,
-    source_units: str = "tokens",
-    target_units: str = "tokens",
+def forecasting_pairs(
+    readings: Any, *, past: int, steps: int, stride: int | None = None
 ) -> ParallelExamples:
-    r"""Reads pairs from a file of two columns, or from two files with a sequence a line.
+    """Pairs of what was read and what came next, to forecast many steps.
+
+    A pair never spans a gap of the record.
 
     Args:
-        path: text file in UTF-8: source and target with a tab between them, or sources alone.
-        targets: file with as many lines as `path`, or None for a file of two columns.
-        source_units: "tokens", parted by blanks, or "characters", blanks left out.
-        target_units: the same of targets.
+        readings: `Readings`, or an array `(time, features)` or `(time,)` without a gap.
+        past: int, at least 1, readings that are seen.
+        steps: int, at least 1, readings to be forecast.
+        stride: int, at least 1, readings from pair to pair; None stands for `steps`, so that
+            every reading is forecast once.
 
     Raises:
-        ArgumentError: if an argument is not a path, or the units are unknown.
-        DataError: if a file cannot be read, or a line has no target.
+        ArgumentError: if an option is out of range.
+        DataError: if no pair fits into the record.
 
     Example:
 
-    >>> path = Path(tempfile.mkdtemp(), "words.tsv")
-    >>> _ = path.write_text("achat\ta ʃ a\n", encoding="utf-8")
-    >>> read_parallel(path, source_units="characters").sources
-    (('a', 'c', 'h', 'a', 't'),)
+    >>> from keras_seqzoo.data import forecasting_pairs
+    >>> pairs = forecasting_pairs(np.arange(10.0), past=4, steps=2)
+    >>> len(pairs), pairs.sources[0][:, 0].tolist(), pairs.targets[0][:, 0].tolist()
+    (3, [0.0, 1.0, 2.0, 3.0], [4.0, 5.0])
     """
-    check_choice("source_units", source_units, UNITS)
-    check_choice("target_units", target_units, UNITS)
-    given = lines(read_text(path))
-    if targets is not None:
-        beside = lines(read_text(targets, argument="targets"))
-        if len(beside) != len(given):
-            raise refuse_file(
-                targets,
-                f"a file with as many lines as `path`, {len(given)}",
-                f"which has {len(beside)}",
-                "Files that belong together have a line for each pair.",
-                argument="targets",
-            )
-    else:
-        parts = [line.split("\t") for line in given]
-        for number, part in enumerate(parts, 1):
-            if len(part) != 2:
-                cause = f"whose line {number} has {len(part)} columns"
-                hint = "Put a tab between source and target, or give two files."
-                raise refuse_file(path, "a file of two columns", cause, hint)
-        given, beside = zip(*parts, strict=True)
-    return ParallelExamples(
-        [_units(line, source_units) for line in given],
-        [_units(line, target_units) for line in beside],
-        source=os.fspath(path),
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ParallelEncoding:
-    """Between the tokens of pairs and their numbers.
-
-    Args:
-        source: `Vocabulary` of sources.
-        target: `Vocabulary` of targets, whose first two tokens are START and END.
-
-    Example:
-
-    >>> from keras_seqzoo.data import ParallelEncoding, ParallelExamples
-    >>> pairs = ParallelExamples([["a", "b"], ["b"]], [["x"], ["y", "y"]])
-    >>> encoding = ParallelEncoding.learn(pairs)
-    >>> inputs, targets = encoding.batches(pairs, batch_size=2, shuffle=False)[0]
-    >>> inputs["target"].tolist(), targets.tolist()
-    ([[2, 4, 4], [2, 5, 0]], [[4, 4, 3], [5, 3, 0]])
-    """
-
-    source: Vocabulary
-    target: Vocabulary
-
-    @classmethod
-    def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:
-        """Learns the tokens of training examples.
-
-        Args:
-            examples: `ParallelExamples`.
-            min_count: int, at least 1, how often a token of a source must occur to be known.
-        """
-        said = Vocabulary.learn(examples.targets)
-        return cls(
-            Vocabulary.learn(examples.sources, min_count=min_count),
-            Vocabulary((START, END, *(one for one in said.tokens if one not in (START, END)))),
-        )
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of a constructor that follow from the tokens, for `keras_seqzoo.get`."""
-        return {
-            "source_vocabulary_size": len(self.source),
-            "target_vocabulary_size": len(self.target),
-        }
-
-    def batches(
-        self, examples: ParallelExamples, *, targets: bool = True, **options: Any
-    ) -> Batches:
-        """Batches for `fit`: source and target so far, and what comes next.
-
-        The target so far is START and the target; what comes next is the target and END.
-
-        Args:
-            examples: `ParallelExamples`.
-            targets: bool, whether to give what comes next.
-            **options: as of `Batches`: batch_size, shuffle, seed, multiple.
-        """
-        from keras_seqzoo.data.batches import Batches
-
-        said = [self.target.encode((START, *target, END)) for target in examples.targets]
-        inputs = {
-            "source": [self.source.encode(source) for source in examples.sources],
-            "target": [one[:-1] for one in said],
-        }
-        following = [one[1:] for one in said] if targets else None
-        return Batches(inputs, following, along="target", **options)
-
-    def sources(self, sequences: Sequence[Sequence[str]]) -> np.ndarray:
-        """Sources as `generate` takes them, int `(batch, source)`, padded to the longest.
-
-        Args:
-            sequences: lists of tokens.
-        """
-        longest = max(map(len, sequences), default=0)
-        found = np.zeros((len(sequences), max(longest, 1)), np.int32)
-        for row, sequence in zip(found, sequences, strict=True):
-            row[: len(sequence)] = self.source.encode(sequence)
-        return found
-
-    def names(self, tokens: np.ndarray) -> list[list[str]]:
-        """The tokens of what `generate` gave, without padding.
-
-        Args:
-            tokens: int `(batch, time)`.
-        """
-        return [self.target.decode([one for one in row if one]) for row in np.asarray(tokens)]
-
-
-def _units(text: str, units: str) -> list[str]:
-    tokens = split_blanks(text)
-    return tokens if units == "tokens" else [character for token in tokens for character in token]
-
-
-def _sequences(name: str, given: Any) -> Iterable[tuple[str, ...]]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise DataError(sentence(name, "a list of sequences", given))
-    for number, one in enumerate(given):
-        if not isinstance(one, list | tuple) or not all(isinstance(step, str) for step in one):
-            raise DataError(
-                f"`{name}` must be lists of str. Received: {one!r} as number {number}. Split texts "
-                "into tokens first."
-            )
-        yield tuple(one)
+    check_positive(past=past, steps=steps)
+    rows = windows(readings, length=past + steps, stride=steps if stride is None else stride)
+    source = getattr(readings, "source", "")
+    return ParallelExamples(rows[:, :past], rows[:, past:], source=source)

@@ -1,0 +1,173 @@
+"""Between pairs of sequences and the arrays that an encoder-decoder is trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_seqzoo.data.parallel import ParallelExamples
+from keras_seqzoo.data.vocabulary import Vocabulary
+from keras_seqzoo.errors import DataError
+
+if TYPE_CHECKING:
+    from keras_seqzoo.data.batches import Batches
+
+START, END = "[START]", "[END]"
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelEncoding:
+    """Between the sequences of pairs and arrays of numbers.
+
+    Args:
+        source: `Vocabulary` of sources, or int, how many readings a step of theirs has.
+        target: `Vocabulary` of targets, whose first two tokens are START and END, or int.
+        source_units: "tokens" or "characters", what a text is split into.
+        target_units: the same of targets, which are joined again.
+
+    Example:
+
+    >>> from keras_seqzoo.data import ParallelEncoding, ParallelExamples
+    >>> pairs = ParallelExamples([["a", "b"], ["b"]], [["x"], ["y", "y"]])
+    >>> encoding = ParallelEncoding.learn(pairs)
+    >>> inputs, targets = encoding.batches(pairs, batch_size=2, shuffle=False)[0]
+    >>> inputs["target"].tolist(), targets.tolist()
+    ([[2, 4, 4], [2, 5, 0]], [[4, 4, 3], [5, 3, 0]])
+    """
+
+    source: Vocabulary | int
+    target: Vocabulary | int
+    source_units: str = "tokens"
+    target_units: str = "tokens"
+
+    @classmethod
+    def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:
+        """Learns the tokens of training examples.
+
+        Args:
+            examples: `ParallelExamples`.
+            min_count: int, at least 1, how often a token of a source must occur to be known.
+        """
+        source, target = examples.sources[0], examples.targets[0]
+        if isinstance(target, tuple):
+            tokens = Vocabulary.learn(examples.targets).tokens
+            tokens = (START, END, *(one for one in tokens if one not in (START, END)))
+        return cls(
+            Vocabulary.learn(examples.sources, min_count=min_count)
+            if isinstance(source, tuple)
+            else source.shape[-1],
+            Vocabulary(tokens) if isinstance(target, tuple) else target.shape[-1],
+            examples.source_units,
+            examples.target_units,
+        )
+
+    @property
+    def says_tokens(self) -> bool:
+        """Whether targets are tokens; if not, they are readings."""
+        return isinstance(self.target, Vocabulary)
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a constructor that follow from the data, for `keras_seqzoo.get`."""
+        found: dict[str, Any] = {}
+        for side, known in (("source", self.source), ("target", self.target)):
+            if isinstance(known, Vocabulary):
+                found[f"{side}_vocabulary_size"] = len(known)
+            else:
+                found[f"{side}_features"] = known
+        if not isinstance(self.source, Vocabulary):
+            found["mask_value"] = math.nan
+        return found
+
+    def batches(
+        self, examples: ParallelExamples, *, targets: bool = True, **options: Any
+    ) -> Batches:
+        """Batches for `fit`: source and target so far, and what comes next.
+
+        Of tokens the target so far is START and the target, and what comes next the target and
+        END. Of readings the target so far begins with a step of zeros and lacks the last one;
+        where lengths differ, padded steps weigh nothing.
+
+        Args:
+            examples: `ParallelExamples`.
+            targets: bool, whether to give what comes next.
+            **options: as of `Batches`: batch_size, shuffle, seed, multiple.
+
+        Raises:
+            DataError: if the examples are of another kind than those learned from.
+        """
+        from keras_seqzoo.data.batches import Batches
+
+        self.check(examples)
+        weights = None
+        if self.says_tokens:
+            whole = [self.target.encode((START, *target, END)) for target in examples.targets]
+            so_far, following = [one[:-1] for one in whole], [one[1:] for one in whole]
+        else:
+            start = np.zeros((1, self.target), np.float32)
+            so_far = [np.concatenate([start, one[:-1]]) for one in examples.targets]
+            following = list(examples.targets)
+            if targets and len({len(one) for one in following}) > 1:
+                weights = [np.ones(len(one), np.float32) for one in following]
+        given = self._numbers(examples.sources)
+        padding = {"source": 0 if isinstance(self.source, Vocabulary) else math.nan}
+        return Batches(
+            {"source": given, "target": so_far},
+            following if targets else None,
+            weights=weights,
+            along="target",
+            padding=padding,
+            **options,
+        )
+
+    def sources(self, sequences: Sequence[Any]) -> np.ndarray:
+        """Sources as `generate` takes them, padded to the longest.
+
+        Shapes: `(batch, source)`, int, or `(batch, source, features)`, padded with NaN.
+
+        Args:
+            sequences: lists of tokens, or arrays `(time, features)`.
+        """
+        given = self._numbers(sequences)
+        longest = max([*map(len, given), 1])
+        if isinstance(self.source, Vocabulary):
+            found = np.zeros((len(given), longest), np.int32)
+        else:
+            found = np.full((len(given), longest, self.source), np.nan, np.float32)
+        for row, sequence in zip(found, given, strict=True):
+            row[: len(sequence)] = sequence
+        return found
+
+    def names(self, tokens: np.ndarray) -> list[list[str]]:
+        """The tokens of what `generate` gave, without padding.
+
+        Args:
+            tokens: int `(batch, time)`.
+        """
+        return [self.target.decode([one for one in row if one]) for row in np.asarray(tokens)]
+
+    def check(self, examples: ParallelExamples) -> None:
+        """Refuses examples of another kind.
+
+        Args:
+            examples: `ParallelExamples`.
+
+        Raises:
+            DataError: if tokens are given for readings, readings for tokens, or other features.
+        """
+        for side, known, sequence in (
+            ("sources", self.source, examples.sources[0]),
+            ("targets", self.target, examples.targets[0]),
+        ):
+            tokens = isinstance(known, Vocabulary)
+            if isinstance(sequence, tuple) != tokens or not (tokens or sequence.shape[-1] == known):
+                kind = "tokens" if tokens else f"readings of {known} features"
+                raise DataError(f"`{side}` must be {kind}. Received: {examples!r}.")
+
+    def _numbers(self, sequences: Sequence[Any]) -> list[np.ndarray]:
+        if isinstance(self.source, Vocabulary):
+            return [self.source.encode(sequence) for sequence in sequences]
+        return [np.asarray(sequence, np.float32) for sequence in sequences]
