@@ -23,10 +23,13 @@ _LAZY = {
     "search": "keras_seqzoo.tuning",
     "train": "keras_seqzoo.training",
     "with_names": "keras_seqzoo.training",
+    "PairScores": "keras_seqzoo.training",
     "SequenceScores": "keras_seqzoo.training",
     "tagging_scores": "keras_seqzoo.diagnostics",
     "classification_scores": "keras_seqzoo.diagnostics",
+    "transduction_scores": "keras_seqzoo.diagnostics",
     "read_examples": "keras_seqzoo.data",
+    "read_parallel": "keras_seqzoo.data",
     "export": "keras_seqzoo.artifacts",
     "load": "keras_seqzoo.artifacts",
     "read_readings": "keras_seqzoo.data",
@@ -35,6 +38,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "PairScores",
     "SequenceScores",
     "StateLeakage",
     "__version__",
@@ -50,12 +54,14 @@ __all__ = [
     "list_models",
     "load",
     "read_examples",
+    "read_parallel",
     "read_readings",
     "register",
     "search",
     "sensor_readings",
     "tagging_scores",
     "train",
+    "transduction_scores",
     "unregister",
     "windows",
     "with_names",
@@ -63,7 +69,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from keras_seqzoo.artifacts import export, load
-    from keras_seqzoo.data import read_examples, read_readings, sensor_readings, windows
+    from keras_seqzoo.data import (
+        read_examples,
+        read_parallel,
+        read_readings,
+        sensor_readings,
+        windows,
+    )
     from keras_seqzoo.diagnostics import (
         StateLeakage,
         anomaly_score,
@@ -71,9 +83,10 @@ if TYPE_CHECKING:
         identity_error,
         leakage,
         tagging_scores,
+        transduction_scores,
     )
     from keras_seqzoo.layers import adapt
-    from keras_seqzoo.training import SequenceScores, train, with_names
+    from keras_seqzoo.training import PairScores, SequenceScores, train, with_names
     from keras_seqzoo.tuning import hypermodel, search
 
 

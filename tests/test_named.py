@@ -20,7 +20,7 @@ from keras_seqzoo.data.encoding import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
 from keras_seqzoo.training import encoding_of
-from keras_seqzoo.training.fit import build
+from keras_seqzoo.training.examples import build
 
 CHECKS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 

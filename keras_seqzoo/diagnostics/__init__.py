@@ -7,14 +7,17 @@ from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.diagnostics.scores import classification_scores, tagging_scores
 from keras_seqzoo.diagnostics.scores_report import Scores
+from keras_seqzoo.diagnostics.transduction import TransductionScores, transduction_scores
 
 __all__ = [
     "LeakageReport",
     "Scores",
     "StateLeakage",
+    "TransductionScores",
     "anomaly_score",
     "classification_scores",
     "identity_error",
     "leakage",
     "tagging_scores",
+    "transduction_scores",
 ]

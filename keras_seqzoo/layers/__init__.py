@@ -1,5 +1,6 @@
 """Layers that Keras lacks. Importing this module lets plain `keras.saving.load_model` find them."""
 
+from keras_seqzoo.layers.answers import Answers
 from keras_seqzoo.layers.attention import SourceAttention
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.decoder import Decoder
@@ -15,7 +16,7 @@ from keras_seqzoo.layers.recurrent import (
 )
 from keras_seqzoo.layers.sampling import ScheduledSampling
 from keras_seqzoo.layers.scaling import Normalization, adapt, has_scaling
-from keras_seqzoo.layers.text import ClassNames, SplitCharacters, SplitTokens
+from keras_seqzoo.layers.text import ClassNames, JoinTokens, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
 from keras_seqzoo.losses import NormalizedMeanSquaredError, SmoothedCrossentropy
 
@@ -23,6 +24,7 @@ __all__ = [
     "ClassNames",
     "GRU",
     "LSTM",
+    "Answers",
     "ApplyMask",
     "Bidirectional",
     "CRFModel",
@@ -31,6 +33,7 @@ __all__ = [
     "Decoder",
     "EncoderDecoderModel",
     "Generated",
+    "JoinTokens",
     "LinearChainCRF",
     "Normalization",
     "NormalizedMeanSquaredError",

@@ -137,7 +137,7 @@ class EncoderDecoderModel(keras.Model):
             if strategy != "beam" or num_return > beam_width:
                 expected = "at most `beam_width`, with strategy='beam'"
                 raise ArgumentError(sentence("num_return", expected, num_return))
-        if not self._says_tokens and strategy != "greedy":
+        if not self.says_tokens and strategy != "greedy":
             raise ArgumentError(sentence("strategy", "'greedy' where readings are said", strategy))
         looks = self.get_layer("decoder").attention is not None
         if (return_attention or coverage_penalty) and not looks:
@@ -174,6 +174,52 @@ class EncoderDecoderModel(keras.Model):
             found = [None if one is None else one[:, kept] for one in found]
         return Generated(*found)
 
+    def say(
+        self,
+        source,
+        *,
+        max_length: Any,
+        strategy: str = "greedy",
+        attention: bool = False,
+        noise: Any = None,
+        **options: Any,
+    ) -> decoding.Said:
+        """What `generate` does, on tensors, as it goes into a graph; nothing is checked.
+
+        Args:
+            source: tensor, as the model takes it.
+            max_length: int, or an int tensor where nothing is compiled by XLA.
+            strategy: "greedy", "beam" or "sample".
+            attention: bool, whether to collect its weights.
+            noise: of "sample", as of `decoding.drawn`.
+            **options: those of `decoding.say_best` or `decoding.drawn`.
+
+        Returns:
+            A `decoding.Said`; of a beam with all its answers.
+        """
+        looked_at, state = self.encode(source)
+        rows, steps = ops.shape(source)[:2]
+        real = None
+        if looked_at.keys is not None and (attention or options.get("coverage_penalty")):
+            real = looked_at.mask
+            if real is None:
+                real = ops.ones((rows, steps), "bool")
+        if strategy == "beam":
+            repeat = functools.partial(ops.repeat, repeats=options["width"], axis=0)
+            state, looked_at, real = (
+                tree.map_structure(lambda x: None if x is None else repeat(x), one)
+                for one in (state, looked_at, real)
+            )
+            options |= {"attention": attention}
+        step = functools.partial(self._step_of, looked_at)
+        if not self.says_tokens:
+            first = ops.zeros((rows, self.output_shape[-1]), self.inputs[1].dtype)
+            return decoding.say_values(step, state, first, max_length, real)
+        if strategy == "beam":
+            return decoding.say_best(step, state, rows, max_length, real=real, **options)
+        choose = decoding.likeliest if strategy == "greedy" else decoding.drawn(noise, **options)
+        return decoding.say_one(step, state, rows, max_length, choose, real)
+
     def encode(self, source):
         """What decoding starts from: the memory and its mask, and the decoder's first state."""
         memory, mask, *initial = self._encoder(source)
@@ -195,12 +241,13 @@ class EncoderDecoderModel(keras.Model):
         output, state, weights = self.get_layer("decoder").step(x, state, source)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
-        if not self._says_tokens:
+        if not self.says_tokens:
             return ops.cast(said, before.dtype), state, weights
         return ops.log_softmax(ops.cast(said, "float32"), axis=-1), state, weights
 
     @property
-    def _says_tokens(self) -> bool:
+    def says_tokens(self) -> bool:
+        """Whether it says tokens; if not, it says readings."""
         return len(self.inputs[1].shape) == 2
 
     def _checked_source(self, source) -> tuple[np.ndarray, int]:
@@ -213,10 +260,16 @@ class EncoderDecoderModel(keras.Model):
                 f"Received: shape {source.shape}."
             )
         steps = source.shape[1]
+        if rank == 3:
+            return source.astype(self.inputs[0].dtype), steps
+        known = self.get_layer("embedding").input_dim
+        if source.dtype.kind not in "iu" or source.min() < 0 or source.max() >= known:
+            raise DataError(
+                f"`source` must be numbers of tokens from 0 to {known - 1}. Received: dtype "
+                f"{source.dtype}, from {source.min()} to {source.max()}. Unknown tokens are 1."
+            )
         short = -steps % _MULTIPLE
-        if self.inputs[0].dtype.startswith("int") and self.inputs[0].shape[1] is None:
-            source = np.pad(source, ((0, 0), (0, short)))
-        return source.astype(self.inputs[0].dtype), steps
+        return np.pad(source, ((0, 0), (0, short))).astype(self.inputs[0].dtype), steps
 
     @functools.cached_property
     def _loops(self) -> dict[tuple, Any]:
@@ -231,41 +284,9 @@ class EncoderDecoderModel(keras.Model):
 
     def _make_loop(self, strategy: str, options: dict[str, Any]):
         """The loop of a strategy, compiled where that can be."""
-        max_length, attention = options.pop("max_length"), options.pop("attention")
 
-        def say(rows, noise):
-            source, state = self.encode(rows)
-            count = ops.shape(rows)[0]
-            real = None
-            if source.keys is not None and (attention or options.get("coverage_penalty")):
-                real = source.mask
-                if real is None:
-                    real = ops.ones(ops.shape(source.values)[:2], "bool")
-            if not self._says_tokens:
-                first = ops.zeros((count, self.output_shape[-1]), self.inputs[1].dtype)
-                step = functools.partial(self._step_of, source)
-                return tuple(decoding.say_values(step, state, first, max_length, real))
-            if strategy != "beam":
-                choose = decoding.likeliest
-                if strategy == "sample":
-                    choose = decoding.drawn(noise, **options)
-                step = functools.partial(self._step_of, source)
-                return tuple(decoding.say_one(step, state, count, max_length, choose, real))
-            width = options["width"]
-
-            def repeat(x):
-                return ops.repeat(x, width, axis=0)
-
-            state, source, real = (
-                tree.map_structure(lambda x: None if x is None else repeat(x), one)
-                for one in (state, source, real)
-            )
-            step = functools.partial(self._step_of, source)
-            return tuple(
-                decoding.say_best(
-                    step, state, count, max_length, real=real, attention=attention, **options
-                )
-            )
+        def say(source, noise):
+            return tuple(self.say(source, strategy=strategy, noise=noise, **options))
 
         if keras.backend.backend() != "tensorflow":
             return say
@@ -306,5 +327,5 @@ class EncoderDecoderModel(keras.Model):
 
     @functools.cached_property
     def _head(self) -> keras.Model:
-        said = self.get_layer("probabilities").input if self._says_tokens else self.outputs[0]
+        said = self.get_layer("probabilities").input if self.says_tokens else self.outputs[0]
         return keras.Model(self.get_layer("decoder").output, said)

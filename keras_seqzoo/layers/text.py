@@ -31,32 +31,64 @@ class SplitTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SplitCharacters(keras.layers.Layer):
-    """Tokens into characters, code points of UTF-8.
+    """Texts into characters, code points of UTF-8, without spaces and tabs at either end.
 
-    Shapes: `(batch, time)`, string -> `(batch, time, characters)`, string, "" behind the last.
+    Shapes: `(...)`, string -> `(..., characters)`, string, "" behind the last; at least one.
     Masking: none.
     State: none.
 
     Args:
-        max_characters: int, of a token; what comes later is cut.
+        max_characters: int, of a text; what comes later is cut. None for all.
     """
 
-    def __init__(self, max_characters: int, **kwargs: Any):
+    def __init__(self, max_characters: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.max_characters = max_characters
+
+    def call(self, texts):
+        import tensorflow as tf
+
+        texts = tf.strings.regex_replace(texts, "^[ \\t]+|[ \\t]+$", "")
+        if self.max_characters is not None:
+            texts = tf.strings.substr(texts, 0, self.max_characters, unit="UTF8_CHAR")
+        characters = tf.strings.unicode_split(texts, "UTF-8").to_tensor("")
+        short = tf.maximum(1 - tf.shape(characters)[-1], 0)
+        return tf.pad(characters, [*[[0, 0]] * len(texts.shape), [0, short]])
+
+    def compute_output_spec(self, texts):
+        return keras.KerasTensor((*texts.shape, None), dtype="string")
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"max_characters": self.max_characters}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class JoinTokens(keras.layers.Layer):
+    """Tokens into texts.
+
+    Shapes: `(batch, time)`, string, "" behind the last token -> `(batch,)`, string.
+    Masking: none.
+    State: none.
+
+    Args:
+        separator: str between tokens, "" for characters.
+    """
+
+    def __init__(self, separator: str = " ", **kwargs: Any):
+        super().__init__(**kwargs)
+        self.separator = separator
 
     def call(self, tokens):
         import tensorflow as tf
 
-        cut = tf.strings.substr(tokens, 0, self.max_characters, unit="UTF8_CHAR")
-        characters = tf.strings.unicode_split(cut, "UTF-8").to_tensor("")
-        return tf.pad(characters, [[0, 0], [0, 0], [0, tf.maximum(1 - tf.shape(characters)[2], 0)]])
+        later = tf.concat([tf.zeros_like(tokens[:, :1], tf.bool), tokens[:, 1:] != ""], axis=1)
+        return tf.strings.reduce_join(tf.where(later, self.separator + tokens, tokens), axis=-1)
 
     def compute_output_spec(self, tokens):
-        return keras.KerasTensor((*tokens.shape, None), dtype="string")
+        return keras.KerasTensor(tokens.shape[:-1], dtype="string")
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"max_characters": self.max_characters}
+        return super().get_config() | {"separator": self.separator}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

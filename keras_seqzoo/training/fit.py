@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
+from types import ModuleType
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.data import Batches, Encoding, Examples
-from keras_seqzoo.diagnostics import Scores
+from keras_seqzoo.data import Batches, Encoding, Examples, ParallelEncoding, ParallelExamples
+from keras_seqzoo.diagnostics import Scores, TransductionScores
 from keras_seqzoo.errors import (
     ArgumentError,
     UnknownArgumentError,
@@ -26,18 +25,12 @@ from keras_seqzoo.errors import (
     unknown,
 )
 from keras_seqzoo.seeds import seeded
-from keras_seqzoo.training.named import with_names
+from keras_seqzoo.training import examples as of_examples
+from keras_seqzoo.training import pairs as of_pairs
 from keras_seqzoo.training.optimizer import Adam
-from keras_seqzoo.training.scores import SequenceScores
 
-# What early stopping looks at, and what is said to be good.
-MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
 # Long sequences give long gradients now and then.
 CLIPNORM = 5.0
-# All words of the training text are known; some must not be for the unknown word to be learned.
-_WORD_DROPOUT = 0.1
-# Lengths are rounded up to multiples of it: a compiled recurrence is compiled for each length.
-MULTIPLE = 4
 _DECAYS = ("plateau", "cosine")
 # Steps in all from which on compiling the recurrences takes less time than it saves.
 _COMPILED_FROM = 2000
@@ -52,24 +45,25 @@ class Trained:
     Attributes:
         model: `keras.Model` that takes sentences, or readings, and gives names: `with_names`.
         network: the model inside it, which takes and gives numbers.
-        encoding: `keras_seqzoo.data.Encoding`, between names and numbers.
-        scores: `Scores` of the validation examples, by these weights; None without any.
+        encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`, between names and numbers.
+        scores: `Scores` of the validation examples, by these weights; `TransductionScores` of
+            pairs, or of readings the error over their variance; None without validation.
         history: `pandas.DataFrame`, a row per epoch.
         seconds: float, of training and validation.
     """
 
     model: keras.Model
     network: keras.Model
-    encoding: Encoding
-    scores: Scores | None
+    encoding: Encoding | ParallelEncoding
+    scores: Scores | TransductionScores | float | None
     history: pd.DataFrame
     seconds: float
 
 
 def train(
     name: str,
-    examples: Examples,
-    validation: Examples | None = None,
+    examples: Examples | ParallelExamples,
+    validation: Examples | ParallelExamples | None = None,
     *,
     validation_split: float = 0.1,
     epochs: int = 30,
@@ -77,24 +71,26 @@ def train(
     learning_rate: float | None = None,
     decay: str | None = None,
     patience: int = 6,
+    label_smoothing: float | None = None,
     class_weight=None,
     min_count: int = 1,
     seed: int = 0,
     verbose: int = 1,
     **arguments: Any,
 ) -> Trained:
-    """Trains a classifier or tagger of the zoo on labelled or tagged sequences.
+    """Trains a model of the zoo: a classifier or tagger on examples, an encoder-decoder on pairs.
 
     Learns the vocabularies of the training examples, and trains with Adam on batches of similar
     lengths. With the decay "plateau", the learning rate is halved where validation scores stay
-    behind, and the weights are those of the best epoch: by accuracy for labels, by F1 for tags.
-    With "cosine" it falls to 0 along a cosine and the last epoch counts, which needs no examples to
-    choose by, and is steadier where those are few.
+    behind, and the weights are those of the best epoch: by F1 for tags, by accuracy for labels and
+    whole sequences of tokens, by the error of readings said freely. With "cosine" it falls to 0
+    along a cosine and the last epoch counts, which needs no examples to choose by, and is steadier
+    where those are few.
 
     Args:
-        name: str, an entry of the tasks "classification" or "tagging".
-        examples: `keras_seqzoo.data.Examples` to train on.
-        validation: `Examples` to choose the epoch by, or None for a part of `examples`.
+        name: str, an entry of the tasks "classification", "tagging" or "transduction".
+        examples: `keras_seqzoo.data.Examples` to train on; `ParallelExamples` for "transduction".
+        validation: the same, to choose the epoch by, or None for a part of `examples`.
         validation_split: float in [0, 1), that part; 0 for none.
         epochs: int, at least 1, at most so many.
         batch_size: int, at least 1.
@@ -102,7 +98,10 @@ def train(
         decay: "plateau" or "cosine"; None is "plateau" where there are examples to choose by.
         patience: int, at least 1, of "plateau": epochs without a better score until training ends;
             the learning rate is halved after half as many.
-        class_weight: "balanced", a dict of class to weight, or None; see `Encoding.batches`.
+        label_smoothing: float in [0, 1), part of each target that is spread over all classes; None
+            is 0.1 for pairs of tokens, else 0.
+        class_weight: "balanced", a dict of class to weight, or None; see `Encoding.batches`. None
+            for pairs.
         min_count: int, at least 1, how often a token must occur to be known.
         seed: int, everything random follows from it.
         verbose: 0 is quiet, 1 prints a line per epoch.
@@ -124,9 +123,8 @@ def train(
     >>> trained.model.predict(np.array(["play jazz now"], object), verbose=0)["labels"].shape
     (1,)
     """
-    entry = registry.entry(name)
-    if entry.target is None:
-        raise ArgumentError(sentence("name", "for classification or tagging", name))
+    entry, recipe = registry.entry(name), recipe_of(examples)
+    recipe.check(name)
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
     check_choice("decay", decay, (None, *_DECAYS))
     check_rate(validation_split=validation_split)
@@ -141,6 +139,13 @@ def train(
     if arguments.get("time") is not None:
         hint = "Sequences have lengths of their own."
         raise ArgumentError(sentence("time", "None to train on batches", arguments["time"], hint))
+    if label_smoothing is not None:
+        check_rate(label_smoothing=label_smoothing)
+    if validation is not None and type(validation) is not type(examples):
+        expected = f"{type(examples).__name__}, as `examples` is"
+        raise ArgumentError(sentence("validation", expected, type(validation).__name__))
+    if class_weight is not None and recipe is of_pairs:
+        raise ArgumentError(sentence("class_weight", "None for pairs", class_weight))
     if validation is None and validation_split:
         examples, validation = examples.split(validation_split, seed=seed)
     if decay is None:
@@ -149,30 +154,27 @@ def train(
         raise ArgumentError(sentence("decay", "'cosine' without validation examples", decay))
     started = time.monotonic()
     masked = {"mask_value": arguments["mask_value"]} if "mask_value" in arguments else {}
-    encoding = learn(name, examples, min_count=min_count, **masked)
+    encoding = recipe.learn(name, examples, min_count=min_count, **masked)
+    if label_smoothing is None:
+        label_smoothing = recipe.LABEL_SMOOTHING
+    weighed = {} if class_weight is None else {"class_weight": class_weight}
     with seeded(seed):
-        network = build(name, encoding, **arguments)
-        batches = encoding.batches(
-            examples,
-            batch_size=batch_size,
-            class_weight=class_weight,
-            seed=seed,
-            multiple=MULTIPLE,
-        )
-        scored = None if validation is None else SequenceScores(encoding, validation)
+        network = recipe.build(name, encoding, **arguments)
+        batches = recipe.batches(encoding, examples, batch_size=batch_size, seed=seed, **weighed)
+        scored = None if validation is None else recipe.scores(encoding, validation)
         callbacks = [] if scored is None else [scored]
         if decay == "plateau":
-            callbacks += _stopping(MONITORED[encoding.target], patience)
+            callbacks += _stopping(*recipe.monitored(encoding), patience)
         else:
             steps = epochs * batches.num_batches
             learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        compile_network(network, learning_rate)
-        adapt(network, encoding, examples)
+        compile_network(network, learning_rate, recipe.loss(network, encoding, label_smoothing))
+        recipe.adapt(network, encoding, examples)
         history = fit_batches(
             network, batches, epochs=epochs, callbacks=callbacks, verbose=2 if verbose else 0
         )
     return Trained(
-        with_names(network, encoding),
+        recipe.named(network, encoding, examples),
         network,
         encoding,
         None if scored is None else scored.measure(network),
@@ -181,42 +183,21 @@ def train(
     )
 
 
-def learn(
-    name: str, examples: Examples, *, min_count: int = 1, mask_value: float | None = math.nan
-) -> Encoding:
-    """The names of training examples, with characters where the entry looks at them."""
-    entry = registry.entry(name)
-    encoding = Encoding.learn(
-        examples,
-        target=entry.target,
-        characters=entry.arguments().get("character_vocabulary_size") is not None,
-        min_count=min_count,
-    )
-    if encoding.tokens is not None:
-        return encoding
-    return dataclasses.replace(encoding, mask_value=mask_value)
-
-
-def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
-    """The model of an entry for the names of an encoding; tags of the BIO kind come in order."""
-    entry = registry.entry(name)
-    given = encoding.arguments() | arguments
-    if encoding.tokens is not None and not entry.arguments()["word_dropout"]:
-        given = {"word_dropout": _WORD_DROPOUT} | given
-    if {"head": "crf"}.items() <= (entry.arguments() | arguments).items():
-        bio = all(tag == "O" or tag[:2] in ("B-", "I-") for tag in encoding.classes)
-        given = {"constraints": layers.bio_constraints(encoding.classes) if bio else None} | given
-    return registry.get(name, **given)
+def recipe_of(examples: Any) -> ModuleType:
+    """The module that knows how models are trained on examples, or on pairs."""
+    return of_pairs if isinstance(examples, ParallelExamples) else of_examples
 
 
 def compile_network(
-    network: keras.Model, learning_rate: Any, *, global_clipnorm: float = CLIPNORM, metrics=None
+    network: keras.Model,
+    learning_rate: Any,
+    loss: Any,
+    *,
+    global_clipnorm: float = CLIPNORM,
+    metrics=None,
 ) -> None:
-    """Adam, and the loss that fits the head."""
+    """Compiles a network to be trained by `fit_batches`, with Adam."""
     optimizer = Adam(learning_rate, global_clipnorm=global_clipnorm)
-    loss = None
-    if not isinstance(network, layers.CRFModel):
-        loss = keras.losses.SparseCategoricalCrossentropy()
     steps = _STEPS_PER_EXECUTION
     network.compile(optimizer, loss, metrics=metrics, steps_per_execution=steps)
 
@@ -234,19 +215,12 @@ def fit_batches(
         layers.compile_recurrences(network, jit_compile=False)
 
 
-def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:
-    """Lets the scaling of readings learn its ranges."""
-    if layers.has_scaling(network):
-        steps = np.concatenate(examples.sequences)
-        layers.adapt(network, steps[None])
-
-
-def _stopping(monitored: str, patience: int) -> list[keras.callbacks.Callback]:
+def _stopping(monitored: str, mode: str, patience: int) -> list[keras.callbacks.Callback]:
     return [
         keras.callbacks.ReduceLROnPlateau(
-            monitored, mode="max", factor=0.5, patience=max(patience // 2, 1), min_lr=1e-5
+            monitored, mode=mode, factor=0.5, patience=max(patience // 2, 1), min_lr=1e-5
         ),
         keras.callbacks.EarlyStopping(
-            monitored, mode="max", patience=patience, restore_best_weights=True
+            monitored, mode=mode, patience=patience, restore_best_weights=True
         ),
     ]

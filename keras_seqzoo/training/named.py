@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.data import Encoding, Vocabulary
+from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.training.answering import answers_layer, encoding_of_answers, with_answers
 
 NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
 
 
-def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
-    """Puts the names that a model was trained with around it.
+def with_names(
+    model: keras.Model, encoding: Encoding | ParallelEncoding, **decoding: Any
+) -> keras.Model:
+    """Puts the names that a model was trained with around it; of an encoder-decoder, what decodes.
 
     The result is saved and exported as any model; an artifact takes sentences and gives names with
     TensorFlow alone. Unknown words and characters count as "[UNK]", an empty sentence has no tags,
@@ -22,16 +27,20 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
 
     Shapes: `(batch,)` sentences, tokens between blanks; or readings as the model takes them. Gives
         a dict: "tags" `(batch, time)` or "labels" `(batch,)`, string; and "probabilities" as
-        the model gives them, unless it gives the numbers of tags itself.
+        the model gives them, unless it gives the numbers of tags itself. An encoder-decoder gives
+        "targets" and "scores", `(batch,)`, the best answer of a beam and its log-probability; or,
+        of readings, `(batch, max_length, features)` alone.
     Masking: a sentence ends with its last token; where others are longer, its tags are "".
     State: none.
 
     Args:
-        model: a classifier or tagger, trained on batches of `encoding`.
-        encoding: `keras_seqzoo.data.Encoding`.
+        model: a classifier, tagger or encoder-decoder, trained on batches of `encoding`.
+        encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`.
+        **decoding: of an encoder-decoder: max_length (default 50), beam_width (5), length_penalty
+            (0); see `layers.Answers`.
 
     Returns:
-        A Functional `keras.Model`; `get_layer("network")` is `model`, with its weights.
+        A Functional `keras.Model`; `network_of` it is `model`, with its weights.
 
     Raises:
         ArgumentError: if the model gives another number of classes.
@@ -45,6 +54,11 @@ def with_names(model: keras.Model, encoding: Encoding) -> keras.Model:
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """
+    if isinstance(encoding, ParallelEncoding):
+        return with_answers(model, encoding, **decoding)
+    if decoding:
+        known = "nothing more for a model that does not decode"
+        raise ArgumentError(sentence("decoding", known, sorted(decoding)))
     classes = _classes(model)
     if classes != len(encoding.classes):
         raise ArgumentError(
@@ -77,11 +91,23 @@ def has_names(model: keras.Model) -> bool:
     Args:
         model: `keras.Model`, or anything else.
     """
+    if answers_layer(model) is not None:
+        return True
     named = [layer for layer in getattr(model, "layers", ()) if layer.name == "names"]
     return any(isinstance(layer, layers.ClassNames) for layer in named)
 
 
-def encoding_of(model: keras.Model) -> Encoding:
+def network_of(model: keras.Model) -> keras.Model:
+    """The network inside a model that `with_names` gave.
+
+    Args:
+        model: `keras.Model`.
+    """
+    answers = answers_layer(model)
+    return model.get_layer(NETWORK) if answers is None else answers.network
+
+
+def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
     """The encoding inside a model that `with_names` gave.
 
     Args:
@@ -95,6 +121,8 @@ def encoding_of(model: keras.Model) -> Encoding:
             f"`model` must have the names of its classes inside, as `train` gives it. Received: "
             f"{model.name!r}."
         )
+    if answers_layer(model) is not None:
+        return encoding_of_answers(model)
     known = {layer.name: layer for layer in model.layers}
     tokens, characters = (
         Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None

@@ -7,7 +7,6 @@ import numpy as np
 
 from keras_seqzoo.data import Encoding, Examples, answers
 from keras_seqzoo.diagnostics import Scores, classification_scores, tagging_scores
-from keras_seqzoo.training.named import NETWORK, encoding_of
 
 
 class SequenceScores(keras.callbacks.Callback):
@@ -63,23 +62,6 @@ class SequenceScores(keras.callbacks.Callback):
 
     def _scores(self, answered: list) -> Scores:
         return scores_of(self.encoding.target, self.examples, self.encoding.names(answered))
-
-
-def evaluate(model: keras.Model, examples: Examples, *, batch_size: int = 64) -> Scores:
-    """The scores of a model with its names inside.
-
-    Args:
-        model: what `with_names` or `train` gave, or `load` read.
-        examples: `Examples` with labels or tags.
-        batch_size: int, at least 1.
-
-    Raises:
-        ArgumentError: if the model has no names inside.
-        DataError: if the examples do not have what it predicts.
-    """
-    encoding = encoding_of(model)
-    scored = SequenceScores(encoding, examples, batch_size=batch_size)
-    return scored.measure(model.get_layer(NETWORK))
 
 
 def scores_of(target: str, examples: Examples, predicted: list) -> Scores:

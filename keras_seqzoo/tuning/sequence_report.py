@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_seqzoo.diagnostics import Scores
 from keras_seqzoo.diagnostics.report import LeakageReport
-from keras_seqzoo.training import Memory, SequenceScores, measure_memory
-from keras_seqzoo.training.named import NETWORK
+from keras_seqzoo.training import Memory, SequenceScores, measure_memory, network_of
 from keras_seqzoo.tuning import report
 from keras_seqzoo.tuning.report import CHOSEN, STYLE
 
@@ -37,7 +36,7 @@ def render_report(
         notes: sentences about the data.
     """
     model, results, rows = search.best_model, search.results, search.rows
-    network = model.get_layer(NETWORK) if rows.named else model
+    network = network_of(model) if rows.named else model
     scores = SequenceScores(rows.encoding, rows.validation).measure(network)
     memory = measure_memory(network, rows.encoding, rows.validation)
     objective = search.oracle.objectives[0]

@@ -16,7 +16,8 @@ from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.data.batches import plan
-from keras_seqzoo.training import SequenceScores, fit, with_names
+from keras_seqzoo.training import examples as recipe
+from keras_seqzoo.training import fit, with_names
 from keras_seqzoo.tuning.class_measures import ClassMeasures
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import full
@@ -73,7 +74,7 @@ class SequenceRows:
         (x, y, *_) = self.encoding.batches(examples, batch_size=len(examples), shuffle=False)[0]
         order = np.argsort(np.argsort(examples.lengths, kind="stable"), kind="stable")
         real = np.arange(x.shape[1]) < examples.lengths[:, None]
-        lengths = -(-examples.lengths // fit.MULTIPLE) * fit.MULTIPLE
+        lengths = -(-examples.lengths // recipe.MULTIPLE) * recipe.MULTIPLE
         return x[order], np.asarray(y[order], np.int32), real, lengths.astype(np.int32)
 
     def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
@@ -119,7 +120,7 @@ def sequence_rows(
         raise errors.ArgumentError(
             errors.sentence("validation_data", "Examples, as `x` is", type(validation))
         )
-    encoding = fit.learn(name, examples, **given)
+    encoding = recipe.learn(name, examples, **given)
     encoding.check(validation)
     return SequenceRows(examples, validation, encoding)
 
@@ -246,16 +247,18 @@ class SequenceHyperModel(ZooHyperModel):
         """The score of names, to be maximized; the accuracy where names are not known."""
         if self.encoding is None:
             return keras_tuner.Objective("val_accuracy", "max")
-        return keras_tuner.Objective(fit.MONITORED[self.encoding.target], "max")
+        return keras_tuner.Objective(*recipe.monitored(self.encoding))
 
     def compiled(self, arguments: dict[str, Any], optimizer: dict[str, Any]) -> keras.Model:
         """The model with the loss of its head; the accuracy beside it where names are not known."""
         if self.encoding is None:
             model = registry.get(self.name, **arguments)
         else:
-            model = fit.build(self.name, self.encoding, **arguments)
+            model = recipe.build(self.name, self.encoding, **arguments)
         metrics = ["accuracy"] if self.encoding is None else None
-        fit.compile_network(model, metrics=metrics, **optimizer)
+        fit.compile_network(
+            model, loss=recipe.loss(model, self.encoding), metrics=metrics, **optimizer
+        )
         return model
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
@@ -276,19 +279,17 @@ class SequenceHyperModel(ZooHyperModel):
     ):
         """Trains one trial on examples, in batches of similar lengths."""
         self.prepare(model, rows)
-        scored = SequenceScores(rows.encoding, rows.validation)
-        batches = rows.encoding.batches(
-            rows.examples, batch_size=batch_size, seed=seed, multiple=fit.MULTIPLE
-        )
+        scored = recipe.scores(rows.encoding, rows.validation)
+        batches = recipe.batches(rows.encoding, rows.examples, batch_size=batch_size, seed=seed)
         return fit.fit_batches(model, batches, callbacks=[scored, *callbacks], **kwargs)
 
     def prepare(self, model: keras.Model, rows: SequenceRows) -> None:
         """Lets the scaling of readings learn its ranges."""
-        fit.adapt(model, rows.encoding, rows.examples)
+        recipe.adapt(model, rows.encoding, rows.examples)
 
     def try_out(self, model: keras.Model, rows: SequenceRows) -> None:
         """Scores the untrained model once."""
-        SequenceScores(rows.encoding, rows.validation.take([0])).measure(model)
+        recipe.scores(rows.encoding, rows.validation.take([0])).measure(model)
 
     def finished(self, model: keras.Model) -> keras.Model:
         """The model as it is given out and saved: with its names inside, if there are names."""
