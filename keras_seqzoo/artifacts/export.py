@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_seqzoo import errors, files
+from keras_seqzoo.artifacts.endpoints import decoder_of, endpoints
 from keras_seqzoo.artifacts.verify import Parity, check_parity
 from keras_seqzoo.diagnostics.functions import stateful_layers
 
@@ -30,7 +31,11 @@ def export(
     """Writes a model as a SavedModel that TensorFlow alone can serve.
 
     Its `serve` endpoint, which is also the default signature, takes raw input of any batch size
-    and, unless the model fixed it, any number of steps. With `verify`, the artifact is moved,
+    and, unless the model fixed it, any number of steps. An encoder-decoder, whose `serve` is given
+    the target, decodes too: `encode(source)` gives a state, `step(before, **state)` what comes next
+    and the state after, `generate_greedy(source, max_length)` and `generate_beam(source,
+    max_length)` whole answers, the latter the five best; and `generate_text(sentences)`, with
+    vocabularies inside (`with_names`), texts. With `verify`, the artifact is moved,
     loaded in a fresh process where keras and keras_seqzoo cannot be imported, and compared with
     the model on several batch sizes, lengths and paddings; only then does it appear at `path`,
     with the figures in `parity.json` inside it. Until that moment `path` is what it was.
@@ -89,16 +94,10 @@ def export(
 def _write(model: keras.Model, folder: Path) -> None:
     import tensorflow as tf
 
-    def serve(*inputs):
-        return model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False)
-
-    signature = [
-        tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
-        for tensor in model.inputs
-    ]
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", serve, input_signature=signature)
+    for name, endpoint in endpoints(model).items():
+        archive.add_endpoint(name, endpoint.function, input_signature=endpoint.signature)
     try:
         archive.write_out(str(folder), verbose=False)
     except (OSError, tf.errors.OpError) as error:
@@ -115,7 +114,7 @@ def _check_model(model: Any) -> None:
             "`format='tf_saved_model'` must be written on the TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Load the .keras file under KERAS_BACKEND=tensorflow."
         )
-    if len(model.outputs) != 1 and not isinstance(model.output, dict):
+    if decoder_of(model) is None and len(model.outputs) != 1 and not isinstance(model.output, dict):
         raise errors.ArgumentError(
             "`model` must have one output, or a dict of outputs, so that each has a name. "
             f"Received: {len(model.outputs)} outputs without."

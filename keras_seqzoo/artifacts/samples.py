@@ -8,20 +8,25 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_seqzoo import layers
+from keras_seqzoo.artifacts.endpoints import decoder_of, endpoints
 
+# What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
+_ANSWER, _ROWS, _STEPS = 7, 3, 7
 BATCHES = (1, 3, 16)
 LENGTHS = (1, 7, 50)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One input, by the names of the model's inputs, and how it is padded."""
+    """One input, by the names of an endpoint's inputs, and how it is padded."""
 
     padding: str  # "none", "left" or "right"
     steps: int
     inputs: dict[str, np.ndarray]
+    endpoint: str = "serve"
 
     @property
     def batch(self) -> int:
@@ -30,6 +35,34 @@ class Sample:
 
 
 def samples(model: keras.Model) -> Iterator[Sample]:
+    """Random input for each endpoint."""
+    network = decoder_of(model)
+    if network is None:
+        yield from inputs_of(model)
+        return
+    known = endpoints(model)
+    for sample in inputs_of(network):
+        yield sample
+        if sample.padding == "left" or sample.batch > _ROWS or sample.steps > _STEPS:
+            continue  # decoding takes its time where nothing is compiled
+        source = {"source": sample.inputs["source"]}
+        state = known["encode"].function(ops.convert_to_tensor(source["source"]))
+        state = {name: ops.convert_to_numpy(tensor) for name, tensor in state.items()}
+        first = {"before": sample.inputs["target"][:, 0]}
+        length = {"max_length": np.array(_ANSWER, np.int32)}
+        given = {"encode": source, "step": first | state}
+        given |= dict.fromkeys(("generate_greedy", "generate_beam"), source | length)
+        for name, inputs in given.items():
+            if name in known:
+                yield dataclasses.replace(sample, inputs=inputs, endpoint=name)
+    name = list(known)[-1]
+    if model is not network:
+        for sample in inputs_of(model):
+            if sample.batch <= _ROWS:
+                yield dataclasses.replace(sample, endpoint=name)
+
+
+def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
     lengths = {
@@ -45,7 +78,11 @@ def samples(model: keras.Model) -> Iterator[Sample]:
                 tensor.name: _drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs
             }
             for padding in paddings:
-                padded = {name: _padded(model, x, padding) for name, x in inputs.items()}
+                padded = {
+                    # A target has its padding behind it, if at all.
+                    name: x if name == "target" else _padded(model, x, padding)
+                    for name, x in inputs.items()
+                }
                 yield Sample(padding, steps, padded)
 
 
@@ -82,9 +119,13 @@ def _sentences(model: keras.Model, shape: tuple[int, int], rng) -> np.ndarray:
         for layer in model.layers
         if isinstance(layer, keras.layers.StringLookup) and layer.name == "token_numbers"
     ]
-    words = [*words, "señor-42", "never-seen"]
+    spelled = decoder_of(model) is not None and any(
+        isinstance(layer, layers.SplitCharacters) for layer in model.layers
+    )
+    words = [*words, "ñ", "¿"] if spelled else [*words, "señor-42", "never-seen"]
     sentences = [
-        " ".join(rng.choice(words, rng.integers(1, shape[1] + 1))) for _ in range(shape[0])
+        ("" if spelled else " ").join(rng.choice(words, rng.integers(1, shape[1] + 1)))
+        for _ in range(shape[0])
     ]
     return np.array([*sentences[:-1], "" if shape[0] > 1 else sentences[-1]])
 

@@ -2,7 +2,8 @@
 
 python -I serve_alone.py ARTIFACT GIVEN.npz ANSWERS.npz
 
-GIVEN holds arrays called "CASE/NAME", an input each; ANSWERS will hold the outputs likewise.
+GIVEN holds arrays called "CASE ENDPOINT/NAME", an input each; ANSWERS will hold the outputs
+likewise.
 """
 
 import sys
@@ -15,8 +16,6 @@ def main(artifact: str, given: str, answers: str) -> None:
     import tensorflow as tf
 
     model = tf.saved_model.load(artifact)
-    signature = model.signatures["serving_default"]
-    names = list(signature.structured_input_signature[1])
     cases, found = {}, {}
     with np.load(given, allow_pickle=False) as inputs:
         for key in inputs.files:
@@ -26,9 +25,12 @@ def main(artifact: str, given: str, answers: str) -> None:
                 array = np.char.encode(array, "utf-8")
             cases.setdefault(case, {})[name] = tf.constant(array)
     for case, tensors in cases.items():
-        served = model.serve(*tensors.values())
+        endpoint = case.split()[1]
+        served = getattr(model, endpoint)(*tensors.values())
         if not isinstance(served, dict):
             served = {"output": served}
+        signature = model.signatures["serving_default" if endpoint == "serve" else endpoint]
+        names = list(signature.structured_input_signature[1])
         # TensorFlow spells some names otherwise; a single one can only be that one.
         signed = signature(
             **(dict.fromkeys(names, *tensors.values()) if len(names) == 1 else tensors)

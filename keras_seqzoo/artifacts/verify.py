@@ -14,7 +14,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
+from keras_seqzoo.artifacts.endpoints import Endpoint, endpoints
 from keras_seqzoo.artifacts.samples import Sample, samples
 from keras_seqzoo.errors import ArtifactError
 
@@ -30,7 +32,7 @@ class Parity:
 
     Attributes:
         model: str, the model's name.
-        cases: tuple of dict: batch, steps, padding and the largest absolute difference.
+        cases: tuple of dict: endpoint, batch, steps, padding and the largest absolute difference.
         difference: float, the largest of all, as a share of the feature's standard deviation.
         tolerance: float, what was allowed.
         versions: dict of str.
@@ -52,14 +54,16 @@ class Parity:
             f"{self.difference:.1e} of the output's deviation (allowed {self.tolerance:.0e}), in "
             "a process without keras.",
             "",
-            "  batch   steps   padding   difference",
         ]
-        lines += [
-            f"  {case['batch']:>5}   {case['steps']:>5}   {case['padding']:<7}   "
-            f"{case['difference']:.1e}"
-            for case in self.cases
-        ]
-        return "\n".join(lines)
+        table = pd.DataFrame(self.cases)
+        if table["endpoint"].nunique() == 1:
+            table = table.drop(columns="endpoint").set_index("batch")
+        else:
+            table = table.groupby("endpoint", sort=False).agg(
+                cases=("batch", "size"), difference=("difference", "max")
+            )
+        table = table.reset_index().to_string(index=False, float_format="{:.1e}".format)
+        return "\n".join([*lines, *(f"  {line}" for line in table.splitlines())])
 
 
 def check_parity(model: keras.Model, artifact: Path) -> Parity:
@@ -71,8 +75,9 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
         ArtifactError: if it cannot be served alone, or answers otherwise.
     """
     given = list(samples(model))
-    expected = [_answer(model, sample) for sample in given]
-    served = _serve_alone(artifact, [sample.inputs for sample in given])
+    known = endpoints(model)
+    expected = [_answer(model.name, known[sample.endpoint], sample) for sample in given]
+    served = _serve_alone(artifact, given)
     cases = []
     for sample, ours, theirs in zip(given, expected, served, strict=True):
         for name, answer in ours.items():
@@ -86,6 +91,7 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
                 )
         cases.append(
             {
+                "endpoint": sample.endpoint,
                 "batch": sample.batch,
                 "steps": sample.steps,
                 "padding": sample.padding,
@@ -96,8 +102,9 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
         TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in (*model.layers, model)
     )
     worst = max(
-        _worst([ours[name] for ours in expected], [theirs[name] for theirs in served], tolerance)
-        for name in expected[0]
+        _worst([ours[name] for ours, _ in pairs], [theirs[name] for _, theirs in pairs], tolerance)
+        for pairs in _by_endpoint(given, expected, served)
+        for name in pairs[0][0]
     )
     if not worst <= tolerance:  # nan as well
         raise ArtifactError(
@@ -105,6 +112,14 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
             f"output's deviation, where {tolerance:.0e} is allowed. Nothing was written."
         )
     return Parity(model.name, tuple(cases), worst, tolerance, _versions())
+
+
+def _by_endpoint(given: list[Sample], *answers: list[dict]) -> list[list[tuple[dict, ...]]]:
+    """The answers of both sides, those of one endpoint together."""
+    found: dict[str, list[tuple[dict, ...]]] = {}
+    for sample, *pair in zip(given, *answers, strict=True):
+        found.setdefault(sample.endpoint, []).append(tuple(pair))
+    return list(found.values())
 
 
 def _worst(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -> float:
@@ -117,7 +132,7 @@ def _worst(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -
     gaps = np.max([_gaps(*pair).max(axis=0, initial=0) for pair in pairs], axis=0)
     if ours[0].dtype.kind != "f":
         return float("inf") if gaps.any() else 0.0
-    answers = np.concatenate([answer.reshape(-1, answer.shape[-1]) for answer in ours])
+    answers = np.concatenate([_by_feature(answer) for answer in ours])
     round_off = 4 * np.finfo(np.float32).eps * np.abs(answers).max(axis=0)
     unit = answers.std(axis=0) + round_off / tolerance
     return float((gaps / np.maximum(unit, np.finfo(np.float32).tiny)).max())
@@ -126,14 +141,18 @@ def _worst(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -
 def _gaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """How far two answers are apart, `(steps, features)`; 1 where names are not the same."""
     if ours.dtype.kind == "f":
-        return np.abs(ours - theirs).reshape(-1, ours.shape[-1])
+        return _by_feature(np.abs(ours - theirs))
     return (ours != theirs).astype(float).reshape(-1, 1)
 
 
-def _answer(model: keras.Model, sample: Sample) -> dict[str, np.ndarray]:
+def _by_feature(answer: np.ndarray) -> np.ndarray:
+    """Any answer as `(steps, features)`; a number per row is one feature."""
+    return answer.reshape(-1, answer.shape[-1] if answer.ndim > 1 else 1)
+
+
+def _answer(model: str, endpoint: Endpoint, sample: Sample) -> dict[str, np.ndarray]:
     """What the model itself gives, by the names of its outputs, floats in double precision."""
-    inputs = [keras.ops.convert_to_tensor(x) for x in sample.inputs.values()]
-    outputs = model(keras.tree.pack_sequence_as(model.input, inputs), training=False)
+    outputs = endpoint.function(*map(keras.ops.convert_to_tensor, sample.inputs.values()))
     outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
     found = {}
     for name, output in outputs.items():
@@ -144,22 +163,20 @@ def _answer(model: keras.Model, sample: Sample) -> dict[str, np.ndarray]:
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 raise ArtifactError(
-                    f"The model {model.name!r} must give finite output to be compared. Received: "
+                    f"The model {model!r} must give finite output to be compared. Received: "
                     "NaN or infinity; has it diverged? Nothing was written."
                 )
         found[name] = array
     return found
 
 
-def _serve_alone(
-    artifact: Path, inputs: list[dict[str, np.ndarray]]
-) -> list[dict[str, np.ndarray]]:
+def _serve_alone(artifact: Path, asked: list[Sample]) -> list[dict[str, np.ndarray]]:
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder, "given.npz"), Path(folder, "answers.npz")
         cases = {
-            f"{case}/{name}": array
-            for case, arrays in enumerate(inputs)
-            for name, array in arrays.items()
+            f"{case} {sample.endpoint}/{name}": array
+            for case, sample in enumerate(asked)
+            for name, array in sample.inputs.items()
         }
         np.savez(given, **cases)
         # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
@@ -177,11 +194,11 @@ def _serve_alone(
             raise ArtifactError(
                 f"The artifact cannot be served without keras: {lines[-1]}. Nothing was written."
             )
-        served: list[dict[str, np.ndarray]] = [{} for _ in inputs]
+        served: list[dict[str, np.ndarray]] = [{} for _ in asked]
         with np.load(answers, allow_pickle=False) as found:
             for key in found.files:
                 case, _, name = key.partition("/")
-                served[int(case)][name] = found[key]
+                served[int(case.split()[0])][name] = found[key]
         return served
 
 

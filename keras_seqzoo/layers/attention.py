@@ -142,8 +142,14 @@ _AS_A_COLUMN = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
 
 
 def _shares(scores, real):
-    """A softmax over the last axis, 0 where not real, and everywhere if nothing is."""
-    if real is None:
-        return ops.softmax(scores, axis=-1)
-    scores = ops.where(real, scores, ops.full_like(scores, _NEVER))
-    return ops.where(real, ops.softmax(scores, axis=-1), ops.zeros_like(scores))
+    """A softmax over the last axis, 0 where not real, and everywhere if nothing is.
+
+    Keras's own warns of an axis of one step, as the source of one step has.
+    """
+    if real is not None:
+        scores = ops.where(real, scores, ops.full_like(scores, _NEVER))
+    powers = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True)))
+    if real is not None:
+        powers = ops.where(real, powers, ops.zeros_like(powers))
+    # That of the largest is 1: the sum is at least 1 unless nothing is real.
+    return powers / ops.maximum(ops.sum(powers, axis=-1, keepdims=True), 1)

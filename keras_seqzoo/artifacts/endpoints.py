@@ -1,0 +1,147 @@
+"""What an artifact can be asked: each endpoint as a function of tensors and their signature."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_seqzoo.layers import Answers, EncoderDecoderModel
+from keras_seqzoo.layers.decoder import DecoderState, Source
+
+BEAM_WIDTH = 5
+_SOURCE = ("keys", "values", "mask")  # of what `encode` gives, what stays as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """One thing that an artifact can be asked.
+
+    Attributes:
+        function: from tensors to a tensor or a dict of them.
+        signature: list of `tf.TensorSpec`, one per tensor.
+    """
+
+    function: Callable[..., Any]
+    signature: list[Any]
+
+
+def endpoints(model: keras.Model) -> dict[str, Endpoint]:
+    """The endpoints of a model by name; "serve" is the first.
+
+    A model is asked what it gives. An encoder-decoder is asked that with its target given; and
+    "encode", then "step" for each token, and "generate_greedy" and "generate_beam" for all of them;
+    with vocabularies around it, "generate_text" too.
+
+    Args:
+        model: `keras.Model`.
+    """
+    network = decoder_of(model)
+    if network is None:
+        return {"serve": _whole(model)}
+    found = {"serve": _whole(network), **_decoding(network)}
+    if model is not network:
+        name = "generate_text" if model.inputs[0].dtype == "string" else "generate"
+        found[name] = _whole(model)
+    return found
+
+
+def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
+    """The encoder-decoder that a model is, or that answers inside it; None of others.
+
+    Args:
+        model: `keras.Model`.
+    """
+    if isinstance(model, EncoderDecoderModel):
+        return model
+    inside = [layer for layer in model.layers if isinstance(layer, Answers)]
+    return inside[0].network if inside else None
+
+
+def _whole(model: keras.Model) -> Endpoint:
+    def serve(*inputs):
+        return model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False)
+
+    return Endpoint(serve, [_spec(tensor) for tensor in model.inputs])
+
+
+def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
+    import tensorflow as tf
+
+    source = _spec(network.inputs[0])
+    states = _state_specs(network)
+    before = network.inputs[1]
+    so_far = tf.TensorSpec((None, *before.shape[2:]), before.dtype, name="before")
+    length = tf.TensorSpec((), tf.int32, name="max_length")
+
+    def encode(source):
+        return _named(*network.encode(source))
+
+    def step(before, *state):
+        known = dict(zip(states, state, strict=True))
+        looked_at = Source(*(known.get(name) for name in _SOURCE))
+        said, after, _ = network.step(before, _state(known), looked_at)
+        return {"said": said} | {
+            name: tensor for name, tensor in _named(looked_at, after).items() if name not in _SOURCE
+        }
+
+    def greedy(source, max_length):
+        return _answers(network.say(source, max_length=max_length))
+
+    def beam(source, max_length):
+        said = network.say(source, max_length=max_length, strategy="beam", width=BEAM_WIDTH)
+        return _answers(said)
+
+    found = {
+        "encode": Endpoint(encode, [source]),
+        "step": Endpoint(step, [so_far, *states.values()]),
+        "generate_greedy": Endpoint(greedy, [source, length]),
+    }
+    if network.says_tokens:
+        found["generate_beam"] = Endpoint(beam, [source, length])
+    return found
+
+
+def _spec(tensor: Any):
+    import tensorflow as tf
+
+    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
+
+
+def _answers(said: Any) -> dict[str, Any]:
+    scores = {} if said.scores is None else {"scores": said.scores}
+    return {"sequences": said.sequences} | scores
+
+
+def _named(source: Source, state: DecoderState) -> dict[str, Any]:
+    """What a decoder looks at and carries, by names, without what it does not have."""
+    found = {name: tensor for name, tensor in source._asdict().items() if tensor is not None}
+    found |= {f"state_{number}": one for number, one in enumerate(state.recurrent, 1)}
+    return found if isinstance(state.output, tuple) else found | {"output": state.output}
+
+
+def _state(known: Mapping[str, Any]) -> DecoderState:
+    recurrent = tuple(one for name, one in known.items() if name.startswith("state_"))
+    return DecoderState(recurrent, known.get("output", ()))
+
+
+def _state_specs(network: EncoderDecoderModel) -> dict[str, Any]:
+    """What `encode` gives, by name: an axis is free that differs between two sources."""
+    import tensorflow as tf
+
+    inner = network.inputs[0].shape[2:]
+    one, other = (
+        _named(*network.encode(ops.cast(np.ones((rows, rows + 1, *inner)), source_type)))
+        for source_type in [network.inputs[0].dtype]
+        for rows in (1, 2)
+    )
+    found = {}
+    for name, tensor in one.items():
+        pairs = zip(tensor.shape, other[name].shape, strict=True)
+        shape = [size if size == beside else None for size, beside in pairs]
+        found[name] = tf.TensorSpec(shape, tensor.dtype, name=name)
+    return found
