@@ -33,38 +33,45 @@ def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
-def simple_rnn(x, W, R, b, activation=np.tanh):
-    """Elman 1990: `(time, features)` -> `(time, units)`."""
-    h, found = np.zeros(len(R)), []
-    for step in x:
-        h = activation(step @ W + h @ R + b)
-        found.append(h)
-    return np.array(found).reshape(len(x), len(R))
+def simple_rnn_step(x, states, W, R, b, activation=np.tanh):
+    """Elman 1990."""
+    return (activation(x @ W + states[0] @ R + b),)
 
 
-def gru(x, W, R, b):
+def gru_step(x, states, W, R, b):
     """Cho et al. 2014 with the reset gate behind the product, as in cuDNN."""
-    h, found = np.zeros(len(R)), []
-    for step in x:
-        z_in, r_in, n_in = np.split(step @ W + b[0], 3)
-        z_kept, r_kept, n_kept = np.split(h @ R + b[1], 3)
-        z, r = sigmoid(z_in + z_kept), sigmoid(r_in + r_kept)
-        h = z * h + (1 - z) * np.tanh(n_in + r * n_kept)
-        found.append(h)
-    return np.array(found).reshape(len(x), len(R))
+    (h,) = states
+    z_in, r_in, n_in = np.split(x @ W + b[0], 3)
+    z_kept, r_kept, n_kept = np.split(h @ R + b[1], 3)
+    z, r = sigmoid(z_in + z_kept), sigmoid(r_in + r_kept)
+    return (z * h + (1 - z) * np.tanh(n_in + r * n_kept),)
 
 
-def lstm(x, W, R, b):
+def lstm_step(x, states, W, R, b):
     """Hochreiter and Schmidhuber 1997, with a forget gate."""
-    h, c, found = np.zeros(len(R)), np.zeros(len(R)), []
-    for step in x:
-        i, f, g, o = np.split(step @ W + h @ R + b, 4)
-        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h = sigmoid(o) * np.tanh(c)
-        found.append(h)
-    return np.array(found).reshape(len(x), len(R))
+    h, c = states
+    i, f, g, o = np.split(x @ W + h @ R + b, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
 
 
+STEPS = {"simple_rnn": simple_rnn_step, "gru": gru_step, "lstm": lstm_step}
+
+
+def over_time(step, count: int = 1):
+    """A cell over a sequence from zeros: `(time, features)` -> `(time, units)`."""
+
+    def run(x, W, R, b, *options):
+        states, found = (np.zeros(len(R)),) * count, []
+        for one in x:
+            states = step(one, states, W, R, b, *options)
+            found.append(states[0])
+        return np.array(found).reshape(len(x), len(R))
+
+    return run
+
+
+simple_rnn, gru, lstm = over_time(simple_rnn_step), over_time(gru_step), over_time(lstm_step, 2)
 CELLS = {"simple_rnn": simple_rnn, "gru": gru, "lstm": lstm}
 
 
@@ -185,13 +192,7 @@ def _sequence_row(model, steps, config) -> np.ndarray:
     if config.get("character_vocabulary_size") is not None:
         words = spelled(model, steps[1], config["character_encoder"])
         states = np.concatenate([states, words], axis=-1)
-    cell = CELLS[config["cell"]]
-    for index in range(1, config["depth"] + 1):
-        if config["bidirectional"]:
-            states, last = both_ways(cell, states, of_layer(model, f"both_ways_{index}"))
-        else:
-            states = cell(states, *of_layer(model, f"recurrent_{index}"))
-            last = states[-1]
+    states, last = _stack(model, states, config)
     if "pooling" in config:
         pooled = {
             "last": lambda: last,
@@ -206,6 +207,105 @@ def _sequence_row(model, steps, config) -> np.ndarray:
         scores = _dense(model, "scores", states, {})
         return crf(scores, *of_layer(model, "crf"), config["constraints"])
     return _dense(model, "tags", states, config)
+
+
+def _stack(model, states, config):
+    """The recurrent layers: every step of the last one, and where it ends."""
+    cell = CELLS[config["cell"]]
+    for index in range(1, config["depth"] + 1):
+        if config["bidirectional"]:
+            states, last = both_ways(cell, states, of_layer(model, f"both_ways_{index}"))
+        else:
+            states = cell(states, *of_layer(model, f"recurrent_{index}"))
+            last = states[-1] if len(states) else np.zeros(states.shape[1])
+    return states, last
+
+
+def reference_pairs(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
+    """Any encoder-decoder, its target given."""
+    return np.stack([_pair_row(model, *row, config) for row in zip(*x, strict=True)])
+
+
+def _pair_row(model, source, target, config) -> np.ndarray:
+    if config["source_vocabulary_size"] is None:
+        mean, deviation = scaling(source.shape[-1], config["normalize"])
+        states = (source[_real(source, config)].astype(np.float64) - mean) / deviation
+    else:
+        states = of_layer(model, "embedding")[0][source[source != 0]]
+    memory, last = _stack(model, states, config)
+    looks = config["attention"] is not None
+    start = [
+        np.tanh((memory.mean(0) if looks else last) @ W + b)
+        for W, b in (of_layer(model, f"initial_{n + 1}") for n in range(_states(config)))
+    ]
+    if config["target_vocabulary_size"] is None:
+        mean, deviation = scaling(target.shape[-1], config["normalize"])
+        seen = (target.astype(np.float64) - mean) / deviation
+        found = _decoded(model, seen, memory, start, config)
+        return _dense(model, "readout", found, {}) * deviation + mean
+    (embedding,) = of_layer(model, "target_embedding")
+    found = _decoded(model, embedding[target], memory, start, config)
+    if config["tied_embeddings"]:
+        scores = _dense(model, "to_embedding", found, {}) @ embedding.T
+    else:
+        scores = _dense(model, "scores", found, {})
+    return softmax(scores) * (target != 0)[:, None]
+
+
+def _states(config) -> int:
+    return config["depth"] * (2 if config["cell"] == "lstm" else 1)
+
+
+def _decoded(model, x, memory, start, config) -> np.ndarray:
+    """A decoder step by step: Bahdanau et al. 2015 looks before a step, Luong et al. after it."""
+    layer, step = model.get_layer("decoder"), STEPS[config["cell"]]
+    each = _states(config) // config["depth"]
+    states = [start[at : at + each] for at in range(0, len(start), each)]
+    output, found = np.zeros(config["units"]), []
+    for one in x:
+        given = one
+        if config["attention"] == "additive":
+            context = _context(layer, states[-1][0], memory, config)
+            given = np.concatenate([one, context])
+        elif config["input_feeding"]:
+            given = np.concatenate([one, output])
+        h = given
+        for number, cell in enumerate(layer.recurrent):
+            states[number] = step(h, states[number], *_weights(cell))
+            h = states[number][0]
+        output = h
+        if config["attention"] == "additive":
+            output = np.tanh(_affine(layer.combine, np.concatenate([context, h, one])))
+        elif config["attention"] is not None:
+            context = _context(layer, h, memory, config)
+            output = np.tanh(_affine(layer.combine, np.concatenate([context, h])))
+        found.append(output)
+    return np.array(found)
+
+
+def _context(layer, query, memory, config) -> np.ndarray:
+    known = {weight.name: np.asarray(weight, np.float64) for weight in layer.look.weights}
+    if config["attention"] == "multi_head":
+        q, k, v = query @ known["query_kernel"], memory @ known["key_kernel"], None
+        v = memory @ known["value_kernel"]
+        width = config["units"] // config["heads"]
+        parts = [slice(at, at + width) for at in range(0, config["units"], width)]
+        heads = [softmax(k[:, p] @ q[p] / np.sqrt(width)) @ v[:, p] for p in parts]
+        return np.concatenate(heads) @ known["context_kernel"]
+    if config["attention"] == "additive":
+        seen = np.tanh(query @ known["query_kernel"] + memory @ known["key_kernel"] + known["bias"])
+        return softmax(seen @ known["score"]) @ memory
+    keys = memory if config["attention"] == "dot" else memory @ known["key_kernel"]
+    return softmax(keys @ query) @ memory
+
+
+def _weights(layer) -> list[np.ndarray]:
+    return [np.asarray(weight, np.float64) for weight in layer.trainable_weights]
+
+
+def _affine(layer, x):
+    W, b = _weights(layer)
+    return x @ W + b
 
 
 def _dense(model, name: str, x, config) -> np.ndarray:
@@ -225,4 +325,9 @@ REFERENCES = {
     "bilstm_crf_tagger": reference_sequence,
     "char_bilstm_crf_tagger": reference_sequence,
     "gru_forecaster": reference_sequence,
+    "simple_rnn_encoder_decoder": reference_pairs,
+    "gru_encoder_decoder": reference_pairs,
+    "attention_gru_encoder_decoder": reference_pairs,
+    "attention_lstm_encoder_decoder": reference_pairs,
+    "vector_encoder_decoder": reference_pairs,
 }

@@ -44,6 +44,7 @@ SURE = {"dropout": 0.0, "input_dropout": 0.0}
 SPELLED = TEXT | {
     "character_vocabulary_size": 7, "character_embedding_size": 4, "character_units": 3,
 }  # fmt: skip
+PAIR = {"source_vocabulary_size": 11, "target_vocabulary_size": 7, "embedding_size": 6}
 
 TABLE = {
     "simple_rnn_identity": {
@@ -225,6 +226,93 @@ TABLE = {
             "readings recurrent_1 dropout_1 readout", 71, (*STEPS, 2), "no scaling",
         ),
     },
+    "simple_rnn_encoder_decoder": {
+        "default": Row(
+            {}, "source scale target recurrent_1 target_scale initial_1 decoder readout unscale",
+            198145, (*STEPS, 1), "no arguments",
+        ),
+        "tokens": Row(
+            PAIR | {"units": 5},
+            "source embedding mask target recurrent_1 target_embedding initial_1 decoder scores "
+            "probabilities target_mask masked",
+            300, (*STEPS, 7), "tokens on either side",
+        ),
+    },
+    "gru_encoder_decoder": {
+        "default": Row(
+            {}, "source scale target recurrent_1 target_scale initial_1 decoder readout unscale",
+            463873, (*STEPS, 1), "no arguments",
+        ),
+        "tied": Row(
+            PAIR | {"units": 5, "depth": 2, "tied_embeddings": True, "recurrent_regularizer": "l2"},
+            "source embedding mask recurrent_1 target recurrent_2 target_embedding initial_1 "
+            "initial_2 decoder to_embedding probabilities target_mask masked",
+            954, (*STEPS, 7), "targets are scored by the vectors that they go in as",
+        ),
+    },
+    "attention_gru_encoder_decoder": {
+        "default": Row(
+            {},
+            "source scale source_dropout both_ways_1 target dropout_1 target_scale summary "
+            "target_dropout initial_1 decoder decoder_dropout readout unscale",
+            1056257, (*STEPS, 1), "no arguments",
+        ),
+        "tokens": Row(
+            PAIR | {"units": 5},
+            "source embedding source_dropout mask both_ways_1 target dropout_1 target_embedding "
+            "summary target_dropout initial_1 decoder decoder_dropout scores probabilities "
+            "target_mask masked",
+            920, (*STEPS, 7), "looks after each step, at both ways",
+        ),
+        "additive": Row(
+            PAIR | SURE | {"units": 5, "attention": "additive", "depth": 2},
+            "source embedding mask both_ways_1 both_ways_2 target summary target_embedding "
+            "initial_1 initial_2 decoder scores probabilities target_mask masked",
+            1880, (*STEPS, 7),
+            "looks before each step, with the state of the upper layer",
+        ),
+        "fed": Row(
+            PAIR | SURE | {"units": 4, "attention": "multi_head", "heads": 2,
+                           "input_feeding": True},
+            "source embedding mask both_ways_1 target summary target_embedding initial_1 decoder "
+            "scores probabilities target_mask masked",
+            823, (*STEPS, 7), "what came of one step goes into the next",
+        ),
+    },
+    "attention_lstm_encoder_decoder": {
+        "default": Row(
+            {},
+            "source scale source_dropout both_ways_1 target dropout_1 target_scale summary "
+            "target_dropout initial_1 initial_2 decoder decoder_dropout readout unscale",
+            1383425, (*STEPS, 1), "no arguments",
+        ),
+        "dot": Row(
+            PAIR | SURE | {"units": 4, "attention": "dot", "bidirectional": False,
+                           "scheduled_sampling": 0.3},
+            "source embedding mask target recurrent_1 scheduled_sampling summary target_embedding "
+            "initial_1 initial_2 decoder scores probabilities target_mask masked",
+            571, (*STEPS, 7), "both states, one memory as wide as they",
+        ),
+    },
+    "vector_encoder_decoder": {
+        "default": Row(
+            {},
+            "source scale recurrent_1 target summary target_scale initial_1 decoder readout "
+            "unscale",
+            42305, (*STEPS, 1), "no arguments",
+        ),
+        "nan_padding": Row(
+            {"source_features": 2, "target_features": 3, "units": 4, "mask_value": NAN},
+            "source mask real_steps scale recurrent_1 target summary target_scale initial_1 "
+            "decoder readout unscale",
+            291, (*STEPS, 3), "readings of two kinds, sources padded",
+        ),
+        "raw": Row(
+            {"source_features": 2, "target_features": 2, "units": 4, "normalize": False},
+            "source recurrent_1 summary target initial_1 decoder readout",
+            274, (*STEPS, 2), "no scaling",
+        ),
+    },
 }  # fmt: skip
 CASES = [(name, case) for name, rows in TABLE.items() for case in rows]
 
@@ -256,11 +344,12 @@ def given(model: keras.Model, rows: int, steps: int, seed: int = 0) -> Inputs:
     """Real steps for each input; a word has up to five characters, and now and then none."""
     rng = np.random.default_rng(seed)
     found = []
-    for tensor in model.inputs:
+    for number, tensor in enumerate(model.inputs):
         if "int" not in tensor.dtype:
-            found.append(readings(rows, steps, tensor.shape[-1], seed))
+            found.append(readings(rows, steps, tensor.shape[-1], seed + 50 * number))
         elif len(tensor.shape) == 2:
-            size = model.get_layer("embedding").input_dim
+            name = "target_embedding" if tensor.name == "target" else "embedding"
+            size = model.get_layer(name).input_dim
             found.append(rng.integers(1, size, (rows, steps)).astype("int32"))
         else:
             size = model.get_layer("spelling").vocabulary_size
@@ -291,6 +380,17 @@ def pad(x: Inputs, left: int, right: int, value: float) -> Inputs:
 # ---------------------------------------------------------------------------- models and answers
 
 
+def is_pair(config: dict[str, Any]) -> bool:
+    """Whether arguments are of an encoder-decoder, which takes a source and a target so far."""
+    return "target_features" in config
+
+
+def adapt(model: keras.Model, x: Inputs) -> None:
+    """Scales by the readings that go in, and, of an encoder-decoder, by those of its target."""
+    says = [one for one in model.inputs if one.name == "target" and "float" in one.dtype]
+    zoo.adapt(model, x[0], **({"target": x[1]} if says else {}))
+
+
 def ready(model: keras.Model, seed: int = 1) -> keras.Model:
     """Adapted to readings, with random, different weights everywhere, biases too."""
     rng = np.random.default_rng(seed)
@@ -299,7 +399,7 @@ def ready(model: keras.Model, seed: int = 1) -> keras.Model:
         size = 1.0 if "embedding" in weight.path else min(1.0, (8 / weight.shape[0]) ** 0.5)
         weight.assign(0.5 * size * rng.normal(size=weight.shape))
     if any(isinstance(layer, Normalization) for layer in model.layers):
-        zoo.adapt(model, readings(64, 20, model.input_shape[-1], seed=2))
+        adapt(model, tuple(readings(64, 20, one.shape[-1] or 1, seed=2) for one in model.inputs))
     elif "float" in model.inputs[0].dtype:
         kernel = model.trainable_weights[0]
         kernel.assign(kernel / 100)  # or raw readings saturate the activation: nothing to see

@@ -20,12 +20,14 @@ from conformance_table import (
     TABLE,
     Inputs,
     Row,
+    adapt,
     answer,
     arguments,
     assert_close,
     build_case,
     crf_inputs,
     given,
+    is_pair,
     joined,
     one,
     output,
@@ -39,6 +41,7 @@ import keras_seqzoo as zoo
 from keras_seqzoo import catalog, layers
 from keras_seqzoo.layers import (
     CRFModel,
+    EncoderDecoderModel,
     NormalizedMeanSquaredError,
 )
 
@@ -50,20 +53,30 @@ def those(wanted) -> pytest.MarkDecorator:
 
 
 def takes_tokens(config) -> bool:
-    return config.get("vocabulary_size") is not None
+    return any(config.get(f"{side}vocabulary_size") is not None for side in ("", "source_"))
 
 
 def padding_of(name: str, case: str) -> float:
     return TABLE[name][case].config.get("mask_value", 0)
 
 
-every_masked_case = those(lambda config, row: takes_tokens(config) or "mask_value" in row.config)
-every_scaled_case = those(lambda config, row: not takes_tokens(config) and config["normalize"])
+def is_masked(config, row) -> bool:
+    return takes_tokens(config) or "mask_value" in row.config
+
+
+every_masked_case = those(lambda config, row: is_masked(config, row) and not is_pair(config))
+every_masked_pair = those(lambda config, row: is_masked(config, row) and is_pair(config))
+every_pair = those(lambda config, row: is_pair(config))
+every_scaled_case = those(
+    lambda config, row: not (takes_tokens(config) or is_pair(config)) and config["normalize"]
+)
 # Whose answers are readings; and one row of each other entry, where each case compiles a program.
-every_raw_unit_case = those(lambda config, row: "unscale" in row.layers)
+every_raw_unit_case = those(lambda config, row: "unscale" in row.layers and not is_pair(config))
 some_scaled_cases = those(
     lambda config, row: (
-        "scale" in row.layers.split() and ("unscale" in row.layers or not row.config)
+        "scale" in row.layers.split()
+        and ("unscale" in row.layers or not row.config)
+        and not is_pair(config)
     )
 )
 
@@ -146,7 +159,7 @@ def test_every_entry_has_a_default_row(name):
     assert TABLE[name]["default"].config == {}
 
 
-@pytest.mark.parametrize("family", ["classifier", "tagger"])
+@pytest.mark.parametrize("family", ["classifier", "tagger", "encoder_decoder"])
 def test_the_rows_of_a_family_cover_its_choices(family):
     """One entry may stand for all with another's argument: the constructor is the same."""
     names = zoo.list_models(family=family)
@@ -161,6 +174,10 @@ def test_the_rows_of_a_family_cover_its_choices(family):
         "pooling": ("last", "mean", "max", "attention"),
         "head": ("softmax", "crf", "regression"),
         "character_encoder": ("cnn", "bilstm"),
+        "attention": (None, "additive", "dot", "general", "multi_head"),
+        "input_feeding": (True, False),
+        "tied_embeddings": (True, False),
+        "scheduled_sampling": (0.0, 0.3),
     }
     if family == "classifier":
         del choices["word_dropout"]  # of the input, which is the taggers' as well
@@ -226,7 +243,7 @@ def test_batch_and_time_are_dynamic(name, case):
     check_dynamic_axes(build_case(name, case))
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [one for one in TABLE if "time" in arguments(one, "default")])
 def test_a_fixed_time_is_kept(name):
     model = zoo.get(name, time=7)
     assert all(tensor.shape[1] == 7 for tensor in model.inputs)
@@ -253,7 +270,7 @@ def kind_of(model: keras.Model) -> str:
     if isinstance(model, CRFModel):
         return "crf"
     last = {layer.name: layer for layer in model.layers}
-    dense = last.get("classes", last.get("tags"))
+    dense = last.get("classes", last.get("tags", last.get("probabilities")))
     if dense is None:
         return "readings"
     return "classes" if dense.activation is keras.activations.softmax else "scores"
@@ -272,6 +289,8 @@ def loss_of(model: keras.Model):
 
 def targets(model: keras.Model, x: Inputs) -> np.ndarray:
     """What a model can learn of `x`: the reading, or one of two classes of each step."""
+    if isinstance(model, EncoderDecoderModel):
+        return x[1]  # to say again what was said
     y = x[0]
     if kind_of(model) != "readings":
         y = (y > 8 if y.ndim == 3 else y % 2).reshape(*y.shape[:2], -1)[..., 0].astype("int32")
@@ -315,13 +334,13 @@ def test_a_few_steps_lower_the_loss(name, case):
         x = tuple(np.repeat(part[:, :1], 6, axis=1) for part in x)  # or the last step is one of six
     y = targets(model, x)
     if "scale" in TABLE[name][case].layers.split():
-        zoo.adapt(model, *x)
+        adapt(model, x)
     elif not takes_tokens(arguments(name, case)):  # as whoever builds a model without does
-        scaled = (x[0] - x[0].mean(axis=(0, 1))) / x[0].std(axis=(0, 1))
-        x, y = (scaled,), scaled if y is x[0] else y
+        scaled = tuple((one - one.mean(axis=(0, 1))) / one.std(axis=(0, 1)) for one in x)
+        x, y = scaled, next((s for s, one in zip(scaled, x, strict=True) if y is one), y)
     chosen = loss_of(model)
     if chosen == "mse":
-        chosen = NormalizedMeanSquaredError(x[0].reshape(-1, x[0].shape[-1]).var(axis=0))
+        chosen = NormalizedMeanSquaredError(y.reshape(-1, y.shape[-1]).var(axis=0))
     model.compile(keras.optimizers.Adam(0.03), chosen)
     losses = [float(model.train_on_batch(one(x), y)) for _ in range(30)]
     # The first value is before any step; Keras gives running means from then on.
@@ -350,7 +369,7 @@ def check_dropout_is_for_training(build, without) -> None:
 @those(lambda config, row: any(config.get(dropout) for dropout in DROPOUTS))
 def test_dropout_is_for_training(name, case):
     config = TABLE[name][case].config
-    none = {key: 0.0 for key in DROPOUTS if arguments(name, case)[key]}
+    none = {key: 0.0 for key in DROPOUTS if arguments(name, case).get(key)}
     check_dropout_is_for_training(build_case(name, case), lambda: zoo.get(name, **config | none))
 
 
@@ -447,6 +466,51 @@ def test_a_row_of_padding_alone_stays_finite(name, case):
     assert found.ndim == 2 or not found[1].any()
 
 
+def check_padding_of_a_source_is_invisible(build, value: float) -> None:
+    """On either side, also where another row is longer."""
+    model = build()
+    source, target = given(model, 4, 8)
+    expected = answer(model, (source, target))
+    for left, right in ((3, 0), (0, 4), (2, 30)):
+        (padded,) = pad((source,), left, right, value)
+        assert_close(answer(model, (padded, target)), expected, ROUND_OFF)
+
+
+@every_masked_pair
+def test_padding_of_a_source_is_invisible(name, case):
+    check_padding_of_a_source_is_invisible(build_case(name, case), padding_of(name, case))
+
+
+@every_masked_pair
+def test_a_source_of_padding_alone_stays_finite(name, case):
+    model = build_case(name, case)()
+    source, target = given(model, 2, 5)
+    source[1] = padding_of(name, case)
+    assert np.isfinite(answer(model, (source, target))).all()
+
+
+@every_pair
+def test_what_comes_later_in_a_target_changes_nothing_before(name, case):
+    model = build_case(name, case)()
+    source, target = given(model, 4, 9)
+    y = answer(model, (source, target))
+    for cut in (1, 5, 8):
+        changed = target.copy()
+        changed[:, cut:] = given(model, 4, 9, seed=7)[1][:, cut:]
+        found = answer(model, (source, changed))
+        np.testing.assert_array_equal(found[:, :cut], y[:, :cut])
+        assert not np.allclose(found[:, cut], y[:, cut])
+
+
+@every_pair
+def test_a_target_has_a_length_of_its_own(name, case):
+    model = build_case(name, case)()
+    (source, _), (_, target) = given(model, 3, 4), given(model, 3, 9)
+    found = answer(model, (source, target))
+    assert found.shape == (3, 9, TABLE[name][case].shape[-1])
+    np.testing.assert_allclose(answer(model, (source, target[:, :5])), found[:, :5], atol=1e-5)
+
+
 def check_padded_characters_are_invisible(build) -> None:
     """A longer word in the batch adds characters of 0 to all others."""
     model = build()
@@ -526,7 +590,7 @@ def check_numerics(build, reference, config) -> None:
     padding = 0 if takes_tokens(config) else config["mask_value"]
     if padding is not None:  # in front, behind, and in between
         for row, steps in ((1, slice(0, 2)), (1, slice(6, 8)), (2, slice(3, 5))):
-            for part in x:
+            for part in x[:1] if is_pair(config) else x:
                 part[row, steps] = 0 if part.dtype.kind == "i" else padding
     assert_close(answer(model, x), reference(model, x, config))
 
