@@ -28,6 +28,7 @@ class ParallelEncoding:
         target: `Vocabulary` of targets, whose first two tokens are START and END, or int.
         source_units: "tokens" or "characters", what a text is split into.
         target_units: the same of targets, which are joined again.
+        max_length: int, how long an answer may become: tokens with their end, or readings.
 
     Example:
 
@@ -43,16 +44,19 @@ class ParallelEncoding:
     target: Vocabulary | int
     source_units: str = "tokens"
     target_units: str = "tokens"
+    max_length: int = 50
 
     @classmethod
     def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:
-        """Learns the tokens of training examples.
+        """Learns the tokens of training examples, and how long an answer may become: half as long
+        again as their longest target, or as many readings.
 
         Args:
             examples: `ParallelExamples`.
             min_count: int, at least 1, how often a token of a source must occur to be known.
         """
         source, target = examples.sources[0], examples.targets[0]
+        longest = max(map(len, examples.targets))
         if isinstance(target, tuple):
             tokens = Vocabulary.learn(examples.targets).tokens
             tokens = (START, END, *(one for one in tokens if one not in (START, END)))
@@ -63,6 +67,7 @@ class ParallelEncoding:
             Vocabulary(tokens) if isinstance(target, tuple) else target.shape[-1],
             examples.source_units,
             examples.target_units,
+            3 * longest // 2 + 2 if isinstance(target, tuple) else longest,
         )
 
     @property

@@ -174,6 +174,65 @@ class EncoderDecoderModel(keras.Model):
             found = [None if one is None else one[:, kept] for one in found]
         return Generated(*found)
 
+    def attention(self, source: Any, target: Any) -> np.ndarray:
+        """How much each step of a target looks at each step of its source.
+
+        Args:
+            source: one source as the model takes it, `(source,)` tokens or `(source, features)`.
+            target: what is said of it, `(target,)` tokens without START and END, or
+                `(target, features)`.
+
+        Returns:
+            `(steps, source)`, a row per reading, or per token and one for the end after them; each
+            sums to 1.
+
+        Raises:
+            ArgumentError: if the model has no attention.
+            DataError: if the source has no step, or another rank than it must.
+        """
+        if self.get_layer("decoder").attention is None:
+            raise ArgumentError("`attention` must not be asked of a model without it.")
+        source, steps = self._checked_source(as_array("source", source)[None])
+        target = as_array("target", target)
+        if self.says_tokens:
+            so_far = np.array([decoding.START, *target], np.int32)
+        else:
+            so_far = np.concatenate([np.zeros_like(target[:1]), target[:-1]]).astype(np.float32)
+        looked_at, state = self.encode(ops.convert_to_tensor(source))
+        rows = []
+        for before in so_far:
+            _, state, weights = self.step(ops.convert_to_tensor(before[None]), state, looked_at)
+            rows.append(ops.convert_to_numpy(weights)[0, :steps])
+        return np.stack(rows)
+
+    def plot_attention(
+        self, source: Any, target: Any, *, source_names=None, target_names=None, ax=None
+    ):
+        """Draws `attention`, the source from left to right, the target downwards; returns the axes.
+
+        Args:
+            source: as of `attention`.
+            target: as of `attention`.
+            source_names: list of str, names for the steps of the source.
+            target_names: list of str, names for the steps of the target, without its end.
+            ax: matplotlib axes; default those of a new figure.
+        """
+        weights = self.attention(source, target)
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            size = [min(2 + 0.3 * steps, 12) for steps in weights.shape[::-1]]
+            ax = Figure(figsize=size, layout="constrained").add_subplot()
+        ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        if source_names is not None:
+            ax.set_xticks(range(len(source_names)), source_names)
+        if target_names is not None:
+            ends = ["end"] * (len(weights) - len(target_names))
+            ax.set_yticks(range(len(weights)), [*target_names, *ends])
+        ax.set_xlabel("source")
+        ax.set_ylabel("target")
+        return ax
+
     def say(
         self,
         source,

@@ -27,6 +27,7 @@ def with_answers(
         source = _numbers(inputs, encoding)
     else:
         inputs = source = keras.Input(model.inputs[0].shape[1:], name="readings")
+    decoding = {"max_length": encoding.max_length} | decoding
     said = layers.Answers(model, name=ANSWERS, **decoding)(source)
     if not encoding.says_tokens:
         return keras.Model(inputs, said, name=model.name)
@@ -59,6 +60,7 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
         target,
         "characters" if "characters" in known else "tokens",
         "tokens" if joined else "characters",
+        known[ANSWERS].max_length,
     )
 
 

@@ -16,7 +16,6 @@ from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples
 from keras_seqzoo.errors import ArgumentError, sentence
 from keras_seqzoo.losses import SmoothedCrossentropy
-from keras_seqzoo.training.named import with_names
 from keras_seqzoo.training.scores import SequenceScores
 
 # What early stopping looks at, and what is said to be good.
@@ -102,8 +101,3 @@ def scores(encoding: Encoding, examples: Examples) -> SequenceScores:
 def monitored(encoding: Encoding) -> tuple[str, str]:
     """The key of the logs that an epoch is chosen by, and whether it should be "max" or "min"."""
     return _MONITORED[encoding.target], "max"
-
-
-def named(network: keras.Model, encoding: Encoding, examples: Examples) -> keras.Model:
-    """The network with its names around it."""
-    return with_names(network, encoding)

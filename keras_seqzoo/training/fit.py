@@ -27,6 +27,7 @@ from keras_seqzoo.errors import (
 from keras_seqzoo.seeds import seeded
 from keras_seqzoo.training import examples as of_examples
 from keras_seqzoo.training import pairs as of_pairs
+from keras_seqzoo.training.named import with_names
 from keras_seqzoo.training.optimizer import Adam
 
 # Long sequences give long gradients now and then.
@@ -174,7 +175,7 @@ def train(
             network, batches, epochs=epochs, callbacks=callbacks, verbose=2 if verbose else 0
         )
     return Trained(
-        recipe.named(network, encoding, examples),
+        with_names(network, encoding),
         network,
         encoding,
         None if scored is None else scored.measure(network),

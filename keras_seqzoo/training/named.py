@@ -36,8 +36,8 @@ def with_names(
     Args:
         model: a classifier, tagger or encoder-decoder, trained on batches of `encoding`.
         encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`.
-        **decoding: of an encoder-decoder: max_length (default 50), beam_width (5), length_penalty
-            (0); see `layers.Answers`.
+        **decoding: of an encoder-decoder: max_length (default that of the encoding), beam_width
+            (5), length_penalty (0); see `layers.Answers`.
 
     Returns:
         A Functional `keras.Model`; `network_of` it is `model`, with its weights.

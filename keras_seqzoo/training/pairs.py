@@ -15,13 +15,10 @@ from keras_seqzoo.data import Batches, ParallelEncoding, ParallelExamples
 from keras_seqzoo.diagnostics import TransductionScores, identity_error, transduction_scores
 from keras_seqzoo.errors import ArgumentError, sentence
 from keras_seqzoo.training.examples import MULTIPLE
-from keras_seqzoo.training.named import with_names
 
 # Rows that are answered at once in validation, as a beam's first step is as large.
 _ROWS = 256
 LABEL_SMOOTHING = 0.1
-# How much longer than the longest target of the training pairs an answer may become.
-_LONGER = 1.5
 
 
 class PairScores(keras.callbacks.Callback):
@@ -54,7 +51,7 @@ class PairScores(keras.callbacks.Callback):
         super().__init__()
         encoding.check(examples)
         self.encoding, self.examples = encoding, examples
-        self.options = {"batch_size": _ROWS, "max_length": longest_answer(examples)} | options
+        self.options = {"batch_size": _ROWS, "max_length": encoding.max_length} | options
         self.scores: TransductionScores | None = None  # of the last epoch, of tokens
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -95,16 +92,9 @@ def forecast_error(model: keras.Model, source: np.ndarray, targets: Any) -> floa
     steps = max(map(len, targets))
     said = model.generate(source, max_length=steps, batch_size=_ROWS).sequences
     real = [said[row, : len(target)] for row, target in enumerate(targets)]
+    if not all(np.isfinite(one).all() for one in real):
+        return float("nan")
     return identity_error(lambda x: x, np.concatenate(real)[None], np.concatenate(targets)[None])
-
-
-def longest_answer(examples: ParallelExamples) -> int:
-    """A length that no answer to sources like these should exceed, its end among them.
-
-    Args:
-        examples: `ParallelExamples`.
-    """
-    return int(_LONGER * max(map(len, examples.targets))) + 2
 
 
 def check(name: str) -> None:
@@ -159,14 +149,3 @@ def scores(encoding: ParallelEncoding, examples: ParallelExamples) -> PairScores
 def monitored(encoding: ParallelEncoding) -> tuple[str, str]:
     """The key of the logs that an epoch is chosen by, and whether it should be "max" or "min"."""
     return ("val_accuracy", "max") if encoding.says_tokens else ("val_error", "min")
-
-
-def named(
-    network: keras.Model, encoding: ParallelEncoding, examples: ParallelExamples
-) -> keras.Model:
-    """The network with its names around it, which answers at most half as long again as `examples`;
-    of readings with as many steps.
-    """
-    longest = max(map(len, examples.targets))
-    length = longest_answer(examples) if encoding.says_tokens else longest
-    return with_names(network, encoding, max_length=length)

@@ -57,6 +57,10 @@ def hypermodel(
         from keras_seqzoo.tuning.sequences import SequenceHyperModel
 
         return SequenceHyperModel(name, space=space, block=block, **fixed)
+    if registry.entry(name).task == "transduction":
+        from keras_seqzoo.tuning.pairs import PairHyperModel
+
+        return PairHyperModel(name, space=space, block=block, **fixed)
     return ZooHyperModel(name, space=space, block=block, **fixed)
 
 

@@ -12,9 +12,10 @@ import keras_tuner
 
 from keras_seqzoo import errors, registry
 from keras_seqzoo.arrays import as_array
-from keras_seqzoo.data import Encoding, Examples
+from keras_seqzoo.data import Encoding, Examples, ParallelExamples
 from keras_seqzoo.training import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
+from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 from keras_seqzoo.tuning.tuner import Search
@@ -62,13 +63,13 @@ def search(
     Args:
         name: str, one of `list_models()`.
         x: training rows, and validation rows at their end unless `validation_data` is given; or
-            `keras_seqzoo.data.Examples` for a classifier or tagger, whose `best_model` then takes
-            and gives names.
+            `keras_seqzoo.data.Examples` for a classifier or tagger, `ParallelExamples` for an
+            encoder-decoder, whose `best_model` then takes and gives names.
         y: targets; default the input itself, and for a forecaster each step's next reading, for
             which the last step of every window is taken away. Of a classifier or tagger the
             classes, `(batch,)` or `(batch, time)`: numbers from 0 on, or names, which `best_model`
             then gives.
-        validation_data: array, or pair `(x, y)`, or `Examples`.
+        validation_data: array, or pair `(x, y)`, or `Examples`, or `ParallelExamples`.
         validation_split: float in (0, 1), the share of the last rows to validate on; for a
             classifier or tagger it is drawn at random, as much of every class.
         max_trials: int, trials in all.
@@ -78,13 +79,14 @@ def search(
             regularizers, dropout and learning rate tells them apart, trained together: many times
             faster than one by one. 1 trains one by one, and lets every proposal know all results
             so far. One by one train, too, a search with other `callbacks` than one
-            `EarlyStopping`, and what has texts, a CRF or entities to score.
+            `EarlyStopping`, and what has texts, a CRF or entities to score, or decodes.
         pruning: bool, end trials early that are clearly behind, by successive halving: after a
             ninth and a third of the epochs the best third goes on, by the objective, and others
             take the places. Only where trials train together.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
             default of the identity family, the identity cost, is the sum of identity error and
-            state leakage; of taggers it is "val_f1", of classifiers "val_accuracy". Two,
+            state leakage; of taggers it is "val_f1", of classifiers and encoder-decoders
+            "val_accuracy", of those that say readings "val_error". Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
         directory: path; default `runs/NAME`.
@@ -124,7 +126,10 @@ def search(
     2
     """
     errors.check_seed(seed)
-    if isinstance(x, Examples) or registry.entry(name).target is not None:
+    if isinstance(x, ParallelExamples) or registry.entry(name).task == "transduction":
+        rows = _pairs(name, x, validation_data, validation_split, seed)
+        model = PairHyperModel(name, encoding=rows.encoding, space=space, **fixed)
+    elif isinstance(x, Examples) or registry.entry(name).target is not None:
         split = validation_data, validation_split, seed
         masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
         if isinstance(x, Examples):
@@ -168,6 +173,13 @@ def search(
             if mine:
                 made.write_report()
     return made
+
+
+def _pairs(name: str, x: Any, *split: Any) -> PairRows:
+    if not isinstance(x, ParallelExamples):
+        hint = "`keras_seqzoo.data.forecasting_pairs` makes them of readings."
+        raise errors.ArgumentError(errors.sentence("x", "ParallelExamples", type(x), hint))
+    return pair_rows(name, x, *split)
 
 
 def _check_fixed(fixed: Mapping[str, Any], encoding: Encoding) -> None:

@@ -46,7 +46,7 @@ def render_report(
             "curves": report.svg(report.objective_curves(search, chosen)),
             "importances": report.svg(report.importance_bars(search)),
             "parameters": {
-                name.replace("_", " "): report.svg(_against(results, chosen, name, objective.name))
+                name.replace("_", " "): report.svg(against(results, chosen, name, objective.name))
                 for name, dimension in search.hypermodel.dimensions.items()
                 if name in results and not dimension.when and results[name].nunique() > 1
             },
@@ -71,7 +71,7 @@ def render_report(
     )
 
 
-def _against(results: pd.DataFrame, chosen: int, name: str, score: str) -> Figure:
+def against(results: pd.DataFrame, chosen: int, name: str, score: str) -> Figure:
     """The score of every complete trial against one parameter."""
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
     ax = figure.add_subplot()

@@ -230,6 +230,7 @@ class SequenceHyperModel(ZooHyperModel):
     """
 
     measures = ClassMeasures
+    recipe = recipe  # how models are trained on examples
 
     def __init__(
         self,
@@ -247,19 +248,20 @@ class SequenceHyperModel(ZooHyperModel):
         """The score of names, to be maximized; the accuracy where names are not known."""
         if self.encoding is None:
             return keras_tuner.Objective("val_accuracy", "max")
-        return keras_tuner.Objective(*recipe.monitored(self.encoding))
+        return keras_tuner.Objective(*self.recipe.monitored(self.encoding))
 
     def compiled(self, arguments: dict[str, Any], optimizer: dict[str, Any]) -> keras.Model:
         """The model with the loss of its head; the accuracy beside it where names are not known."""
         if self.encoding is None:
             model = registry.get(self.name, **arguments)
         else:
-            model = recipe.build(self.name, self.encoding, **arguments)
+            model = self.recipe.build(self.name, self.encoding, **arguments)
         metrics = ["accuracy"] if self.encoding is None else None
-        fit.compile_network(
-            model, loss=recipe.loss(model, self.encoding), metrics=metrics, **optimizer
-        )
+        fit.compile_network(model, loss=self._loss(model), metrics=metrics, **optimizer)
         return model
+
+    def _loss(self, model: keras.Model):
+        return self.recipe.loss(model, self.encoding, self.recipe.LABEL_SMOOTHING)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
         """Trains one trial on what `keras.Model.fit` takes; arrays set the scaling."""
@@ -279,17 +281,19 @@ class SequenceHyperModel(ZooHyperModel):
     ):
         """Trains one trial on examples, in batches of similar lengths."""
         self.prepare(model, rows)
-        scored = recipe.scores(rows.encoding, rows.validation)
-        batches = recipe.batches(rows.encoding, rows.examples, batch_size=batch_size, seed=seed)
+        scored = self.recipe.scores(rows.encoding, rows.validation)
+        batches = self.recipe.batches(
+            rows.encoding, rows.examples, batch_size=batch_size, seed=seed
+        )
         return fit.fit_batches(model, batches, callbacks=[scored, *callbacks], **kwargs)
 
     def prepare(self, model: keras.Model, rows: SequenceRows) -> None:
         """Lets the scaling of readings learn its ranges."""
-        recipe.adapt(model, rows.encoding, rows.examples)
+        self.recipe.adapt(model, rows.encoding, rows.examples)
 
     def try_out(self, model: keras.Model, rows: SequenceRows) -> None:
         """Scores the untrained model once."""
-        recipe.scores(rows.encoding, rows.validation.take([0])).measure(model)
+        self.recipe.scores(rows.encoding, rows.validation.take([0])).measure(model)
 
     def finished(self, model: keras.Model) -> keras.Model:
         """The model as it is given out and saved: with its names inside, if there are names."""

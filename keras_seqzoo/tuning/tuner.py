@@ -33,7 +33,7 @@ from optuna.trial import TrialState
 
 from keras_seqzoo import errors, files
 from keras_seqzoo.seeds import derive, preserved
-from keras_seqzoo.tuning import results, sequences, training
+from keras_seqzoo.tuning import pairs, results, sequences, training
 from keras_seqzoo.tuning.halving import rungs, survives
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.ledger import Ledger, sqlite
@@ -490,11 +490,15 @@ class Search(keras_tuner.Tuner):
         Args:
             **details: of `report.render_report`: measured, columns, command, notes.
         """
-        from keras_seqzoo.tuning import report, sequence_report
+        from keras_seqzoo.tuning import pair_report, report, sequence_report
 
-        of_sequences = isinstance(self.rows, sequences.SequenceRows)
+        kind = report
+        if isinstance(self.rows, sequences.SequenceRows):
+            kind = sequence_report
+        elif isinstance(self.rows, pairs.PairRows):
+            kind = pair_report
         with quiet_tensorflow():
-            text = (sequence_report if of_sequences else report).render_report(self, **details)
+            text = kind.render_report(self, **details)
         return files.write_text(self.path / REPORT, text)
 
     def _weights(self, trial: Trial) -> Path:
@@ -521,7 +525,7 @@ def _objectives(given: Any) -> Any:
         return [_objectives(one) for one in given] if len(given) > 1 else _objectives(given[0])
     if isinstance(given, keras_tuner.Objective):
         return given
-    if given in OBJECTIVES:
+    if given in (*OBJECTIVES, *pairs.OBJECTIVES):
         return keras_tuner.Objective(given, "min")
     if given in sequences.OBJECTIVES:
         return keras_tuner.Objective(given, "max")
@@ -535,8 +539,8 @@ def _objectives(given: Any) -> Any:
     raise errors.ArgumentError(
         errors.sentence(
             "objective",
-            f"one of {', '.join(OBJECTIVES + sequences.OBJECTIVES)}, or a keras_tuner.Objective "
-            "with its direction",
+            f"one of {', '.join(OBJECTIVES + sequences.OBJECTIVES + pairs.OBJECTIVES)}, or a "
+            "keras_tuner.Objective with its direction",
             given,
             f"For instance keras_tuner.Objective({str(given)!r}, 'max').",
         )
