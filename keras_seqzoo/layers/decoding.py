@@ -58,6 +58,8 @@ def say_one(
 
     def body(count, token, state, tokens, scores, ended, attention):
         logs, after, weights = step(token, state)
+        # Known again: where one row is broadcast, it may not be known that there is one.
+        logs = ops.reshape(logs, (rows, logs.shape[-1]))
         state = tree.map_structure(_shaped, after, state)
         token = ops.cast(choose(_sayable(logs), count), "int32")
         token = ops.where(ended, PADDING, token)
@@ -66,7 +68,7 @@ def say_one(
         here = places[None] == count
         tokens = ops.where(here, token[:, None], tokens)
         if real is not None:
-            seen = ops.where(ended[:, None], 0.0, weights)
+            seen = ops.where(ended[:, None], 0.0, _shaped(weights, attention[:, 0]))
             attention = ops.where(here[..., None], seen[:, None], attention)
         ended = ops.logical_or(ended, token == END)
         return count + 1, token, state, tokens, scores, ended, attention
