@@ -90,7 +90,13 @@ if TYPE_CHECKING:
     from keras_seqzoo.tuning import hypermodel, search
 
 
+# Subpackages that are there without being imported, as `keras_seqzoo.data`.
+_ROOMS = ("artifacts", "data", "diagnostics", "layers", "models", "training", "tuning")
+
+
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)
