@@ -17,6 +17,7 @@ _LAZY = {
     "adapt": "keras_seqzoo.layers",
     "leakage": "keras_seqzoo.diagnostics",
     "identity_error": "keras_seqzoo.diagnostics",
+    "anomaly": "keras_seqzoo.diagnostics",
     "anomaly_score": "keras_seqzoo.diagnostics",
     "StateLeakage": "keras_seqzoo.diagnostics",
     "hypermodel": "keras_seqzoo.tuning",
@@ -43,6 +44,7 @@ __all__ = [
     "StateLeakage",
     "__version__",
     "adapt",
+    "anomaly",
     "anomaly_score",
     "classification_scores",
     "describe",
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     )
     from keras_seqzoo.diagnostics import (
         StateLeakage,
+        anomaly,
         anomaly_score,
         classification_scores,
         identity_error,

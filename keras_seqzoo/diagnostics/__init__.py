@@ -1,6 +1,7 @@
 """Any model in, a report out. Nothing here knows the zoo's own models."""
 
-from keras_seqzoo.diagnostics.anomaly import anomaly_score
+from keras_seqzoo.diagnostics.anomaly import anomaly, anomaly_score
+from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
 from keras_seqzoo.diagnostics.callback import StateLeakage
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
@@ -10,10 +11,12 @@ from keras_seqzoo.diagnostics.scores_report import Scores
 from keras_seqzoo.diagnostics.transduction import TransductionScores, transduction_scores
 
 __all__ = [
+    "AnomalyReport",
     "LeakageReport",
     "Scores",
     "StateLeakage",
     "TransductionScores",
+    "anomaly",
     "anomaly_score",
     "classification_scores",
     "identity_error",

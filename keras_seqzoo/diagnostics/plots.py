@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
     from keras_seqzoo.diagnostics.report import LeakageReport
 
 
@@ -35,3 +40,36 @@ def plot_leakage(report: LeakageReport, ax=None):
     ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(frameon=False, fontsize="small")
     return ax
+
+
+def plot_anomaly(report: AnomalyReport, ax=None, labels: Sequence[tuple[Any, Any]] = ()):
+    """Scores over time, broken at gaps, with threshold, flagged readings and labelled windows."""
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        ax = Figure(figsize=(9, 3), layout="constrained").add_subplot()
+    index, flagged = report.index.to_numpy(), report.flagged
+    for number, (first, last) in enumerate(labels):
+        name = None if number else "labelled"
+        ax.axvspan(
+            _place(report, first), _place(report, last), color="tab:orange", alpha=0.25, label=name
+        )
+    for number, (first, last) in enumerate(pairwise([*report.starts, len(index)])):
+        name = None if number else "score"
+        ax.plot(index[first:last], report.scores[first:last], "C0", linewidth=0.7, label=name)
+    ax.plot(index[flagged], report.scores[flagged], "C3.", markersize=4, label="flagged")
+    ax.axhline(report.threshold, color="0.5", linestyle="--", linewidth=1, label="threshold")
+    ax.set_xlabel(report.index.name)
+    ax.set_ylabel("anomaly score")
+    if report.threshold > 0:  # as it is up to the threshold, by its logarithm above
+        ax.set_yscale("symlog", linthresh=report.threshold)
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize="small", ncols=4, loc="upper left")
+    return ax
+
+
+def _place(report: AnomalyReport, where: Any) -> Any:
+    """A row number as its place on the time axis; a stamp is one."""
+    if isinstance(where, (int, np.integer)):
+        return report.index.to_numpy()[where]
+    return np.datetime64(where)

@@ -56,7 +56,7 @@ class LeakageReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         if np.isnan(self.index):
@@ -96,11 +96,12 @@ def geometric(highest: int) -> np.ndarray:
     return np.unique([min(2**power, highest) for power in range(int(highest).bit_length() + 1)])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Arrays and tuples as lists, nan and infinity as None, for JSON."""
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value
