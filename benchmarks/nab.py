@@ -9,6 +9,7 @@ Reference: [Lavin & Ahmad, 2015](https://doi.org/10.1109/ICMLA.2015.141)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,6 +21,21 @@ FALSE_POSITIVE = 0.11  # its weight, against 1 for a window found or missed
 TRAINING_SHARE, MOST_TRAINING = 0.15, 750
 
 Window = tuple[int, int]  # first and last row, both included
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """A record, its stamps, and the windows of its anomalies."""
+
+    name: str
+    values: np.ndarray
+    times: pd.DatetimeIndex
+    windows: list[Window]
+
+    @property
+    def train(self) -> int:
+        """How many rows at the start are for training and unscored."""
+        return training_rows(len(self.values))
 
 
 def training_rows(rows: int) -> int:
@@ -59,19 +75,24 @@ def normalized(total: float, windows: int) -> float:
     return 100 * (total + windows) / (2 * windows)
 
 
-def read_series(path: Path) -> pd.DataFrame:
-    """Columns `timestamp` and `value` as the file has them, in its order: labels are by stamp."""
-    return pd.read_csv(path, parse_dates=["timestamp"])
+def read(data: Path, name: str) -> Labelled:
+    """The file `data/NAME`, rows in its order, with its windows: labels are by stamp.
+
+    Args:
+        data: folder with data/ and labels/, as the benchmark comes.
+        name: str, `folder/file.csv`.
+    """
+    table = pd.read_csv(data / "data" / name, parse_dates=["timestamp"])
+    times = pd.DatetimeIndex(table["timestamp"])
+    labels = json.loads((data / "labels" / "combined_windows.json").read_text())
+    windows = [rows_between(times, first, last) for first, last in labels[name]]
+    return Labelled(Path(name).stem, table["value"].to_numpy(float), times, windows)
 
 
-def read_windows(labels: Path, name: str, times: pd.Series) -> list[Window]:
-    """First and last row of each labelled window of the file `folder/name.csv`."""
-    stamps = json.loads((labels / "combined_windows.json").read_text())[name]
-    windows = []
-    for first, last in stamps:
-        rows = np.flatnonzero((times >= pd.Timestamp(first)) & (times <= pd.Timestamp(last)))
-        windows.append((int(rows[0]), int(rows[-1])))
-    return windows
+def rows_between(times: pd.DatetimeIndex, first: str, last: str) -> Window:
+    """The first and the last row between two stamps, both included; stamps may repeat."""
+    rows = np.flatnonzero((times >= pd.Timestamp(first)) & (times <= pd.Timestamp(last)))
+    return int(rows[0]), int(rows[-1])
 
 
 def _inside(row: int, window: Window) -> float:
