@@ -2,14 +2,17 @@
 
 import json
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 import keras_seqzoo as zoo
+from keras_seqzoo import training
 from keras_seqzoo.data import Readings
 from keras_seqzoo.diagnostics import stitch
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.space import Float
 
 
 def readings(steps=400, features=2, seed=0):
@@ -243,3 +246,27 @@ def test_records_that_cannot_be_used_are_refused(model, x, words):
 def test_training_that_a_forecaster_says_nothing_of_is_refused():
     with pytest.raises(DataError, match="longer unbroken stretches"):
         scored(same_again, readings(), readings()[:, None], kind="forecasting")
+
+
+def test_it_is_public_and_entries_that_reconstruct_are_trained_and_known_by_name():
+    assert zoo.anomaly is zoo.diagnostics.anomaly
+    assert zoo.__all__ == sorted(zoo.__all__)
+
+    @zoo.register(
+        "there_and_back", task="reconstruction", summary="For a test.", causal=True,
+        inputs="(b, t, f)",
+        outputs="(b, t, f)", space={"learning_rate": Float(1e-3, 1e-1, default=1e-2)},
+    )  # fmt: skip
+    def there_and_back(*, features: int = 1, name: str = "there_and_back"):
+        inputs = keras.Input((None, features))
+        x = zoo.layers.SimpleRNN(2, return_sequences=True, name="code")(inputs)
+        return keras.Model(inputs, keras.layers.Dense(features, name="back")(x), name=name)
+
+    try:
+        x = zoo.windows(readings(steps=200), length=20)
+        model = training.train_on_windows("there_and_back", x[:8], x[8:], epochs=2, verbose=0).model
+        report = zoo.anomaly(model, x[8:], x[:8], window=20)
+    finally:
+        zoo.unregister("there_and_back")
+    assert (report.kind, report.combine, report.stride) == ("reconstruction", "mean", 10)
+    assert np.isfinite(report.scores).all()

@@ -348,3 +348,28 @@ def test_any_anomaly_score_is_made_or_refused(kind, rows):
     if score is not None:
         found = check_accepts_or_refuses(score, x)
         assert found is None or found.shape == np.shape(x)[:2]
+
+
+@quiet_numpy
+@CHECKS
+@given(
+    kind=kinds,
+    x=arrays,
+    x_train=arrays,
+    options=st.fixed_dictionaries(
+        {"kind": st.sampled_from(["identity", "forecasting", "reconstruction", None, "none"])},
+        optional={
+            "quantile": st.sampled_from([0.5, 0.999, 0, 1, None]),
+            "window": st.sampled_from([1, 2, 50, 0, 2.0]),
+            "stride": st.sampled_from([1, 2, 0, "one"]),
+            "combine": st.sampled_from(["mean", "longest", "last"]),
+            "alone": st.sampled_from([False, True, 1]),
+        },
+    ),
+)
+def test_any_anomaly_is_reported_or_refused(kind, x, x_train, options):
+    report = check_accepts_or_refuses(zoo.anomaly, function(kind), x, x_train, **options)
+    if report is not None:
+        assert report.scores.shape == (len(report.index),) == report.flagged.shape
+        assert str(report)
+        assert report.to_dict()["threshold"] == report.threshold
