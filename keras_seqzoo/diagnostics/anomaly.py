@@ -146,6 +146,9 @@ def anomaly(
     >>> report = zoo.anomaly(lambda x: 0.9 * x, readings[500:], readings[:500], kind="identity")
     >>> np.flatnonzero(report.flagged)
     array([50])
+
+    Reference: windows given back as a whole are those of
+    [Malhotra et al., 2016](https://arxiv.org/abs/1607.00148).
     """
     kind = residual.find_kind(model, kind)
     errors.check_fraction(quantile=quantile)

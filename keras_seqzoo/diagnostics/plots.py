@@ -63,8 +63,9 @@ def plot_anomaly(report: AnomalyReport, ax=None, labels: Sequence[tuple[Any, Any
     ax.set_ylabel("anomaly score")
     if report.threshold > 0:  # as it is up to the threshold, by its logarithm above
         ax.set_yscale("symlog", linthresh=report.threshold)
+        ax.yaxis.set_major_formatter("{x:g}")
     ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize="small", ncols=4, loc="upper left")
+    ax.legend(frameon=False, fontsize="small", ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     return ax
 
 
