@@ -12,7 +12,8 @@ quantile was over the 1,500 rows that ended 100 rows before:
 The score is the largest of the four. The threshold is 1.6 times the 0.99 quantile of the training
 rows' scores. An alarm is the first row above the threshold after 100 rows below it. The numbers
 were chosen on generated records (`benchmarks.faulty`), where the rule reaches 93 on daily routines
-and 74 on the 72 others; a third more or less of any one of them costs up to 7 points there.
+and 74 on the 72 others; there a margin of 1.4 or 2.0 costs 5 or 3 points, a past of 800 or 3,000
+rows 7 or 2, a quiet while of 30 or 300 rows 1 or none.
 
 Comparing a short past with a long one is the idea of
 [Ahmad et al., 2017](https://doi.org/10.1016/j.neucom.2017.04.070).
