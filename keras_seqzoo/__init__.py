@@ -19,6 +19,7 @@ _LAZY = {
     "identity_error": "keras_seqzoo.diagnostics",
     "anomaly": "keras_seqzoo.diagnostics",
     "anomaly_score": "keras_seqzoo.diagnostics",
+    "recoverability": "keras_seqzoo.diagnostics",
     "StateLeakage": "keras_seqzoo.diagnostics",
     "hypermodel": "keras_seqzoo.tuning",
     "search": "keras_seqzoo.tuning",
@@ -58,6 +59,7 @@ __all__ = [
     "read_examples",
     "read_parallel",
     "read_readings",
+    "recoverability",
     "register",
     "search",
     "sensor_readings",
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
         classification_scores,
         identity_error,
         leakage,
+        recoverability,
         tagging_scores,
         transduction_scores,
     )

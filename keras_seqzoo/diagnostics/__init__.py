@@ -5,6 +5,8 @@ from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
 from keras_seqzoo.diagnostics.callback import StateLeakage
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
+from keras_seqzoo.diagnostics.recoverability import recoverability
+from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.diagnostics.scores import classification_scores, tagging_scores
 from keras_seqzoo.diagnostics.scores_report import Scores
@@ -13,6 +15,7 @@ from keras_seqzoo.diagnostics.transduction import TransductionScores, transducti
 __all__ = [
     "AnomalyReport",
     "LeakageReport",
+    "RecoverabilityReport",
     "Scores",
     "StateLeakage",
     "TransductionScores",
@@ -21,6 +24,7 @@ __all__ = [
     "classification_scores",
     "identity_error",
     "leakage",
+    "recoverability",
     "tagging_scores",
     "transduction_scores",
 ]

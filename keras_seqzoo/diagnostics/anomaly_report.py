@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.diagnostics.report import LeakageReport, plain
+from keras_seqzoo.diagnostics.report import LeakageReport, as_plain
 
 SHOWN = 10  # episodes
 
@@ -101,7 +101,7 @@ class AnomalyReport:
         parts["leakage"] = self.leakage and self.leakage.to_dict()
         parts["times"] = None if self.times is None else [str(time) for time in self.times]
         parts["flagged"] = np.flatnonzero(self.flagged)
-        return {key: plain(value) for key, value in parts.items()}
+        return {key: as_plain(value) for key, value in parts.items()}
 
     def __str__(self) -> str:
         episodes, flagged = self.episodes, int(self.flagged.sum())

@@ -10,15 +10,13 @@ import numpy as np
 
 if TYPE_CHECKING:
     from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
+    from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
     from keras_seqzoo.diagnostics.report import LeakageReport
 
 
 def plot_leakage(report: LeakageReport, ax=None):
     """Leakage against the number of newest steps kept, with its 95 % interval and the threshold."""
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=(6, 3.5), layout="constrained").add_subplot()
+    ax = _axes() if ax is None else ax
     low, high = report.by_lag_interval
     ax.fill_between(report.lags, low, high, alpha=0.2, linewidth=0, label="95 % interval")
     ax.plot(report.lags, report.by_lag, marker=".", label="leakage")
@@ -74,3 +72,33 @@ def _place(report: AnomalyReport, where: Any) -> Any:
     if isinstance(where, (int, np.integer)):
         return report.index.to_numpy()[where]
     return np.datetime64(where)
+
+
+def plot_recoverability(report: RecoverabilityReport, ax=None):
+    """Held-out R^2 by lag with its 95 % interval: the mean over features, and each where several.
+
+    Args:
+        report: what `recoverability` found.
+        ax: matplotlib axes; default those of a new figure.
+    """
+    ax = _axes() if ax is None else ax
+    low, high = report.by_lag_interval
+    ax.fill_between(report.lags, low, high, alpha=0.2, linewidth=0, label="95 % interval")
+    ax.plot(report.lags, report.by_lag, marker=".", label="recoverability")
+    if report.by_feature.shape[1] > 1:
+        ax.plot(report.lags, report.by_feature, color="0.6", linewidth=0.7, zorder=1)
+    ax.axhline(0, color="0.5", linewidth=1)
+    ax.set_title(
+        f"memory capacity {report.capacity:.3g}, rank {report.rank}", loc="left", fontsize="medium"
+    )
+    ax.set_xlabel("lag")
+    ax.set_ylabel("$R^2$ of a linear read-out")
+    ax.set_ylim(top=1.02)
+    ax.legend(frameon=False, fontsize="small")
+    return ax
+
+
+def _axes():
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6, 3.5), layout="constrained").add_subplot()
