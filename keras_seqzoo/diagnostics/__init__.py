@@ -4,6 +4,8 @@ from keras_seqzoo.diagnostics.anomaly import anomaly, anomaly_score
 from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
 from keras_seqzoo.diagnostics.callback import StateLeakage
 from keras_seqzoo.diagnostics.identity import identity_error
+from keras_seqzoo.diagnostics.injectivity import InjectivityReport, injectivity
+from keras_seqzoo.diagnostics.inversion import Inversion, invert
 from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.diagnostics.recoverability import recoverability
 from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
@@ -14,6 +16,8 @@ from keras_seqzoo.diagnostics.transduction import TransductionScores, transducti
 
 __all__ = [
     "AnomalyReport",
+    "InjectivityReport",
+    "Inversion",
     "LeakageReport",
     "RecoverabilityReport",
     "Scores",
@@ -23,6 +27,8 @@ __all__ = [
     "anomaly_score",
     "classification_scores",
     "identity_error",
+    "injectivity",
+    "invert",
     "leakage",
     "recoverability",
     "tagging_scores",

@@ -151,11 +151,7 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     """
     y = answer.astype(np.float64)
     if output_step is not None:
-        if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
-            raise ArgumentError(
-                sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
-            )
-        return y[:, output_step].reshape(len(y), -1), True
+        return step_of(y, output_step).reshape(len(y), -1), True
     if y.ndim == 1:
         return y[:, None], True
     if y.ndim == 2:
@@ -169,6 +165,17 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     return y.reshape(*y.shape[:2], -1), False
 
 
+def step_of(y: np.ndarray, output_step: int | None) -> np.ndarray:
+    """The output `(batch, time, ...)` at one step, or all of it if `output_step` is None."""
+    if output_step is None:
+        return y
+    if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
+        raise ArgumentError(
+            sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
+        )
+    return y[:, output_step]
+
+
 def check_output(scored: np.ndarray) -> None:
     """Raises `DataError` unless every output that is looked at is finite."""
     if not np.isfinite(scored).all():
@@ -176,6 +183,13 @@ def check_output(scored: np.ndarray) -> None:
             f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "
             "that are NaN or infinite. Has the model diverged?"
         )
+
+
+def round_off(model: Any, dtype: Any = "float32") -> float:
+    """Relative round-off of a model's coarsest layer, or of `dtype` where there are none."""
+    layers = getattr(model, "layers", ())  # bfloat16 is no dtype of NumPy's
+    used = [str(one.compute_dtype) for one in layers if one.weights] or [str(np.dtype(dtype))]
+    return max(2.0**-7 if one == "bfloat16" else float(np.finfo(one).eps) for one in used)
 
 
 def stateful_layers(model: keras.Model) -> list[str]:
