@@ -28,8 +28,8 @@ class Inversion:
         condition: float, product of the condition numbers of the kernels that were inverted.
         conditions: dict, condition number of each, by layer; that of the SimpleRNN is `cond(W)`.
         slope: float, the largest `1 / |activation'|`, 1 for a linear model.
-        error_bound: float, round-off of the model times `slope` times `condition`: of which order
-            the relative error of `x` may be.
+        error_bound: float, what round-off of `y` can make of `x`, relative to its largest step:
+            carried through every layer to first order, at the worst step.
         residual: float in [0, 1], the largest share of a state that no input explains: round-off,
             since more is refused. Where kernels are square there is nothing that none explains.
     """
@@ -48,7 +48,7 @@ class Inversion:
     def __str__(self) -> str:
         kernels = ", ".join(f"{name!r} {one:.3g}" for name, one in self.conditions.items())
         return (
-            f"Input of shape {self.x.shape}, with a relative error of the order of "
+            f"Input of shape {self.x.shape}, with a relative error of about "
             f"{self.error_bound:.1g} at most (condition numbers: {kernels}; largest slope of an "
             f"inverse activation {self.slope:.3g})."
         )
@@ -120,15 +120,16 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     for one, node in steps:
         _check(one, node)
     y = _read(y, part.outputs[0].shape)
-    found = undo.Findings(conditions={}, slope=1.0, residual=0.0, eps=functions.round_off(part))
+    eps = functions.round_off(part)
+    found = undo.Findings({}, slope=1.0, residual=0.0, eps=eps, error=eps * undo.largest(y))
     for one, node in steps:
         if isinstance(one, keras.layers.SimpleRNN):
             initial = _initial_state(one, node, initial_state, len(y), len(recurrent))
             y = undo.simple_rnn(one, y, initial, found)
         else:
             y = _undone(one, y, found)
-    condition = math.prod(found.conditions.values())
-    error_bound = found.eps * found.slope * condition
+    size = undo.largest(y)
+    error_bound = found.error / size if size > 0 else found.error
     if found.residual > max(NOT_OF_THIS_MODEL, 10 * error_bound):
         raise errors.DataError(
             f"`y` must be what {part.name!r} makes of some input from that initial state. Received:"
@@ -137,7 +138,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
         )
     return Inversion(
         x=y,
-        condition=condition,
+        condition=math.prod(found.conditions.values()),
         conditions=found.conditions,
         slope=found.slope,
         error_bound=error_bound,
@@ -209,8 +210,9 @@ def _check(layer, node) -> None:
 
 def _undone(layer, y: np.ndarray, found: undo.Findings) -> np.ndarray:
     if isinstance(layer, keras.layers.Normalization):
-        return undo.normalization(layer, y)
+        return undo.normalization(layer, y, found)
     if isinstance(layer, keras.layers.Rescaling):
+        found.error /= float(np.abs(layer.scale).min())
         return (y - layer.offset) / layer.scale
     if isinstance(layer, keras.layers.Dense):
         return undo.dense(layer, y, found)

@@ -65,7 +65,7 @@ class Jacobian:
         tensor = keras.ops.convert_to_tensor
         try:
             found = self._gradient(tensor(copies), tensor(index))
-        except NotImplementedError as error:  # NumPy was given a symbolic tensor
+        except (NotImplementedError, TypeError, AttributeError) as error:  # a function of arrays
             raise ArgumentError(NO_GRADIENT.format(self._model)) from error
         if found is None:
             raise ArgumentError(NO_GRADIENT.format(self._model))
@@ -82,7 +82,7 @@ def _gradient_function(call: Callable, output_step: int | None) -> Callable:
     """`f(x, output) -> (batch, time, ...)`: of every row, the gradient of one output."""
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def gradient(x, output):
         with tf.GradientTape() as tape:
             tape.watch(x)

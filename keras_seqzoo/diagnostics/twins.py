@@ -73,7 +73,7 @@ def look(
             step = sign * move / 2**halving
             twin = level.back((row + step * hidden).astype(row.dtype))
             distance = level.distance(twin)
-            far = np.linalg.norm(twin.astype(np.float64) - row)
+            far = np.linalg.norm((twin.astype(np.float64) - row)[free])  # padding may be NaN
             if distance <= level.same and far >= NEAR * abs(step):
                 return dataclasses.replace(
                     seen, twin=twin, input_distance=float(far), output_distance=distance

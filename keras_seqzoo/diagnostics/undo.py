@@ -29,12 +29,14 @@ class Findings:
         slope: the largest `1 / |activation'|`.
         residual: the largest share of what was to be explained by an input that no input explains.
         eps: unit of round-off of the model.
+        error: bound, of first order, of the error that round-off makes in a step, as a norm.
     """
 
     conditions: dict[str, float]
     slope: float
     residual: float
     eps: float
+    error: float
 
 
 def refuse(reason: str, error: type[Exception] = ArgumentError) -> NoReturn:
@@ -42,7 +44,7 @@ def refuse(reason: str, error: type[Exception] = ArgumentError) -> NoReturn:
     raise error(reason + NEXT_STEP)
 
 
-def normalization(layer: keras.layers.Normalization, y: np.ndarray) -> np.ndarray:
+def normalization(layer: keras.layers.Normalization, y, found: Findings) -> np.ndarray:
     """The values in front of a scaling layer."""
     if isinstance(layer, Normalization) and layer.input_mean is None:
         mean, variance = _array(layer.adapt_mean), _array(layer.adapt_variance)
@@ -50,6 +52,7 @@ def normalization(layer: keras.layers.Normalization, y: np.ndarray) -> np.ndarra
     else:
         mean, variance = _array(layer.mean), _array(layer.variance)
         deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    found.error *= float((1 / deviation if layer.invert else deviation).max())
     return (y - mean) / deviation if layer.invert else y * deviation + mean
 
 
@@ -78,9 +81,14 @@ def simple_rnn(layer: keras.layers.SimpleRNN, states, initial, found: Findings) 
     inverse = _right_inverse(
         kernel, layer.name, found, "features", "several inputs give the same states."
     )
+    error = found.error
     before = np.concatenate([initial[:, None], states[:, :-1]], axis=1)
     inside = activation(cell.activation, states, layer.name, found)
-    return _explained(inside - before @ recurrent - _bias(cell.bias), kernel, inverse, found)
+    carried = before @ recurrent
+    # A state is rounded by itself, as what went before, and in the sum that it is made of.
+    rounded = error * np.linalg.norm(recurrent, 2) + found.eps * largest(carried)
+    found.error += float(rounded)
+    return _explained(inside - carried - _bias(cell.bias), kernel, inverse, found)
 
 
 def activation(function, y: np.ndarray, name: str, found: Findings) -> np.ndarray:
@@ -109,6 +117,7 @@ def activation(function, y: np.ndarray, name: str, found: Findings) -> np.ndarra
             DataError,
         )
     found.slope = max(found.slope, 1 / least)
+    found.error /= least
     return np.arctanh(y) if kind == "tanh" else np.log(y) - np.log1p(-y)
 
 
@@ -129,11 +138,15 @@ def _right_inverse(kernel: np.ndarray, name: str, found: Findings, inputs: str, 
 def _explained(values: np.ndarray, kernel, inverse, found: Findings) -> np.ndarray:
     """The inputs that a kernel makes `values` of; what no input explains is noted."""
     x = values @ inverse
-    missing = np.linalg.norm(values - x @ kernel, axis=-1)
-    largest = np.linalg.norm(values, axis=-1).max(initial=0.0)
-    if largest > 0:
-        found.residual = max(found.residual, float(missing.max(initial=0.0) / largest))
+    missing, size = largest(values - x @ kernel), largest(values)
+    found.residual = max(found.residual, missing / size if size > 0 else 0.0)
+    found.error *= float(np.linalg.norm(inverse, 2))
     return x
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest norm of a step, of `(batch, time, features)`."""
+    return float(np.linalg.norm(values, axis=-1).max(initial=0.0))
 
 
 def _bias(bias) -> np.ndarray | float:
