@@ -130,6 +130,18 @@ def test_padding_is_held_fixed_and_not_counted():
     np.testing.assert_allclose(report.singular_values[1][:15], short.singular_values[0], rtol=1e-3)
 
 
+def test_outputs_of_padded_steps_are_not_counted():
+    inputs = keras.Input((None, 3))
+    x = keras.layers.Masking(-9.0)(inputs)
+    outputs = keras.layers.SimpleRNN(4, return_sequences=True)(x)  # padded: the last state again
+    model = keras.Model(inputs, outputs)
+    x = readings(0, rows=2, steps=6)
+    x[:, 4:] = -9.0
+    padded, short = (zoo.injectivity(model, rows) for rows in (x, x[:, :4]))
+    np.testing.assert_allclose(padded.singular_values, short.singular_values, rtol=1e-4)
+    np.testing.assert_allclose(padded.output_norm, short.output_norm, rtol=1e-4)
+
+
 def test_where_no_other_input_is_near_none_is_made_up():
     report = zoo.injectivity(lambda x: x**3, np.zeros((1, 2, 1)))
     assert report.rank == 0
