@@ -103,7 +103,7 @@ def measure(model: keras.Model, kind: str, seed: int) -> dict:
     return {
         "capacity": report.capacity,
         "rank": report.rank,
-        "by_lag": [float(value) for value in report.by_lag],
+        "by_lag": [round(float(value), 4) for value in report.by_lag],
         "half": int(np.argmin(np.append(report.by_lag, -1) >= HALF)),  # lags before the first less
     }
 
@@ -140,7 +140,7 @@ def summarize(runs: list[dict]) -> list[dict]:
             figures = {key: interval([one[key] for one in ours]) for key in ("capacity", "half")}
             by_lag = np.mean([one["by_lag"] for one in ours], axis=0)
             ranks = [one["rank"] for one in ours]
-            found.append(wanted | figures | {"ranks": ranks, "by_lag": by_lag.tolist()})
+            found.append(wanted | figures | {"ranks": ranks, "by_lag": by_lag.round(4).tolist()})
     return found
 
 
