@@ -164,6 +164,9 @@ def test_scheduled_sampling_replaces_real_steps_after_the_first():
     changed = mixed != target
     assert set(mixed[changed]) == {7}
     np.testing.assert_allclose(changed[:, 1:4].mean(), 0.5, atol=0.05)
+    said[..., 0] = 1e9  # padding is never said
+    mixed = np.asarray(layer.mixed(keras.ops.convert_to_tensor(target), said))
+    assert set(mixed[mixed != target]) == {7} and (mixed[:, :4] > 0).all()
     values = np.zeros((400, 5, 1), "float32")
     mixed = np.asarray(layer.mixed(keras.ops.convert_to_tensor(values), values + 3))
     np.testing.assert_allclose((mixed[:, 1:] == 3).mean(), 0.5, atol=0.05)
