@@ -25,6 +25,7 @@ from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.sampling import ScheduledSampling
 
 STRATEGIES = ("greedy", "beam", "sample")
+_TOKENS_PER_ROW = 16  # about the length of an answer
 _MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
 
 
@@ -156,12 +157,11 @@ class EncoderDecoderModel(keras.Model):
         say = self._loop(strategy, options)
         parts, rng = [], np.random.default_rng(seed)
         for start in range(0, len(source), batch_size):
-            rows = source[start : start + batch_size]
-            noise = np.zeros((0,), np.float32)
+            given = [source[start : start + batch_size]]
             if strategy == "sample":
-                size = (len(rows), max_length, self.output_shape[-1])
-                noise = rng.gumbel(size=size).astype(np.float32)
-            said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(noise))
+                size = (len(given[0]), max_length, self.output_shape[-1])
+                given.append(rng.gumbel(size=size).astype(np.float32))
+            said = say(*map(ops.convert_to_tensor, given))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
         found = [
             np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
@@ -265,15 +265,14 @@ class EncoderDecoderModel(keras.Model):
                 real = ops.ones((rows, steps), "bool")
         if strategy == "beam":
             repeat = functools.partial(ops.repeat, repeats=options["width"], axis=0)
-            state, looked_at, real = (
-                tree.map_structure(lambda x: None if x is None else repeat(x), one)
-                for one in (state, looked_at, real)
-            )
+            state = tree.map_structure(repeat, state)
+            real = None if real is None else repeat(real)
             options |= {"attention": attention}
-        step = functools.partial(self._step_of, looked_at)
+        step = functools.partial(self._step_of, looked_at, None)
         if not self.says_tokens:
             first = ops.zeros((rows, self.output_shape[-1]), self.inputs[1].dtype)
             return decoding.say_values(step, state, first, max_length, real)
+        step = functools.partial(self._step_of, looked_at, self._table(rows))
         if strategy == "beam":
             return decoding.say_best(step, state, rows, max_length, real=real, **options)
         choose = decoding.likeliest if strategy == "greedy" else decoding.drawn(noise, **options)
@@ -296,8 +295,12 @@ class EncoderDecoderModel(keras.Model):
         Returns:
             That, the state after, and the weights of attention, or None without.
         """
-        x = self._feed(before[:, None])[:, 0]
-        output, state, weights = self.get_layer("decoder").step(x, state, source)
+        return self._step_of(source, None, before, state)
+
+    def _step_of(self, source, table, before, state):
+        """`step`; what is fed is looked up where there is a table of it."""
+        fed = self._fed(before) if table is None else ops.take(table, before, axis=0)
+        output, state, weights = self.get_layer("decoder").step_of(fed, state, source)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
         if not self.says_tokens:
@@ -327,8 +330,9 @@ class EncoderDecoderModel(keras.Model):
                 f"`source` must be numbers of tokens from 0 to {known - 1}. Received: dtype "
                 f"{source.dtype}, from {source.min()} to {source.max()}. Unknown tokens are 1."
             )
-        short = -steps % _MULTIPLE
-        return np.pad(source, ((0, 0), (0, short))).astype(self.inputs[0].dtype), steps
+        padded = np.zeros((len(source), steps + -steps % _MULTIPLE), self.inputs[0].dtype)
+        padded[:, :steps] = source
+        return padded, steps
 
     @functools.cached_property
     def _loops(self) -> dict[tuple, Any]:
@@ -344,7 +348,7 @@ class EncoderDecoderModel(keras.Model):
     def _make_loop(self, strategy: str, options: dict[str, Any]):
         """The loop of a strategy, compiled where that can be."""
 
-        def say(source, noise):
+        def say(source, noise=None):
             return tuple(self.say(source, strategy=strategy, noise=noise, **options))
 
         if keras.backend.backend() != "tensorflow":
@@ -353,8 +357,15 @@ class EncoderDecoderModel(keras.Model):
 
         return tf.function(say, jit_compile=True, autograph=False)
 
-    def _step_of(self, source, before, state):
-        return self.step(before, state, source)
+    def _fed(self, before):
+        return self.get_layer("decoder").feed(self._feed(before[:, None])[:, 0])
+
+    def _table(self, rows):
+        """What each token is fed as; None where that may be more than a loop over rows feeds."""
+        tokens = self.output_shape[-1]
+        if not isinstance(rows, int) or tokens > _TOKENS_PER_ROW * rows:
+            return None
+        return self._fed(ops.arange(tokens, dtype="int32"))
 
     @property
     def _sampling(self) -> ScheduledSampling | None:
