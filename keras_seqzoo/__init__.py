@@ -17,7 +17,11 @@ _LAZY = {
     "adapt": "keras_seqzoo.layers",
     "leakage": "keras_seqzoo.diagnostics",
     "identity_error": "keras_seqzoo.diagnostics",
+    "anomaly": "keras_seqzoo.diagnostics",
     "anomaly_score": "keras_seqzoo.diagnostics",
+    "recoverability": "keras_seqzoo.diagnostics",
+    "injectivity": "keras_seqzoo.diagnostics",
+    "invert": "keras_seqzoo.diagnostics",
     "StateLeakage": "keras_seqzoo.diagnostics",
     "hypermodel": "keras_seqzoo.tuning",
     "search": "keras_seqzoo.tuning",
@@ -43,6 +47,7 @@ __all__ = [
     "StateLeakage",
     "__version__",
     "adapt",
+    "anomaly",
     "anomaly_score",
     "classification_scores",
     "describe",
@@ -50,12 +55,15 @@ __all__ = [
     "get",
     "hypermodel",
     "identity_error",
+    "injectivity",
+    "invert",
     "leakage",
     "list_models",
     "load",
     "read_examples",
     "read_parallel",
     "read_readings",
+    "recoverability",
     "register",
     "search",
     "sensor_readings",
@@ -78,10 +86,14 @@ if TYPE_CHECKING:
     )
     from keras_seqzoo.diagnostics import (
         StateLeakage,
+        anomaly,
         anomaly_score,
         classification_scores,
         identity_error,
+        injectivity,
+        invert,
         leakage,
+        recoverability,
         tagging_scores,
         transduction_scores,
     )
@@ -90,7 +102,13 @@ if TYPE_CHECKING:
     from keras_seqzoo.tuning import hypermodel, search
 
 
+# Subpackages that are there without being imported, as `keras_seqzoo.data`.
+_ROOMS = ("artifacts", "data", "diagnostics", "layers", "models", "training", "tuning")
+
+
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_LAZY[name]), name)

@@ -273,6 +273,7 @@ ENTRIES = (
         cell="gru",
         units=64,
         bidirectional=False,
+        scheduled_sampling=0.9,
         inputs="(batch, source, features), raw readings, and a target so far, which begins with 0",
         outputs="(batch, target, features), the next readings",
     ),

@@ -297,19 +297,19 @@ TABLE = {
     "vector_encoder_decoder": {
         "default": Row(
             {},
-            "source scale recurrent_1 target summary target_scale initial_1 decoder readout "
-            "unscale",
+            "source scale target recurrent_1 scheduled_sampling summary target_scale "
+            "initial_1 decoder readout unscale",
             42305, (*STEPS, 1), "no arguments",
         ),
         "nan_padding": Row(
             {"source_features": 2, "target_features": 3, "units": 4, "mask_value": NAN},
-            "source mask real_steps scale recurrent_1 target summary target_scale initial_1 "
-            "decoder readout unscale",
+            "source mask real_steps scale target recurrent_1 scheduled_sampling summary "
+            "target_scale initial_1 decoder readout unscale",
             291, (*STEPS, 3), "readings of two kinds, sources padded",
         ),
         "raw": Row(
             {"source_features": 2, "target_features": 2, "units": 4, "normalize": False},
-            "source recurrent_1 summary target initial_1 decoder readout",
+            "source recurrent_1 target summary scheduled_sampling initial_1 decoder readout",
             274, (*STEPS, 2), "no scaling",
         ),
     },

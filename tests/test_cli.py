@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -87,6 +88,58 @@ def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_anomaly_writes_a_score_per_reading_with_its_stamp(searched, tmp_path):
+    folder, data, _ = searched
+    out, plot = tmp_path / "new" / "scores.csv", tmp_path / "scores.png"
+    done = run(
+        "anomaly", folder / "run" / "best.keras", data, "--window", 10, "--quantile", 0.9,
+        "--out", out, "--plot", plot,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "0.9 quantile of 240 training readings (kind identity" in done.output
+    assert "to earlier readings" in done.output
+    scores = pd.read_csv(out, parse_dates=["time"])
+    assert scores.columns.tolist() == ["time", "score", "flagged", "residual_oil", "residual_air"]
+    assert len(scores) == 160
+    assert str(scores["time"][0]) == "2024-01-01 04:00:00"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert not list(out.parent.glob(".*"))
+
+
+def test_anomaly_of_an_artifact_is_that_of_the_model_and_takes_other_training_readings(
+    searched, tmp_path
+):
+    folder, data, _ = searched
+    figures = []
+    for model in ("best.keras", "saved_model"):
+        done = run(
+            "anomaly", folder / "run" / model, data, "--window", 10, "--json", "--kind",
+            "identity", "--train", record(tmp_path / "train.csv", rows=200, seed=1),
+        )  # fmt: skip
+        assert done.exit_code == 0, done.output
+        figures.append(json.loads(done.output))
+    assert len(figures[0]["scores"]) == 400
+    assert len(figures[0]["train_scores"]) == 200
+    np.testing.assert_allclose(*(one["scores"] for one in figures), rtol=1e-3, atol=1e-4)
+
+
+def test_anomaly_says_what_it_cannot_use(searched, tmp_path):
+    folder, data, _ = searched
+    for options, words in (
+        (["--train", data, "--train-fraction", 0.5], "must not both be given"),
+        (["--train-fraction", 1], "train-fraction"),
+        (["--quantile", 1], "quantile"),
+        (["--columns", "oil"], "shape"),
+        (["--out", tmp_path / "scores.csv", "--stride", 99], "stride"),
+    ):
+        done = run("anomaly", folder / "run" / "best.keras", data, "--window", 10, *options)
+        assert done.exit_code == 2, done.output
+        assert words in done.output
+        assert "Traceback" not in done.output
+    assert "kind" in run("anomaly", folder / "run" / "saved_model", data).output
+    assert not list(tmp_path.iterdir())
+
+
 def test_export_writes_once_and_replaces_only_when_told(searched, tmp_path):
     model = searched[0] / "run" / "best.keras"
     assert run("export", model, tmp_path / "out").exit_code == 0
@@ -124,6 +177,7 @@ def test_list_and_describe_print_and_speak_json():
         (["search", "simple_rnn_identity", "--max-leakage", "-1"], "max_leakage"),
         (["leakage", "missing.keras", "README.md"], "README.md"),
         (["export", "missing.keras", "out"], "missing.keras"),
+        (["anomaly", "missing.keras", "missing.csv"], "missing.csv"),
         (["export"], "Missing argument"),
         (["audits"], "No such command"),
     ],

@@ -445,3 +445,29 @@ def test_smoothing_is_that_of_one_hot_targets(part):
         np.eye(5)[y], probabilities
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_ensemble_says_what_its_members_say_together():
+    keras.utils.set_random_seed(3)
+    models = [encoder_decoder(**SIZES), encoder_decoder(**SIZES, cell="lstm", attention="additive")]
+    for model in models:
+        for weight in model.trainable_weights:
+            weight.assign(2 * weight)
+    source = sources()
+    alone = layers.Ensemble(models[:1]).generate(source, max_length=5)
+    np.testing.assert_array_equal(
+        alone.sequences, models[0].generate(source, max_length=5).sequences
+    )
+    together = layers.Ensemble(models)
+    found = together.generate(source, max_length=5, strategy="beam", return_attention=True)
+    assert found.attention.shape == (4, 5, 7)
+    for row in range(4):
+        says = [*said(found.sequences[row]), END][:5]
+        target = np.array([[START, *says[:-1]]], "int32")
+        mean = np.mean([model.predict([source[[row]], target], verbose=0) for model in models], 0)
+        expected = sum(np.log(mean[0, at, token]) for at, token in enumerate(says))
+        assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+    with pytest.raises(ArgumentError, match="2 kinds"):
+        layers.Ensemble([models[0], encoder_decoder(**SIZES | {"target_vocabulary_size": 9})])
+    with pytest.raises(ArgumentError, match="at least one"):
+        layers.Ensemble([])

@@ -339,6 +339,46 @@ def test_any_leakage_is_measured_or_refused(kind, rows, options):
         assert report.to_dict()["rows"] == report.rows
 
 
+valid_readouts = st.fixed_dictionaries(
+    {"resamples": st.sampled_from([0, 5])},
+    optional={
+        "lags": st.sampled_from([None, 1, 2, (0,), np.array([1])]),
+        "held_out": st.sampled_from([0.01, 0.5, 0.99]),
+        "burn_in": st.integers(0, 2),
+        "output_step": st.sampled_from([0, -1]),
+        "block": st.integers(1, 3),
+        "seed": st.integers(0, 3),
+        "batch_size": st.sampled_from([1, 2, 4096]),
+    },
+)
+READOUT_OPTIONS = (
+    "lags", "readout", "layer", "held_out", "burn_in", "mask", "output_step", "block",
+    "resamples", "batch_size", "seed",
+)  # fmt: skip
+invalid_readouts = st.dictionaries(
+    st.sampled_from(READOUT_OPTIONS), small_junk, min_size=1, max_size=1
+)
+
+
+@quiet_numpy
+@CHECKS
+@given(
+    kind=kinds,
+    rows=rows_and_masks,
+    options=st.one_of(valid_readouts, valid_readouts, invalid_readouts),
+)
+def test_any_recoverability_is_measured_or_refused(kind, rows, options):
+    x, mask = rows
+    report = check_accepts_or_refuses(
+        zoo.recoverability, function(kind), x, **{"mask": mask} | options
+    )
+    if report is not None:
+        assert np.isnan(report.capacity) or report.capacity <= report.by_feature.size + 1e-9
+        assert report.rank <= report.outputs
+        assert str(report)
+        assert report.to_dict()["rows"] == report.rows
+
+
 @quiet_numpy
 @CHECKS
 @given(kind=kinds, rows=rows_and_masks)
@@ -348,3 +388,28 @@ def test_any_anomaly_score_is_made_or_refused(kind, rows):
     if score is not None:
         found = check_accepts_or_refuses(score, x)
         assert found is None or found.shape == np.shape(x)[:2]
+
+
+@quiet_numpy
+@CHECKS
+@given(
+    kind=kinds,
+    x=arrays,
+    x_train=arrays,
+    options=st.fixed_dictionaries(
+        {"kind": st.sampled_from(["identity", "forecasting", "reconstruction", None, "none"])},
+        optional={
+            "quantile": st.sampled_from([0.5, 0.999, 0, 1, None]),
+            "window": st.sampled_from([1, 2, 50, 0, 2.0]),
+            "stride": st.sampled_from([1, 2, 0, "one"]),
+            "combine": st.sampled_from(["mean", "longest", "last"]),
+            "alone": st.sampled_from([False, True, 1]),
+        },
+    ),
+)
+def test_any_anomaly_is_reported_or_refused(kind, x, x_train, options):
+    report = check_accepts_or_refuses(zoo.anomaly, function(kind), x, x_train, **options)
+    if report is not None:
+        assert report.scores.shape == (len(report.index),) == report.flagged.shape
+        assert str(report)
+        assert report.to_dict()["threshold"] == report.threshold

@@ -195,16 +195,21 @@ def test_tasks_and_fields_filter():
 
 def test_the_catalogue_is_the_pinned_one():
     assert zoo.list_models() == [
+        "attention_gru_encoder_decoder",
+        "attention_lstm_encoder_decoder",
         "bilstm_classifier",
         "bilstm_crf_tagger",
         "bilstm_tagger",
         "char_bilstm_crf_tagger",
         "gru_classifier",
+        "gru_encoder_decoder",
         "gru_forecaster",
         "gru_tagger",
         "simple_rnn_classifier",
+        "simple_rnn_encoder_decoder",
         "simple_rnn_identity",
         "simple_rnn_tagger",
+        "vector_encoder_decoder",
     ]
     tasks = {
         "identity": ["simple_rnn_identity"],
@@ -217,10 +222,18 @@ def test_the_catalogue_is_the_pinned_one():
             "simple_rnn_tagger",
         ],
         "forecasting": ["gru_forecaster"],
+        "transduction": [
+            "attention_gru_encoder_decoder",
+            "attention_lstm_encoder_decoder",
+            "gru_encoder_decoder",
+            "simple_rnn_encoder_decoder",
+            "vector_encoder_decoder",
+        ],
     }
     for task, names in tasks.items():
         assert zoo.list_models(task=task) == names
-    assert zoo.list_models(causal=False) == [name for name in zoo.list_models() if "bilstm" in name]
+    both_ways = zoo.list_models(["*bilstm*", "*_encoder_decoder"])
+    assert zoo.list_models(causal=False) == both_ways
     assert zoo.list_models(family="classifier") == zoo.list_models("*_classifier")
     assert zoo.list_models(family="tagger") == zoo.list_models(["*_tagger", "gru_forecaster"])
 
@@ -387,11 +400,15 @@ def test_the_default_search_space_is_the_pinned_one():
 
 @pytest.mark.parametrize("name", [name for name in zoo.list_models() if name != NAME])
 def test_the_search_space_of_a_sequence_model_is_the_pinned_one(name):
-    both_ways = ("bilstm_tagger", "bilstm_crf_tagger", "char_bilstm_crf_tagger")
+    units = {"bilstm": 64, "gru": 64, "simple": 64, "vector": 64, "attention": 256, "char": 100}
+    units |= {"bilstm_tagger": 100, "bilstm_crf_tagger": 100}
+    units |= {"gru_encoder_decoder": 256, "simple_rnn_encoder_decoder": 256}
+    dropped = "bilstm" in name or "attention" in name
+    inputs = 0.2 if "bilstm" in name else 0.3
     assert dict(zoo.describe(name).space) == {
-        "units": Int(16, 256, log=True, default=100 if name in both_ways else 64),
-        "dropout": Float(0.0, 0.7, default=0.5 if "bilstm" in name else 0.0),
-        "input_dropout": Float(0.0, 0.5, default=0.2 if "bilstm" in name else 0.0),
+        "units": Int(16, 256, log=True, default=units.get(name, units[name.split("_")[0]])),
+        "dropout": Float(0.0, 0.7, default=0.5 if dropped else 0.0),
+        "input_dropout": Float(0.0, 0.5, default=inputs if dropped else 0.0),
         "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
         "recurrent_strength": Float(
             1e-7,

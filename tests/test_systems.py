@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
+from keras_seqzoo.errors import DataError
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
 
@@ -136,3 +137,46 @@ def test_a_forecaster_learns_the_next_reading_at_every_step():
     model.compile(keras.optimizers.Adam(0.01), "mse")
     model.fit(x[:192, :-1], x[:192, 1:], epochs=20, verbose=0)
     assert zoo.identity_error(model, x[192:, :-1], x[192:, 1:]) < 0.25
+
+
+@pytest.mark.parametrize("name", ["gru_encoder_decoder", "vector_encoder_decoder"])
+def test_an_encoder_decoder_says_as_many_vectors_as_asked_for(name):
+    """B3: 4 sequences of 15 steps and 10 features in, 25 steps of 5 features out."""
+    model = zoo.get(name, source_features=10, target_features=5, units=12)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 15, 10)), rng.normal(3, 2, size=(4, 25, 5))
+    zoo.adapt(model, x, target=y)
+    forced = model([x, np.concatenate([np.zeros((4, 1, 5)), y[:, :-1]], axis=1)])
+    assert forced.shape == (4, 25, 5)
+    free = model.generate(x, max_length=25).sequences
+    assert free.shape == (4, 25, 5) and np.ptp(free, axis=1).max() > 0.01
+    assert model.generate(x, max_length=7).sequences.shape == (4, 7, 5)
+
+
+def test_an_encoder_decoder_of_tokens_says_until_its_end():
+    """B3 for tokens: the output's length is set by the decoder alone."""
+    model = zoo.get(
+        "attention_gru_encoder_decoder", source_vocabulary_size=10, target_vocabulary_size=8,
+        units=12,
+    )  # fmt: skip
+    source = np.random.default_rng(0).integers(1, 10, (4, 15))
+    assert model([source, np.full((4, 25), 2)]).shape == (4, 25, 8)
+    said = model.generate(source, max_length=25).sequences
+    ends = (said > 0).sum(axis=1)
+    assert said.shape == (4, 25)
+    for row, end in zip(said, ends, strict=True):
+        assert (row[:end] > 2).any() or end == 0
+        assert not row[end:].any()
+
+
+def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
+    """Outputs that are not aligned with input time need to be told which one is meant."""
+    encoding = zoo.data.ParallelEncoding(2, 1, max_length=6)
+    network = zoo.get("vector_encoder_decoder", **encoding.arguments(), units=8)
+    x = np.random.default_rng(0).normal(size=(32, 20, 2)).astype("float32")
+    zoo.adapt(network, x, target=x[:, :6, :1])
+    model = zoo.with_names(network, encoding)
+    with pytest.raises(DataError, match="output_step"):
+        zoo.leakage(model, x)
+    report = zoo.leakage(model, x, output_step=3)
+    assert 0 < report.index < 3

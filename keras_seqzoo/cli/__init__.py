@@ -10,7 +10,17 @@ import click
 import keras_seqzoo
 from keras_seqzoo.errors import SeqZooError
 
-COMMANDS = ("describe", "evaluate", "export", "leakage", "list", "predict", "search", "train")
+COMMANDS = (
+    "anomaly",
+    "describe",
+    "evaluate",
+    "export",
+    "leakage",
+    "list",
+    "predict",
+    "search",
+    "train",
+)
 
 
 class UserMistake(click.ClickException):

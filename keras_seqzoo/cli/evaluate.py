@@ -16,14 +16,36 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.argument("data", type=click.Path(path_type=Path))
 @options.examples
 @options.reading
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the confusions into this file.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="Draw the confusions, or accuracy against length, into this file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON.")
 def command(model, data, format, columns, missing, window, stride, plot, as_json) -> None:
-    """Score MODEL, the best.keras of `train` or `search`, on labelled, tagged or plain DATA."""
+    """Score MODEL, the best.keras of `train` or `search`, on labelled, tagged or plain DATA, or on
+    pairs.
+    """
     load_tensorflow()
     from keras_seqzoo import artifacts, training
 
     loaded = artifacts.load(model)
+    if training.decodes(loaded):
+        encoding = training.encoding_of(loaded)
+        steps = None if encoding.says_tokens else encoding.max_length
+        pairs = options.read_pairs(
+            data, columns=columns, missing=missing, window=window, stride=stride, quiet=as_json,
+            steps=steps, source_units=encoding.source_units, target_units=encoding.target_units,
+        )  # fmt: skip
+        scores = training.evaluate(loaded, pairs)
+        if steps is not None:
+            said = f"Error of {steps} readings: {scores:.4g} of the variance."
+            click.echo(json.dumps({"error": scores}) if as_json else said)
+            return
+        click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))
+        if plot is not None:
+            options.write_plot(scores.plot().figure, plot)
+        return
     if training.has_names(loaded):
         scores = training.evaluate(loaded, options.read_examples(data, format, as_json))
         click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))

@@ -70,6 +70,54 @@ def read_examples(path: Path | None, format: str | None, quiet: bool):
     return found
 
 
+def pairs(command):
+    """Adds the options that say what sources and targets are in a file."""
+    units = click.Choice(["tokens", "characters"])
+    for option in reversed(
+        (
+            click.option("--source-units", type=units, default="tokens", show_default=True,
+                         help="Of encoder-decoders: what sources are split into."),
+            click.option("--target-units", type=units, default="tokens", show_default=True,
+                         help="The same of targets."),
+            click.option("--steps", type=int,
+                         help="Of encoder-decoders: forecast so many readings after each window."),
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def read_pairs(path, *, columns, missing, window, stride, quiet, steps, **units):
+    """Pairs at a path: a text's two columns, or, with `steps`, readings and what came next."""
+    from keras_seqzoo import data
+
+    if path is None:
+        return None
+    if steps is not None:
+        readings = read(path, columns, missing, quiet=quiet)
+        return data.forecasting_pairs(readings, past=window, steps=steps, stride=stride)
+    found = data.read_parallel(path, **units)
+    if not quiet:
+        click.echo(f"{found!r}")
+    return found
+
+
+def split_pairs(path, fractions, *, columns, missing, window, stride, quiet, steps, **units):
+    """Parts of the pairs at a path; readings in time order, so that nothing is in two of them."""
+    from keras_seqzoo import data
+
+    if steps is not None:
+        parts = read(path, columns, missing, quiet=quiet).split(*fractions)
+        given = {"past": window, "steps": steps, "stride": stride}
+        return [data.forecasting_pairs(part, **given) for part in parts]
+    how = {"columns": columns, "missing": missing, "window": window, "stride": stride}
+    rest, found = read_pairs(path, quiet=quiet, steps=None, **how, **units), []
+    for number in range(len(fractions) - 1, 0, -1):
+        rest, part = rest.split(fractions[number] / sum(fractions[: number + 1]))
+        found.insert(0, part)
+    return [rest, *found]
+
+
 def assignment(text: str) -> tuple[str, object]:
     """An argument and its value, from `NAME=VALUE`."""
     name, equals, value = text.partition("=")

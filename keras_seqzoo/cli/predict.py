@@ -26,7 +26,9 @@ def command(model, file, columns, missing, window, stride) -> None:
 
     Sentences, one per line, tokens between blanks: a tagger writes a line per token, token and tag,
     and an empty line after each sentence; a classifier a line per sentence, label, probability and
-    sentence. Readings need a FILE; a line per reading comes out. Columns are tab-separated.
+    sentence; an encoder-decoder what it says, its probability and the sentence. Readings need a
+    FILE; a line per reading comes out, or per reading forecast after the end of FILE. Columns are
+    tab-separated.
     """
     load_tensorflow()
     from keras_seqzoo import artifacts, training
@@ -35,7 +37,11 @@ def command(model, file, columns, missing, window, stride) -> None:
     if not training.has_names(loaded):
         _readings(loaded, file, columns, missing, window)
         return
-    if training.encoding_of(loaded).tokens is None:
+    encoding = training.encoding_of(loaded)
+    if training.decodes(loaded) and not encoding.says_tokens:
+        _forecast(loaded, file, columns, missing, window)
+        return
+    if not training.decodes(loaded) and encoding.tokens is None:
         raise ArgumentError(
             f"`predict` must have a model of sentences, or of one record of readings. Received: "
             f"'{model}', of many sequences of readings. Use `evaluate`, or Python."
@@ -80,11 +86,26 @@ def _answers(model, sentences: list[str]) -> Iterator[str]:
             label = answers["labels"][row].decode("utf-8")
             yield f"{label}\t{answers['probabilities'][row].max():.4f}\t{sentence}"
             continue
+        if "targets" in answers:
+            said = answers["targets"][row].decode("utf-8")
+            yield f"{said}\t{np.exp(answers['scores'][row]):.4f}\t{sentence}"
+            continue
         tokens = sentence.split()
         tags = answers["tags"][row][: len(tokens)]
         for token, tag in zip(tokens, tags, strict=True):
             yield f"{token}\t{tag.decode('utf-8')}"
         yield ""
+
+
+def _forecast(model, file, columns, missing, window) -> None:
+    """The readings that a model says after the last ones of a record."""
+    if file is None:
+        raise ArgumentError("`FILE` must be given for a model of readings.")
+    readings = options.read(file, columns, missing, quiet=True)
+    click.echo("\t".join(readings.columns))
+    past = list(readings.stretches())[-1][None, -window:]
+    for row in model.predict_on_batch(past.astype("float32"))[0]:
+        click.echo("\t".join(f"{value:.7g}" for value in row))
 
 
 def _readings(model, file, columns, missing, window) -> None:

@@ -31,6 +31,7 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--test", type=click.Path(path_type=Path),
               help="Examples to be measured once; default a part of --data.")  # fmt: skip
 @options.examples
+@options.pairs
 @options.reading
 @click.option(
     "--split",
@@ -59,11 +60,11 @@ _BUILT_IN_STEPS = 12_000
 @click.option("--no-export", is_flag=True, help="Write no SavedModel.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    name, data, validation, test, format, columns, missing, window, stride, split, max_trials,
-    epochs, batch_size, population, pruning, sampler, max_leakage, max_error, fixed, seed,
-    directory, storage, overwrite, no_export, quiet,
+    name, data, validation, test, format, source_units, target_units, steps, columns, missing,
+    window, stride, split, max_trials, epochs, batch_size, population, pruning, sampler,
+    max_leakage, max_error, fixed, seed, directory, storage, overwrite, no_export, quiet,
 ) -> None:  # fmt: skip
-    """Tune model NAME on a record of readings, or on labelled or tagged sequences.
+    """Tune model NAME on a record of readings, on labelled or tagged sequences, or on pairs.
 
     Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
     The same command again resumes an interrupted search.
@@ -72,7 +73,12 @@ def command(
     fractions = _fractions(split)
     arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
-    if entry.target is not None:
+    if entry.task == "transduction":
+        how = {"columns": columns, "missing": missing, "window": window, "stride": stride,
+               "source_units": source_units, "target_units": target_units, "steps": steps,
+               "quiet": quiet}  # fmt: skip
+        found = _on_pairs(data, validation, test, fractions, how)
+    elif entry.target is not None:
         found = _on_examples(data, validation, test, format, fractions, seed, quiet)
     elif validation is not None or test is not None or format is not None:
         raise ArgumentError(
@@ -168,6 +174,27 @@ def _on_examples(data, validation, test, format, fractions, seed, quiet):
         return evaluate(model, test)
 
     return train, validation, measure, _score_table, {"notes": train.notes}
+
+
+def _on_pairs(data, validation, test, fractions, how):
+    """The same for pairs; a part that is not given comes from the end of the data, or at random."""
+    if data is None:
+        raise ArgumentError(sentence("data", "given for an encoder-decoder", None))
+    if (validation is None) != (test is None):
+        raise ArgumentError("`--validation` and `--test` must both be given, or neither.")
+    if validation is None:
+        train, validation, test = options.split_pairs(data, fractions, **how)
+    else:
+        train, validation, test = (
+            options.read_pairs(path, **how) for path in (data, validation, test)
+        )
+
+    def measure(model):
+        from keras_seqzoo.training import evaluate
+
+        return evaluate(model, test)
+
+    return train, validation, measure, _pair_table, {}
 
 
 def _readings(path: Path | None, columns: str | None, missing: str, seed: int, quiet: bool):
@@ -280,4 +307,21 @@ def _score_table(found, measured):
     figures = [results.value(found.chosen, f"val_{name}") for name in names]
     table.add_row("validation", *(f"{figure:.4f}" for figure in figures))
     table.add_row("test, measured once", *(f"{getattr(measured, name):.4f}" for name in names))
+    return table
+
+
+def _pair_table(found, measured):
+    from keras_seqzoo.tuning import results
+
+    if isinstance(measured, float):
+        table = _table(found, ("error of readings said freely, over their variance",))
+        table.add_row("validation", f"{results.value(found.chosen, 'val_error'):.4g}")
+        table.add_row("test, measured once", f"{measured:.4g}")
+        return table
+    names = ("accuracy", "token_error_rate")
+    table = _table(found, ("right as a whole", "token error rate"))
+    figures = [results.value(found.chosen, f"val_{name}") for name in names]
+    table.add_row("validation, greedy", *(f"{figure:.4f}" for figure in figures))
+    figures = [getattr(measured, name) for name in names]
+    table.add_row("test, measured once, by a beam", *(f"{figure:.4f}" for figure in figures))
     return table

@@ -18,12 +18,13 @@ BEST, SAVED_MODEL, FIGURES, HISTORY = "best.keras", "saved_model", "figures.json
 @click.command("train")
 @click.argument("name")
 @click.option("--data", type=click.Path(path_type=Path), required=True,
-              help="A folder with seq.in, seq.out or label; .conllu, .conll, .csv, .tsv, .ts; or "
-              "readings.")  # fmt: skip
+              help="A folder with seq.in, seq.out or label; .conllu, .conll, .csv, .tsv, .ts; "
+              "source and target with a tab between them; or readings.")  # fmt: skip
 @click.option("--validation", type=click.Path(path_type=Path),
               help="To choose the best epoch by; default a part of --data.")  # fmt: skip
 @click.option("--test", type=click.Path(path_type=Path), help="To be measured once.")
 @options.examples
+@options.pairs
 @options.reading
 @click.option("--epochs", type=int, default=30, show_default=True, help="At most so many.")
 @click.option("--batch-size", type=int, default=32, show_default=True)
@@ -36,10 +37,11 @@ BEST, SAVED_MODEL, FIGURES, HISTORY = "best.keras", "saved_model", "figures.json
 @click.option("--no-export", is_flag=True, help="Write no SavedModel.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
-    name, data, validation, test, format, columns, missing, window, stride, epochs, batch_size,
-    learning_rate, class_weight, fixed, seed, out, overwrite, no_export, quiet,
+    name, data, validation, test, format, source_units, target_units, steps, columns, missing,
+    window, stride, epochs, batch_size, learning_rate, class_weight, fixed, seed, out, overwrite,
+    no_export, quiet,
 ) -> None:  # fmt: skip
-    """Train model NAME on labelled or tagged sequences, or on readings.
+    """Train model NAME on labelled or tagged sequences, on pairs of them, or on readings.
 
     Ends with best.keras, which takes sentences (or readings) and gives names, a SavedModel that
     does so without keras, and its scores, in --out.
@@ -49,7 +51,17 @@ def command(
     files.refuse_existing(out, overwrite=overwrite)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "verbose": int(not quiet)}
     given |= {"learning_rate": learning_rate, **dict(map(options.assignment, fixed))}
-    if entry.target is not None:
+    if entry.task == "transduction":
+        how = {"columns": columns, "missing": missing, "window": window, "stride": stride,
+               "source_units": source_units, "target_units": target_units, "steps": steps,
+               "quiet": quiet}  # fmt: skip
+        if validation is None:
+            sets = [*options.split_pairs(data, (0.9, 0.1), **how), options.read_pairs(test, **how)]
+        else:
+            sets = [options.read_pairs(path, **how) for path in (data, validation, test)]
+        load_tensorflow()
+        found = _train_on_pairs(name, sets, **given)
+    elif entry.target is not None:
         sets = [options.read_examples(path, format, quiet) for path in (data, validation, test)]
         load_tensorflow()
         found = _train_on_examples(name, sets, class_weight=class_weight, **given)
@@ -96,6 +108,30 @@ def _train_on_examples(name, sets, **given):
     said.append(str(memory))
     drawn = {"confusion.png": scores.plot, "memory.png": memory.past.plot}
     return trained.model, figures, drawn, trained.history, said
+
+
+def _train_on_pairs(name, sets, **given):
+    from keras_seqzoo import training
+
+    pairs, validation, test = sets
+    trained = training.train(name, pairs, validation, **given)
+    scores = training.evaluate(trained.model, validation)
+    figures = {"seconds": trained.seconds, "validation": _plain(scores)}
+    said = [f"Validation: {_said(scores)}"]
+    if test is not None:
+        scores = training.evaluate(trained.model, test)
+        figures["test"] = _plain(scores)
+        said.append(f"Test, measured once: {_said(scores)}")
+    drawn = {"accuracy.png": scores.plot} if trained.encoding.says_tokens else {}
+    return trained.model, figures, drawn, trained.history, said
+
+
+def _plain(scores):
+    return {"error": scores} if isinstance(scores, float) else scores.to_dict()
+
+
+def _said(scores) -> str:
+    return f"error {scores:.3g} of the variance." if isinstance(scores, float) else str(scores)
 
 
 def _train_on_readings(name, sets, window, stride, **given):

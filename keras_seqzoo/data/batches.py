@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_seqzoo.errors import DataError, check_bool, check_choice, check_positive, check_seed
 
-# Of how many batches the sequences are sorted by length: enough that a batch holds similar lengths,
-# few enough that it holds others in the next epoch.
-_POOL = 64
+# Of how many batches sequences are sorted by length: enough that a batch holds similar lengths, few
+# enough that it holds others in the next epoch.
+POOL = 64
 _BESIDE = ("targets", "weights")
 
 
@@ -37,6 +37,8 @@ class Batches(keras.utils.PyDataset):
             compiled program (`jit_compile=True`) sees few shapes.
         padding: number at padded steps of inputs: 0 for tokens, the model's `mask_value`; or dict
             of them, by the names of the inputs.
+        pool: int, at least 1, of how many batches, drawn at random, sequences are sorted by length;
+            1 leaves them as they are drawn, with more padding.
         along: str, the input whose steps are those of targets and weights, where each input has
             steps of its own; None where all have the same.
 
@@ -63,17 +65,18 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         multiple: int = 1,
         padding: float | Mapping[str, float] = 0,
+        pool: int = POOL,
         along: str | None = None,
     ):
         super().__init__()
-        check_positive(batch_size=batch_size, multiple=multiple)
+        check_positive(batch_size=batch_size, multiple=multiple, pool=pool)
         check_bool(shuffle=shuffle)
         check_seed(seed)
         self.inputs = inputs
         self.targets, self.weights = targets, weights
         self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
         self.multiple, self.padding, self.along = multiple, padding, along
-        self._epoch = 0
+        self.pool, self._epoch = pool, 0
         self._values = self._checked_values()
         self._varies = {name: _varying(values) for name, values in self._values.items()}
         self.lengths = np.array([len(one) for one in next(iter(self._values.values()))])
@@ -147,7 +150,7 @@ class Batches(keras.utils.PyDataset):
     def _plan(self) -> list[np.ndarray]:
         """Which rows each batch of this epoch holds."""
         if self.shuffle:
-            return plan(self.lengths, self.batch_size, self.seed, self._epoch)
+            return plan(self.lengths, self.batch_size, self.seed, self._epoch, self.pool)
         return _cut(np.argsort(self.lengths, kind="stable"), self.batch_size)
 
     def _padded(self, name: str, index: int) -> np.ndarray:
@@ -214,11 +217,13 @@ class Batches(keras.utils.PyDataset):
         return values
 
 
-def plan(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def plan(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, pool: int = POOL
+) -> list[np.ndarray]:
     """Which rows each batch of an epoch holds: of similar lengths, drawn from (seed, epoch)."""
     rng = np.random.default_rng((seed, epoch))
     rows = rng.permutation(len(lengths))
-    pool = batch_size * _POOL
+    pool *= batch_size
     found = []
     for start in range(0, len(rows), pool):
         some = rows[start : start + pool]

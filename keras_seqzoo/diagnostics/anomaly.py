@@ -1,4 +1,4 @@
-"""One anomaly score per reading, from a near-identity model's residual."""
+"""One anomaly score per reading, from what a model says of it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.diagnostics import functions
+from keras_seqzoo import errors
+from keras_seqzoo.diagnostics import functions, residual, stitch
+from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
+from keras_seqzoo.diagnostics.leakage import leakage
+from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.errors import DataError
+
+QUANTILE = 0.999
 
 
 def anomaly_score(
     model: Any,
     x_train: Any,
     *,
+    kind: str = "identity",
     alone: bool = False,
     mask: Any = None,
     batch_size: int = functions.BATCH_SIZE,
 ) -> Callable[[Any], np.ndarray]:
-    """A function that scores each reading by how badly the model gives it back.
+    """A function that scores each reading of a window by how badly the model says it.
 
     The score of a step is the root of the mean over features of its squared residual, each feature
     divided by the mean squared residual in training: about 1 is usual. Nothing rolling enters it.
 
     The score is a function of the residual, so its leakage is not the model's: a residual of 0.5 %
     of the variance, with a model leakage of 0.2 %, can owe 40 % to the past. Measure it:
-    `keras_seqzoo.leakage(score, x)`. With `alone=True` it is 0 by construction.
+    `keras_seqzoo.leakage(score, x)`. With `alone=True` it is 0 by construction. A forecaster's
+    score owes much to the past, as it must.
 
     Shapes: the score maps `(batch, time, features)` to `(batch, time)`, at least 0.
     Masking: padded steps of `x_train` (the model's own mask, or `mask`) are left out; the scores
@@ -34,8 +42,11 @@ def anomaly_score(
     State: none.
 
     Args:
-        model: a model, a loaded SavedModel or a function that gives its input back at every step.
+        model: a model, a loaded SavedModel or a function whose output has the shape of its input.
         x_train: rows the model was trained on.
+        kind: "identity" or "reconstruction", for a model that gives its input back, or
+            "forecasting", for one that says at every step the next reading; the first of a window,
+            of which nothing is said, scores 0 then.
         alone: bool, run every reading as a window of one step, from the initial state, so that no
             other reading can enter its score. For models that keep next to nothing anyway.
         mask: bool array `(batch, time)` for `x_train`, True for real steps.
@@ -43,6 +54,7 @@ def anomaly_score(
 
     Raises:
         DataError: if the output has another shape than the input.
+        ArgumentError: if another argument cannot be used.
 
     Example:
 
@@ -52,21 +64,8 @@ def anomaly_score(
     >>> score(x).shape
     (8, 20)
     """
-    function = functions.as_function(model)
-
-    def residual(x: np.ndarray) -> np.ndarray:
-        if alone:
-            steps = x.reshape(-1, 1, *x.shape[2:])
-            output = functions.run(function, steps, batch_size).reshape(x.shape)
-        else:
-            output = functions.run(function, x, batch_size)
-        if output.shape != x.shape:
-            raise DataError(
-                "The model must give its input back at every step (return_sequences=True). "
-                f"Received: output shape {output.shape} for input shape {x.shape}."
-            )
-        return x.astype(np.float64) - output
-
+    errors.check_choice("kind", kind, residual.KINDS)
+    of_windows = residual.residuals(model, kind, alone=alone, batch_size=batch_size)
     x_train, mask = functions.read_rows(model, x_train, mask)
     if x_train.ndim != 3:
         raise DataError(
@@ -75,12 +74,174 @@ def anomaly_score(
     real = np.ones(x_train.shape[:2], bool) if mask is None else mask
     if not real.any():
         raise DataError("`x_train` must have real steps. Received: padding alone.")
-    usual = (residual(x_train)[real] ** 2).mean(axis=0)
-    # A residual below round-off says nothing; dividing by it would make anything an anomaly.
-    round_off = np.finfo(np.float32).eps * np.abs(x_train[real]).max(axis=0)
-    usual = np.maximum(usual, np.maximum(round_off**2, np.finfo(np.float32).tiny))
+    found = of_windows(x_train)
+    said = real & ~_nothing_said(found, kind)
+    if not said.any():
+        raise DataError("`x_train` must have windows of at least 2 steps for a forecaster.")
+    return _score(of_windows, residual.usual(found[said], x_train[said]), kind)
 
+
+def anomaly(
+    model: Any,
+    x: Any,
+    x_train: Any,
+    *,
+    kind: str | None = None,
+    quantile: float = QUANTILE,
+    window: int = 50,
+    stride: int | None = None,
+    combine: str | None = None,
+    alone: bool = False,
+    batch_size: int = functions.BATCH_SIZE,
+    seed: int = 0,
+) -> AnomalyReport:
+    """Scores every reading of a record, and flags those above a quantile of the training scores.
+
+    The record is seen through windows, and what the model leaves over of each reading is put back
+    in its place. The score is the root of the mean over features of the squared residual, each
+    feature in units of its root mean squared residual in training: about 1 is usual. Nothing
+    rolling enters it. Where windows overlap, the residuals of a reading are combined before it is
+    scored, so that a reading has one residual and one score.
+
+    Shapes: `(steps, features)` -> scores `(steps,)`, at least 0; NaN where the model says nothing:
+        a forecaster of the first reading of a stretch.
+    Masking: what the model itself takes for padding has no score. Windows never span the gaps of
+        `Readings`.
+    State: none; stateful models are refused.
+
+    Args:
+        model: a model, a loaded SavedModel or a function whose output has the shape of its input.
+        x: the record to score: `keras_seqzoo.data.Readings`, an array `(steps, features)` or
+            `(steps,)`, or windows `(batch, time, features)`, each an unbroken stretch of its own.
+        x_train: the record that the threshold is chosen on, in one of the same forms: what the
+            model was trained on, or better, other readings without anomalies, since a model that
+            knows its training data by heart leaves less over there.
+        kind: "identity", each reading given back by itself; "forecasting", the output at a step
+            is the next reading; "reconstruction", a window given back as a whole. None asks the
+            entry that the model is called after.
+        quantile: float in (0, 1); the share 1 - quantile of the training readings is above the
+            threshold.
+        window: int of at least 1, steps in a window; shorter stretches are windows themselves.
+        stride: int of at least 1, at most `window`, steps from window to window; None is `window`
+            for the identity family and half of it for others.
+        combine: "longest" takes the window in which a reading has the longest past; "mean" the mean
+            residual over its windows. None is "mean" for a reconstruction, else "longest". A
+            reconstruction with "longest" and stride 1 looks at no later reading.
+        alone: bool, for the identity family: run every reading as a window of one step.
+        batch_size: int, windows per call of the model.
+        seed: int, of the leakage's bootstrap.
+
+    Returns:
+        An `AnomalyReport`: scores, threshold, flagged, plot(), to_frame(), leakage of the score.
+
+    Raises:
+        DataError: if records do not fit each other or the model.
+        ArgumentError: if another argument cannot be used.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> readings = np.random.default_rng(0).normal(size=(600, 1))
+    >>> readings[550] = 9
+    >>> report = zoo.anomaly(lambda x: 0.9 * x, readings[500:], readings[:500], kind="identity")
+    >>> np.flatnonzero(report.flagged)
+    array([50])
+
+    Reference: windows given back as a whole are those of
+    [Malhotra et al., 2016](https://arxiv.org/abs/1607.00148).
+    """
+    kind = residual.find_kind(model, kind)
+    errors.check_fraction(quantile=quantile)
+    errors.check_positive(window=window)
+    errors.check_seed(seed)
+    stride, combine = _seen(kind, window, stride, combine)
+    record, train = _records(x, x_train)
+    of_windows = residual.residuals(model, kind, alone=alone, batch_size=batch_size)
+
+    def said(windows: np.ndarray) -> np.ndarray:
+        windows, mask = functions.read_rows(model, windows, None)
+        found = of_windows(windows)
+        if mask is not None:
+            found[~mask] = np.nan
+            if kind == "forecasting":  # padding forecasts nothing
+                found[:, 1:][~mask[:, :-1]] = np.nan
+        return found
+
+    options = {"window": window, "stride": stride, "combine": combine}
+    left = stitch.stitched(train, said, **options)
+    known = ~np.isnan(left).any(axis=1)
+    if not known.any():
+        raise DataError(
+            "`x_train` must have readings that the model says something of. Received: none among "
+            f"{len(left)}. Give longer unbroken stretches."
+        )
+    unit = residual.usual(left[known], train.values[known])
+    scaled = stitch.stitched(record, said, **options) / unit
+    return AnomalyReport(
+        scores=residual.score(scaled),
+        threshold=float(np.quantile(residual.score(left[known] / unit), quantile)),
+        quantile=float(quantile),
+        residuals=scaled,
+        train_scores=residual.score(left / unit),
+        leakage=_own_leakage(model, _score(of_windows, unit, kind), record, window, seed),
+        kind=kind,
+        **options,
+        starts=record.starts,
+        times=record.times,
+        columns=record.columns,
+    )
+
+
+def _score(of_windows: Callable, unit: np.ndarray, kind: str) -> Callable[[Any], np.ndarray]:
     def score(x: Any) -> np.ndarray:
-        return np.sqrt((residual(np.asarray(x)) ** 2 / usual).mean(axis=-1))
+        found = of_windows(np.asarray(x))
+        # An opinion that does not exist is no anomaly.
+        found[_nothing_said(found, kind)] = 0
+        return residual.score(found / unit)
 
     return score
+
+
+def _nothing_said(found: np.ndarray, kind: str) -> np.ndarray:
+    """Steps `(batch, time)` that have no output to be compared with."""
+    none = np.zeros(found.shape[:2], bool)
+    none[:, 0] = kind == "forecasting"
+    return none
+
+
+def _seen(kind: str, window: int, stride: int | None, combine: str | None) -> tuple[int, str]:
+    """Stride and way of combining, by default those that suit the kind."""
+    if combine is None:
+        combine = "mean" if kind == "reconstruction" else "longest"
+    errors.check_choice("combine", combine, stitch.COMBINE)
+    if stride is None:
+        stride = window if kind == "identity" else max(window // 2, 1)
+    errors.check_positive(stride=stride)
+    if stride > window:
+        hint = "Readings between windows would have no score."
+        expected = f"at most the window, {window}"
+        raise errors.ArgumentError(errors.sentence("stride", expected, stride, hint))
+    return int(stride), combine
+
+
+def _records(x: Any, x_train: Any) -> tuple[stitch.Record, stitch.Record]:
+    record, train = stitch.as_record("x", x), stitch.as_record("x_train", x_train)
+    if record.values.shape[1] != train.values.shape[1]:
+        raise DataError(
+            "`x` must have the features of `x_train`. Received: "
+            f"{record.values.shape[1]} and {train.values.shape[1]}."
+        )
+    return record, train
+
+
+def _own_leakage(
+    model: Any, score: Callable, record: stitch.Record, window: int, seed: int
+) -> LeakageReport | None:
+    """What the score owes to earlier readings; None where there are no two whole windows."""
+    whole = [
+        row for first, last in record.edges() for row in range(first, last - window + 1, window)
+    ]
+    if window < 2 or len(whole) < 2:
+        return None
+    x = stitch.cut(record, np.array(whole), window)
+    return leakage(score, x, mask=functions.find_mask(model, x), seed=seed)

@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from keras_seqzoo.arrays import as_array, as_mask, check_finite
-from keras_seqzoo.errors import ArgumentError, DataError, check_positive, is_int, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_positive,
+    is_int,
+    sentence,
+    unknown,
+)
 
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
 
@@ -34,6 +41,32 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     raise ArgumentError(
         sentence("model", "a Keras model, a loaded SavedModel or a callable", type(model))
     )
+
+
+def at_layer(model: Any, layer: str | None) -> Any:
+    """`model` as far as the layer of that name, or `model` itself if `layer` is None.
+
+    Raises:
+        ArgumentError: if the model is no Functional or Sequential one, or has no such layer, or
+            calls it more than once.
+    """
+    if layer is None:
+        return model
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ArgumentError(
+            sentence("layer", "None unless `model` is a Functional or Sequential one", layer)
+        )
+    names = [one.name for one in model.layers]
+    if layer not in names:
+        raise ArgumentError(unknown("layer", layer, names))
+    try:
+        output = model.get_layer(layer).output
+    except (AttributeError, ValueError) as error:
+        raise ArgumentError(
+            f"`layer` must be called once in {model.name!r}. Received: layer={layer!r}. Measure a "
+            "model that ends in the call in question."
+        ) from error
+    return keras.Model(model.inputs, output, name=model.name)
 
 
 def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
@@ -118,11 +151,7 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
     """
     y = answer.astype(np.float64)
     if output_step is not None:
-        if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
-            raise ArgumentError(
-                sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
-            )
-        return y[:, output_step].reshape(len(y), -1), True
+        return step_of(y, output_step).reshape(len(y), -1), True
     if y.ndim == 1:
         return y[:, None], True
     if y.ndim == 2:
@@ -134,6 +163,33 @@ def align(model, answer: np.ndarray, steps: int, output_step: int | None):
             "aligned in time. Say which output step to look at with output_step=."
         )
     return y.reshape(*y.shape[:2], -1), False
+
+
+def step_of(y: np.ndarray, output_step: int | None) -> np.ndarray:
+    """The output `(batch, time, ...)` at one step, or all of it if `output_step` is None."""
+    if output_step is None:
+        return y
+    if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
+        raise ArgumentError(
+            sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
+        )
+    return y[:, output_step]
+
+
+def check_output(scored: np.ndarray) -> None:
+    """Raises `DataError` unless every output that is looked at is finite."""
+    if not np.isfinite(scored).all():
+        raise DataError(
+            f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "
+            "that are NaN or infinite. Has the model diverged?"
+        )
+
+
+def round_off(model: Any, dtype: Any = "float32") -> float:
+    """Relative round-off of a model's coarsest layer, or of `dtype` where there are none."""
+    layers = getattr(model, "layers", ())  # bfloat16 is no dtype of NumPy's
+    used = [str(one.compute_dtype) for one in layers if one.weights] or [str(np.dtype(dtype))]
+    return max(2.0**-7 if one == "bfloat16" else float(np.finfo(one).eps) for one in used)
 
 
 def stateful_layers(model: keras.Model) -> list[str]:

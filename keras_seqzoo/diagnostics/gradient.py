@@ -30,11 +30,7 @@ def gradient_function(model: Any) -> Callable:
         )
     import tensorflow as tf
 
-    call = model
-    if isinstance(model, keras.Model):
-        call = lambda x: model(x, training=False)  # noqa: E731
-    elif hasattr(model, "serve"):
-        call = model.serve
+    call = differentiable(model)
 
     @tf.function(reduce_retracing=True)
     def gradient(x, step, feature):
@@ -48,6 +44,13 @@ def gradient_function(model: Any) -> Callable:
         return tape.gradient(chosen, x)
 
     return gradient
+
+
+def differentiable(model: Any) -> Callable:
+    """`model` as a function of tensors, without training."""
+    if isinstance(model, keras.Model):
+        return lambda x: model(x, training=False)
+    return model.serve if hasattr(model, "serve") else model
 
 
 def sensitivities(

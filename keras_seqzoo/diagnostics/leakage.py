@@ -120,7 +120,7 @@ def leakage(
         rng,
         resamples,
     )
-    _check_output(plan.scored())
+    functions.check_output(plan.scored())
     first = first_cut(burn_in, x.shape[1])
     if method == "gradient":
         found = by_gradient(model, plan, first, probes, batch_size)
@@ -174,14 +174,6 @@ def _interval(values: np.ndarray) -> tuple[np.ndarray, float]:
     if known[:, :1].any():
         error = float(values[1:, 0][known[:, 0]].std())
     return interval, error
-
-
-def _check_output(scored: np.ndarray) -> None:
-    if not np.isfinite(scored).all():
-        raise errors.DataError(
-            f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "
-            "that are NaN or infinite. Has the model diverged?"
-        )
 
 
 def first_cut(burn_in: int | None, steps: int) -> int:

@@ -56,7 +56,7 @@ class LeakageReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: as_plain(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         if np.isnan(self.index):
@@ -96,11 +96,12 @@ def geometric(highest: int) -> np.ndarray:
     return np.unique([min(2**power, highest) for power in range(int(highest).bit_length() + 1)])
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """What JSON can hold: arrays and tuples as lists, nan and infinity as None."""
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return as_plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value

@@ -4,7 +4,9 @@ from keras_seqzoo.layers.answers import Answers
 from keras_seqzoo.layers.attention import SourceAttention
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.decoder import Decoder
-from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel, Generated
+from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
+from keras_seqzoo.layers.ensemble import Ensemble
+from keras_seqzoo.layers.generating import Generated
 from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import Pooling
 from keras_seqzoo.layers.recurrent import (
@@ -32,6 +34,7 @@ __all__ = [
     "CharacterCNN",
     "Decoder",
     "EncoderDecoderModel",
+    "Ensemble",
     "Generated",
     "JoinTokens",
     "LinearChainCRF",

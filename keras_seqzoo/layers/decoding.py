@@ -58,6 +58,7 @@ def say_one(
 
     def body(count, token, state, tokens, scores, ended, attention):
         logs, after, weights = step(token, state)
+        # Known again: where one row is broadcast, it may not be known that there is one.
         logs = ops.reshape(logs, (rows, logs.shape[-1]))
         state = tree.map_structure(_shaped, after, state)
         token = ops.cast(choose(_sayable(logs), count), "int32")
@@ -67,7 +68,7 @@ def say_one(
         here = places[None] == count
         tokens = ops.where(here, token[:, None], tokens)
         if real is not None:
-            seen = ops.where(ended[:, None], 0.0, _shaped(weights, real))
+            seen = ops.where(ended[:, None], 0.0, _shaped(weights, attention[:, 0]))
             attention = ops.where(here[..., None], seen[:, None], attention)
         ended = ops.logical_or(ended, token == END)
         return count + 1, token, state, tokens, scores, ended, attention
@@ -208,7 +209,7 @@ def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None)
         value, state = _shaped(after, value), tree.map_structure(_shaped, moved, state)
         values = ops.where(places == count, value[:, None], values)
         if real is not None:
-            attention = ops.where(places == count, _shaped(weights, real)[:, None], attention)
+            attention = ops.where(places == count, weights[:, None], attention)
         return count + 1, value, state, values, attention
 
     rows, features = ops.shape(first)

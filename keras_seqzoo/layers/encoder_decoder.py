@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo.arrays import as_array
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
-    check_bool,
-    check_choice,
-    check_positive,
-    check_seed,
-    is_real,
-    sentence,
-)
+from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers import decoding
+from keras_seqzoo.layers.generating import Generates
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.sampling import ScheduledSampling
 
-STRATEGIES = ("greedy", "beam", "sample")
 _TOKENS_PER_ROW = 16  # about the length of an answer
 _MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
 
 
-class Generated(NamedTuple):
-    """What `generate` says.
-
-    Attributes:
-        sequences: tokens, int array `(batch, max_length)` or `(batch, num_return, max_length)`, 0
-            after the end, which is not among them; or readings `(batch, max_length, features)`.
-        scores: `(batch,)` or `(batch, num_return)`, the log-probability of each answer, that of its
-            end among them; None of readings.
-        attention: `(batch, [num_return,] max_length, source)`, how much each token looked at each
-            step of the source; None unless asked for.
-    """
-
-    sequences: np.ndarray
-    scores: np.ndarray | None = None
-    attention: np.ndarray | None = None
-
-
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class EncoderDecoderModel(keras.Model):
+class EncoderDecoderModel(Generates, keras.Model):
     """A Functional model from a source and a target so far to what comes next, which decodes too.
 
     `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
@@ -69,111 +43,6 @@ class EncoderDecoderModel(keras.Model):
             inputs = [source, sampling.mixed(target, said)]
         return super().call(inputs, training=training, mask=mask)
 
-    def generate(
-        self,
-        source: Any,
-        *,
-        max_length: int = 50,
-        strategy: str = "greedy",
-        beam_width: int = 5,
-        length_penalty: float = 0.0,
-        coverage_penalty: float = 0.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        num_return: int | None = None,
-        return_attention: bool = False,
-        seed: int = 0,
-        batch_size: int = 64,
-    ) -> Generated:
-        """Says a target for each source: tokens until the end, or `max_length` readings.
-
-        Args:
-            source: array as the model takes it, `(batch, source)` tokens or
-                `(batch, source, features)` readings.
-            max_length: int, at least 1, tokens at most.
-            strategy: of tokens. "greedy", the most probable token each time; "beam", the most
-                probable answer that a beam finds; "sample", tokens drawn as often as they are
-                probable.
-            beam_width: int, at least 1, beginnings that a beam follows.
-            length_penalty: float, at least 0, of "beam": log-probabilities are divided by
-                `((5 + length) / 6) ** length_penalty` before answers are ranked.
-            coverage_penalty: float, at least 0, of "beam" with attention: answers that leave steps
-                of the source out lose `coverage_penalty * sum(log(min(attention, 1)))`.
-            temperature: float above 0, of "sample".
-            top_k: int, at least 1, of "sample": only so many most probable tokens; None for all.
-            top_p: float in (0, 1], of "sample": only the most probable tokens that together have
-                this probability; None for all.
-            num_return: int, at most `beam_width`, the best answers of a beam; None for one, without
-                an axis of their own.
-            return_attention: bool, whether to give the weights of attention.
-            seed: int, at least 0, of "sample".
-            batch_size: int, at least 1, rows at once.
-
-        Returns:
-            A `Generated`.
-
-        Raises:
-            ArgumentError: if an option is out of range, or the model has no attention to return.
-            DataError: if there is no source, or one without steps.
-        """
-        check_positive(max_length=max_length, beam_width=beam_width, batch_size=batch_size)
-        check_choice("strategy", strategy, STRATEGIES)
-        check_bool(return_attention=return_attention)
-        check_seed(seed)
-        for name, value in (
-            ("length_penalty", length_penalty),
-            ("coverage_penalty", coverage_penalty),
-        ):
-            if not is_real(value) or value < 0:
-                raise ArgumentError(sentence(name, "a number of at least 0", value))
-        if not is_real(temperature) or temperature <= 0:
-            raise ArgumentError(sentence("temperature", "a number above 0", temperature))
-        if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):
-            raise ArgumentError(sentence("top_p", "a number in (0, 1], or None", top_p))
-        if top_k is not None:
-            check_positive(top_k=top_k)
-        if num_return is not None:
-            check_positive(num_return=num_return)
-            if strategy != "beam" or num_return > beam_width:
-                expected = "at most `beam_width`, with strategy='beam'"
-                raise ArgumentError(sentence("num_return", expected, num_return))
-        if not self.says_tokens and strategy != "greedy":
-            raise ArgumentError(sentence("strategy", "'greedy' where readings are said", strategy))
-        looks = self.get_layer("decoder").attention is not None
-        if (return_attention or coverage_penalty) and not looks:
-            name = "return_attention" if return_attention else "coverage_penalty"
-            raise ArgumentError(f"`{name}` must be left out of a model without attention.")
-        source, steps = self._checked_source(source)
-        options = {"max_length": max_length, "attention": return_attention}
-        if strategy == "beam":
-            options |= {
-                "width": beam_width,
-                "length_penalty": float(length_penalty),
-                "coverage_penalty": float(coverage_penalty),
-            }
-        elif strategy == "sample":
-            options |= {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
-        say = self._loop(strategy, options)
-        parts, rng = [], np.random.default_rng(seed)
-        for start in range(0, len(source), batch_size):
-            given = [source[start : start + batch_size]]
-            if strategy == "sample":
-                size = (len(given[0]), max_length, self.output_shape[-1])
-                given.append(rng.gumbel(size=size).astype(np.float32))
-            said = say(*map(ops.convert_to_tensor, given))
-            parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
-        found = [
-            np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
-            for at in range(3)
-        ]
-        if found[2] is not None:
-            found[2] = found[2][..., :steps]
-        if strategy == "beam":
-            kept = slice(num_return) if num_return is not None else 0
-            found = [None if one is None else one[:, kept] for one in found]
-        return Generated(*found)
-
     def attention(self, source: Any, target: Any) -> np.ndarray:
         """How much each step of a target looks at each step of its source.
 
@@ -190,9 +59,9 @@ class EncoderDecoderModel(keras.Model):
             ArgumentError: if the model has no attention.
             DataError: if the source has no step, or another rank than it must.
         """
-        if self.get_layer("decoder").attention is None:
+        if not self.looks:
             raise ArgumentError("`attention` must not be asked of a model without it.")
-        source, steps = self._checked_source(as_array("source", source)[None])
+        source, steps = self.checked_source(as_array("source", source)[None])
         target = as_array("target", target)
         if self.says_tokens:
             so_far = np.array([decoding.START, *target], np.int32)
@@ -233,51 +102,6 @@ class EncoderDecoderModel(keras.Model):
         ax.set_ylabel("target")
         return ax
 
-    def say(
-        self,
-        source,
-        *,
-        max_length: Any,
-        strategy: str = "greedy",
-        attention: bool = False,
-        noise: Any = None,
-        **options: Any,
-    ) -> decoding.Said:
-        """What `generate` does, on tensors, as it goes into a graph; nothing is checked.
-
-        Args:
-            source: tensor, as the model takes it.
-            max_length: int, or an int tensor where nothing is compiled by XLA.
-            strategy: "greedy", "beam" or "sample".
-            attention: bool, whether to collect its weights.
-            noise: of "sample", as of `decoding.drawn`.
-            **options: those of `decoding.say_best` or `decoding.drawn`.
-
-        Returns:
-            A `decoding.Said`; of a beam with all its answers.
-        """
-        looked_at, state = self.encode(source)
-        rows, steps = ops.shape(source)[:2]
-        real = None
-        if looked_at.keys is not None and (attention or options.get("coverage_penalty")):
-            real = looked_at.mask
-            if real is None:
-                real = ops.ones((rows, steps), "bool")
-        if strategy == "beam":
-            repeat = functools.partial(ops.repeat, repeats=options["width"], axis=0)
-            state = tree.map_structure(repeat, state)
-            real = None if real is None else repeat(real)
-            options |= {"attention": attention}
-        step = functools.partial(self._step_of, looked_at, None)
-        if not self.says_tokens:
-            first = ops.zeros((rows, self.output_shape[-1]), self.inputs[1].dtype)
-            return decoding.say_values(step, state, first, max_length, real)
-        step = functools.partial(self._step_of, looked_at, self._table(rows))
-        if strategy == "beam":
-            return decoding.say_best(step, state, rows, max_length, real=real, **options)
-        choose = decoding.likeliest if strategy == "greedy" else decoding.drawn(noise, **options)
-        return decoding.say_one(step, state, rows, max_length, choose, real)
-
     def encode(self, source):
         """What decoding starts from: the memory and its mask, and the decoder's first state."""
         memory, mask, *initial = self._encoder(source)
@@ -295,11 +119,24 @@ class EncoderDecoderModel(keras.Model):
         Returns:
             That, the state after, and the weights of attention, or None without.
         """
-        return self._step_of(source, None, before, state)
+        return self._go_on(before, self._fed(before), state, source)
 
-    def _step_of(self, source, table, before, state):
-        """`step`; what is fed is looked up where there is a table of it."""
-        fed = self._fed(before) if table is None else ops.take(table, before, axis=0)
+    def stepping(self, looked_at, rows):
+        """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
+        few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
+        if not self.says_tokens or not few:
+            return super().stepping(looked_at, rows)
+        table = self._fed(ops.arange(self.width, dtype="int32"))
+
+        def step(before, state):
+            return self._go_on(before, ops.take(table, before, axis=0), state, looked_at)
+
+        return step
+
+    def _fed(self, before):
+        return self.get_layer("decoder").feed(self._feed(before[:, None])[:, 0])
+
+    def _go_on(self, before, fed, state, source):
         output, state, weights = self.get_layer("decoder").step_of(fed, state, source)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
@@ -312,8 +149,25 @@ class EncoderDecoderModel(keras.Model):
         """Whether it says tokens; if not, it says readings."""
         return len(self.inputs[1].shape) == 2
 
-    def _checked_source(self, source) -> tuple[np.ndarray, int]:
-        """It, padded, and how many steps it has."""
+    @property
+    def width(self) -> int:
+        """How many tokens it knows, or features of a reading."""
+        return self.output_shape[-1]
+
+    @property
+    def value_dtype(self) -> str:
+        """Of the readings that it says."""
+        return self.inputs[1].dtype
+
+    @property
+    def looks(self) -> bool:
+        """Whether it has attention."""
+        return self.get_layer("decoder").attention is not None
+
+    def real_steps(self, looked_at):
+        return looked_at.mask
+
+    def checked_source(self, source) -> tuple[np.ndarray, int]:
         source = as_array("source", source)
         rank = len(self.inputs[0].shape)
         if source.ndim != rank or 0 in source.shape:
@@ -333,39 +187,6 @@ class EncoderDecoderModel(keras.Model):
         padded = np.zeros((len(source), steps + -steps % _MULTIPLE), self.inputs[0].dtype)
         padded[:, :steps] = source
         return padded, steps
-
-    @functools.cached_property
-    def _loops(self) -> dict[tuple, Any]:
-        """The loops that were compiled, by strategy and options."""
-        return {}
-
-    def _loop(self, strategy: str, options: dict[str, Any]):
-        kind = (strategy, *sorted(options.items()))
-        if kind not in self._loops:
-            self._loops[kind] = self._make_loop(strategy, dict(options))
-        return self._loops[kind]
-
-    def _make_loop(self, strategy: str, options: dict[str, Any]):
-        """The loop of a strategy, compiled where that can be."""
-
-        def say(source, noise=None):
-            return tuple(self.say(source, strategy=strategy, noise=noise, **options))
-
-        if keras.backend.backend() != "tensorflow":
-            return say
-        import tensorflow as tf
-
-        return tf.function(say, jit_compile=True, autograph=False)
-
-    def _fed(self, before):
-        return self.get_layer("decoder").feed(self._feed(before[:, None])[:, 0])
-
-    def _table(self, rows):
-        """What each token is fed as; None where that may be more than a loop over rows feeds."""
-        tokens = self.output_shape[-1]
-        if not isinstance(rows, int) or tokens > _TOKENS_PER_ROW * rows:
-            return None
-        return self._fed(ops.arange(tokens, dtype="int32"))
 
     @property
     def _sampling(self) -> ScheduledSampling | None:

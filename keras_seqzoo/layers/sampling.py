@@ -51,7 +51,9 @@ class ScheduledSampling(keras.layers.Layer):
         """
         said = ops.stop_gradient(said)
         if len(target.shape) == 2:
-            flat = ops.reshape(ops.log(said + 1e-9), (-1, said.shape[-1]))
+            # Padding is no answer: a step that becomes padding would not be trained.
+            logs = ops.where(ops.arange(said.shape[-1]) == PADDING, -1e9, ops.log(said + 1e-9))
+            flat = ops.reshape(logs, (-1, said.shape[-1]))
             drawn = keras.random.categorical(flat, 1, seed=self.seed_generator)
             said = ops.reshape(ops.cast(drawn, target.dtype), ops.shape(target))
         before = ops.concatenate([target[:, :1], ops.cast(said, target.dtype)[:, :-1]], axis=1)

@@ -1,5 +1,6 @@
 """From data to a trained model: one that takes and gives names, or readings."""
 
+from keras_seqzoo.training.answering import decodes
 from keras_seqzoo.training.evaluation import evaluate
 from keras_seqzoo.training.fit import Trained, train
 from keras_seqzoo.training.memory import Memory, measure_memory
@@ -16,6 +17,7 @@ __all__ = [
     "SequenceScores",
     "Trained",
     "TrainedOnWindows",
+    "decodes",
     "encoding_of",
     "evaluate",
     "has_names",

@@ -44,6 +44,15 @@ def answers_layer(model: keras.Model) -> layers.Answers | None:
     return found[0] if found else None
 
 
+def decodes(model: keras.Model) -> bool:
+    """Whether an encoder-decoder inside a model answers by itself, as `with_names` lets it.
+
+    Args:
+        model: `keras.Model`, or anything else.
+    """
+    return answers_layer(model) is not None
+
+
 def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
     """The encoding inside a model that `with_answers` gave."""
     known = {layer.name: layer for layer in model.layers}

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples
+from keras_seqzoo.data.batches import POOL
 from keras_seqzoo.errors import ArgumentError, sentence
 from keras_seqzoo.losses import SmoothedCrossentropy
 from keras_seqzoo.training.scores import SequenceScores
@@ -70,8 +71,18 @@ def batches(
 ) -> Batches:
     """Batches to train on, of few different shapes."""
     return encoding.batches(
-        examples, batch_size=batch_size, class_weight=class_weight, seed=seed, multiple=MULTIPLE
-    )
+        examples, batch_size=batch_size, class_weight=class_weight, seed=seed, multiple=MULTIPLE,
+        pool=pool(encoding),
+    )  # fmt: skip
+
+
+def pool(encoding: Encoding) -> int:
+    """Of how many batches sequences are sorted by length.
+
+    Where length tells the label, a batch of similar lengths is a batch of few labels: those are
+    drawn at random.
+    """
+    return 1 if encoding.target == "labels" else POOL
 
 
 def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float = 0.0):

@@ -10,7 +10,12 @@ from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, sentence
-from keras_seqzoo.training.answering import answers_layer, encoding_of_answers, with_answers
+from keras_seqzoo.training.answering import (
+    answers_layer,
+    decodes,
+    encoding_of_answers,
+    with_answers,
+)
 
 NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
 
@@ -91,7 +96,7 @@ def has_names(model: keras.Model) -> bool:
     Args:
         model: `keras.Model`, or anything else.
     """
-    if answers_layer(model) is not None:
+    if decodes(model):
         return True
     named = [layer for layer in getattr(model, "layers", ()) if layer.name == "names"]
     return any(isinstance(layer, layers.ClassNames) for layer in named)
@@ -121,7 +126,7 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
             f"`model` must have the names of its classes inside, as `train` gives it. Received: "
             f"{model.name!r}."
         )
-    if answers_layer(model) is not None:
+    if decodes(model):
         return encoding_of_answers(model)
     known = {layer.name: layer for layer in model.layers}
     tokens, characters = (

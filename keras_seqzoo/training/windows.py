@@ -17,7 +17,7 @@ from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.seeds import seeded
 
-TASKS = ("identity", "forecasting")
+TASKS = ("identity", "forecasting", "reconstruction")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainedOnWindows:
 
 def targets(task: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Input and target of windows: themselves, or for a forecaster each step's next one."""
-    return (x, x) if task == "identity" else (x[:, :-1], x[:, 1:])
+    return (x[:, :-1], x[:, 1:]) if task == "forecasting" else (x, x)
 
 
 def train_on_windows(
@@ -61,7 +61,7 @@ def train_on_windows(
     """Trains a model of readings: to give its input back, or to say each next reading.
 
     Args:
-        name: str, an entry of the tasks "identity" or "forecasting".
+        name: str, an entry of the tasks "identity", "reconstruction" or "forecasting".
         x: array `(windows, time, features)`.
         validation: the same, to choose the epoch by.
         epochs: int, at least 1, at most so many.

@@ -14,7 +14,7 @@ from keras_seqzoo.diagnostics import TransductionScores
 from keras_seqzoo.training import evaluate, network_of
 from keras_seqzoo.tuning import report
 from keras_seqzoo.tuning.report import STYLE
-from keras_seqzoo.tuning.sequence_report import against
+from keras_seqzoo.tuning.sequence_report import plots_of_trials
 
 if TYPE_CHECKING:
     from keras_seqzoo.tuning.tuner import Search
@@ -40,18 +40,9 @@ def render_report(
     model, results, rows = search.best_model, search.results, search.rows
     scores = evaluate(model, rows.validation)
     objective = search.oracle.objectives[0]
-    chosen = int(search.chosen.trial_id)
     with matplotlib.rc_context(STYLE):
-        plots: dict[str, Any] = {
-            "curves": report.svg(report.objective_curves(search, chosen)),
-            "importances": report.svg(report.importance_bars(search)),
-            "parameters": {
-                name.replace("_", " "): report.svg(against(results, chosen, name, objective.name))
-                for name, dimension in search.hypermodel.dimensions.items()
-                if name in results and not dimension.when and results[name].nunique() > 1
-            },
-            "examples": [report.svg(figure) for figure in _examples(search, network_of(model))],
-        }
+        plots = plots_of_trials(search)
+        plots["examples"] = [report.svg(one) for one in _examples(search, network_of(model))]
         says_tokens = isinstance(scores, TransductionScores)
         if says_tokens:
             plots["length"] = report.svg(scores.plot().figure)

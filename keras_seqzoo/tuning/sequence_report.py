@@ -40,18 +40,8 @@ def render_report(
     scores = SequenceScores(rows.encoding, rows.validation).measure(network)
     memory = measure_memory(network, rows.encoding, rows.validation)
     objective = search.oracle.objectives[0]
-    chosen = int(search.chosen.trial_id)
     with matplotlib.rc_context(STYLE):
-        plots: dict[str, Any] = {
-            "curves": report.svg(report.objective_curves(search, chosen)),
-            "importances": report.svg(report.importance_bars(search)),
-            "parameters": {
-                name.replace("_", " "): report.svg(against(results, chosen, name, objective.name))
-                for name, dimension in search.hypermodel.dimensions.items()
-                if name in results and not dimension.when and results[name].nunique() > 1
-            },
-            "memory": report.svg(_memory(memory)),
-        }
+        plots = plots_of_trials(search) | {"memory": report.svg(_memory(memory))}
         figure = Figure(figsize=(9, 8), layout="constrained")
         scores.plot(figure.add_subplot())
         plots["confusion"] = report.svg(figure)
@@ -71,7 +61,26 @@ def render_report(
     )
 
 
-def against(results: pd.DataFrame, chosen: int, name: str, score: str) -> Figure:
+def plots_of_trials(search: Search) -> dict[str, Any]:
+    """Learning curves, what mattered, and the score against each parameter.
+
+    Args:
+        search: a search that has run.
+    """
+    results, chosen = search.results, int(search.chosen.trial_id)
+    score = search.oracle.objectives[0].name
+    return {
+        "curves": report.svg(report.objective_curves(search, chosen)),
+        "importances": report.svg(report.importance_bars(search)),
+        "parameters": {
+            name.replace("_", " "): report.svg(_against(results, chosen, name, score))
+            for name, dimension in search.hypermodel.dimensions.items()
+            if name in results and not dimension.when and results[name].nunique() > 1
+        },
+    }
+
+
+def _against(results: pd.DataFrame, chosen: int, name: str, score: str) -> Figure:
     """The score of every complete trial against one parameter."""
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
     ax = figure.add_subplot()

@@ -79,8 +79,8 @@ class SequenceRows:
 
     def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
         """The batches of each epoch: rows `(batches, batch_size)`, -1 where one is not full."""
-        lengths = self.examples.lengths
-        return (full(plan(lengths, batch_size, seed, epoch)) for epoch in itertools.count())
+        lengths, pool = self.examples.lengths, recipe.pool(self.encoding)
+        return (full(plan(lengths, batch_size, seed, epoch, pool)) for epoch in itertools.count())
 
     def fingerprint(self) -> str:
         """Hash of everything in it."""

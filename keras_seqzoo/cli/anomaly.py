@@ -1,0 +1,83 @@
+"""`keras-seqzoo anomaly`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from keras_seqzoo import files
+from keras_seqzoo.cli import options
+from keras_seqzoo.cli.quiet import load_tensorflow
+from keras_seqzoo.errors import ArgumentError, check_fraction
+
+# What `search` trains on.
+TRAIN_FRACTION = 0.6
+
+
+@click.command("anomaly")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@options.reading
+@click.option("--train", type=click.Path(path_type=Path),
+              help="Readings to choose the threshold on; all of FILE is scored then.")  # fmt: skip
+@click.option("--train-fraction", type=float,
+              help="Choose it on this share at the start of FILE and score the rest; default "
+              f"{TRAIN_FRACTION}.")  # fmt: skip
+@click.option("--kind", type=click.Choice(["identity", "forecasting", "reconstruction"]),
+              help="What MODEL says; default what its entry is for.")  # fmt: skip
+@click.option("--quantile", type=float, default=0.999, show_default=True,
+              help="Share of training readings below the threshold.")  # fmt: skip
+@click.option("--combine", type=click.Choice(["longest", "mean"]),
+              help="Of windows: the one with the longest past, or the mean.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Run every reading as a window of its own.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a row per reading as CSV.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw the scores into this file.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+def command(
+    model, file, columns, missing, window, stride, train, train_fraction, kind, quantile, combine,
+    alone, seed, out, plot, as_json,
+) -> None:  # fmt: skip
+    """Score every reading of FILE by how badly MODEL says it, and flag the highest scores.
+
+    MODEL is a .keras file or a SavedModel folder that gives readings back or forecasts them; FILE
+    is .csv, .tsv, .parquet or .npy. The report says what the score owes to earlier readings.
+    """
+    later, earlier = _records(file, train, train_fraction, columns, missing, quiet=as_json)
+    load_tensorflow()
+    from keras_seqzoo import artifacts, diagnostics, training
+
+    loaded = artifacts.load(model)
+    if training.has_names(loaded):
+        raise ArgumentError(
+            "`anomaly` must have a model that gives readings back or forecasts them. Received: "
+            f"'{model}', which gives names. Train an entry of `keras-seqzoo list --task identity`."
+        )
+    report = diagnostics.anomaly(
+        loaded, later, earlier, kind=kind, quantile=quantile, window=window, stride=stride,
+        combine=combine, alone=alone, seed=seed,
+    )  # fmt: skip
+    click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+    if out is not None:
+        files.write_text(out, report.to_frame().to_csv())
+        click.echo(f"Written: {files.shown(out)}", err=True)  # standard output may be JSON
+    if plot is not None:
+        options.write_plot(report.plot().figure, plot)
+
+
+def _records(file, train, train_fraction, columns, missing, *, quiet):
+    """What to score, and what to choose the threshold on."""
+    if train is not None and train_fraction is not None:
+        raise ArgumentError(
+            "`--train` and `--train-fraction` must not both be given. Received: "
+            f"--train {train} --train-fraction {train_fraction}. Leave one out."
+        )
+    fraction = TRAIN_FRACTION if train_fraction is None else train_fraction
+    check_fraction(**{"train-fraction": fraction})
+    readings = options.read(file, columns, missing, quiet=quiet)
+    if train is not None:
+        return readings, options.read(train, columns, missing, quiet=quiet)
+    earlier, later = readings.split(fraction, 1 - fraction)
+    return later, earlier
