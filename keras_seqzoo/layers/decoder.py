@@ -29,6 +29,19 @@ class Source(NamedTuple):
     mask: Any
 
 
+class Kernels(NamedTuple):
+    """Parts of kernels that steps multiply by, or None, cut out once: XLA multiplies slowly by what
+    is cut out inside a loop.
+
+    Attributes:
+        combine: `(units, units)`, what the output makes of the state.
+        feedback: `(units, gates)`, what the lowest layer makes of the last output.
+    """
+
+    combine: Any
+    feedback: Any
+
+
 class DecoderState(NamedTuple):
     """What a decoder carries from step to step.
 
@@ -156,7 +169,9 @@ class Decoder(keras.layers.Layer):
             x = layer(x, initial_state=states[number * each : (number + 1) * each])
             if drops is not None and number < self.depth - 1:
                 x = x * drops[number][:, None]
-        return x if self.attention is None else self._combined(x, self._looked(x, source)[0])
+        if self.attention is None:
+            return x
+        return self._combined(x, self._looked(x, source)[0], self.kernels())
 
     def source(self, memory, memory_mask=None) -> Source:
         """What follows from the source alone.
@@ -211,19 +226,29 @@ class Decoder(keras.layers.Layer):
             The output `(batch, units)`, the state after, and the weights of attention
             `(batch, source)`, or None without.
         """
-        return self.step_of(self.feed(x), state, source, drops)
+        return self.step_of(self.feed(x), state, source, self.kernels(), drops)
 
-    def step_of(self, fed, state: DecoderState, source: Source, drops=None):
+    def kernels(self) -> Kernels:
+        """For `step_of` in a loop."""
+        combine = feedback = None
+        if self.attention is not None:
+            memory = self.look.memory
+            combine = self._cast(self.combine.kernel)[memory : memory + self.units]
+        if self.input_feeding:
+            feedback = self._cast(self.recurrent[0].cell.kernel)[-self.units :]
+        return Kernels(combine, feedback)
+
+    def step_of(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops=None):
         """`step`, with `feed(x)` in place of `x`."""
-        h, context, recurrent, weights = self._advance(fed, state, source, drops)
+        h, context, recurrent, weights = self._advance(fed, state, source, kernels, drops)
         output = h
         if self.attention is not None:
             if self.attention != "additive":
                 context, weights = self._look(h, source)
-            output = self._combined(h, context)
+            output = self._combined(h, context, kernels)
         return output, DecoderState(recurrent, output if self.input_feeding else ()), weights
 
-    def _advance(self, fed, state: DecoderState, source: Source, drops):
+    def _advance(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops):
         """The recurrent layers: the last one's output and the states after; and what additive
         attention makes of input and context for the output, and its weights.
         """
@@ -234,8 +259,7 @@ class Decoder(keras.layers.Layer):
             given = fed + contexts
             projected, context = given[:, : -self.units], given[:, -self.units :]
         elif self.input_feeding:
-            kernel = self._cast(self.recurrent[0].cell.kernel)[-self.units :]
-            projected = fed + ops.matmul(state.output, kernel)
+            projected = fed + ops.matmul(state.output, kernels.feedback)
         h, after = self._lowest(projected, state.recurrent[:each])
         for number, layer in enumerate(self.recurrent[1:], 1):
             if drops is not None:
@@ -287,10 +311,9 @@ class Decoder(keras.layers.Layer):
         before = self._cast(self.recurrent[0].cell.kernel)[-memory:]
         return ops.concatenate([before, kernel[:memory]], axis=-1)
 
-    def _combined(self, h, context):
+    def _combined(self, h, context, kernels: Kernels):
         """`tanh(W [context, h])`, of additive attention with the input beside them."""
-        memory = self.look.memory
-        x = ops.matmul(h, self._cast(self.combine.kernel)[memory : memory + self.units]) + context
+        x = ops.matmul(h, kernels.combine) + context
         if self.attention != "additive":
             x = x + self._cast(self.combine.bias)
         return ops.tanh(x)
@@ -305,25 +328,29 @@ class Decoder(keras.layers.Layer):
         return ops.swapaxes(run(fed, source, self.begin(initial_state), drops), 0, 1)
 
     def _looking_after(self, fed, source: Source, state: DecoderState, drops):
+        kernels = self.kernels()
+
         def body(carry, now):
-            output, state, _ = self.step_of(now, DecoderState(*carry), source, drops)
+            output, state, _ = self.step_of(now, DecoderState(*carry), source, kernels, drops)
             return tuple(state), output
 
         return _scan(body, tuple(state), fed, self.units)
 
     def _looking_before(self, fed, source: Source, state: DecoderState, drops):
+        kernels = self.kernels()
         given, told = _summed_later(source.values, fed)
         source = source._replace(values=ops.stop_gradient(source.values))
 
         def body(carry, now):
-            h, context, after, weights = self._advance(now, DecoderState(carry, ()), source, drops)
+            state = DecoderState(carry, ())
+            h, context, after, weights = self._advance(now, state, source, kernels, drops)
             return after, ops.concatenate([h, context, weights], axis=-1)
 
         steps = ops.shape(source.keys)[1]
         found = _scan(body, state.recurrent, given, 2 * self.units + steps)
         h, context = found[..., : self.units], found[..., self.units : 2 * self.units]
         told(ops.stop_gradient(found[..., 2 * self.units :]))
-        return self._combined(h, context)
+        return self._combined(h, context, kernels)
 
     def _drops(self, inputs, training):
         """One mask for each gap between layers, the same at every step."""

@@ -119,25 +119,31 @@ class EncoderDecoderModel(Generates, keras.Model):
         Returns:
             That, the state after, and the weights of attention, or None without.
         """
-        return self._go_on(before, self._fed(before), state, source)
+        return self._go_on(before, self._fed(before), state, source, self._decoder.kernels())
 
     def stepping(self, looked_at, rows):
         """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
         few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
-        if not self.says_tokens or not few:
-            return super().stepping(looked_at, rows)
-        table = self._fed(ops.arange(self.width, dtype="int32"))
+        table = None
+        if self.says_tokens and few:
+            table = self._fed(ops.arange(self.width, dtype="int32"))
+        kernels = self._decoder.kernels()
 
         def step(before, state):
-            return self._go_on(before, ops.take(table, before, axis=0), state, looked_at)
+            fed = self._fed(before) if table is None else ops.take(table, before, axis=0)
+            return self._go_on(before, fed, state, looked_at, kernels)
 
         return step
 
-    def _fed(self, before):
-        return self.get_layer("decoder").feed(self._feed(before[:, None])[:, 0])
+    @property
+    def _decoder(self):
+        return self.get_layer("decoder")
 
-    def _go_on(self, before, fed, state, source):
-        output, state, weights = self.get_layer("decoder").step_of(fed, state, source)
+    def _fed(self, before):
+        return self._decoder.feed(self._feed(before[:, None])[:, 0])
+
+    def _go_on(self, before, fed, state, source, kernels):
+        output, state, weights = self._decoder.step_of(fed, state, source, kernels)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
         if not self.says_tokens:
