@@ -120,6 +120,19 @@ def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
             assert found.scores[row] == pytest.approx(expected, abs=2e-5)
 
 
+def test_a_row_alone_says_what_it_says_among_others(model):
+    source = sources()
+    for options in ({}, {"strategy": "beam"}, {"return_attention": True}):
+        if "return_attention" in options and model.get_layer("decoder").attention is None:
+            continue
+        together = model.generate(source, max_length=6, **options)
+        alone = model.generate(source[1:2], max_length=6, **options)
+        np.testing.assert_array_equal(alone.sequences, together.sequences[1:2])
+        np.testing.assert_allclose(alone.scores, together.scores[1:2], atol=1e-5)
+        if together.attention is not None:
+            np.testing.assert_allclose(alone.attention, together.attention[1:2], atol=1e-5)
+
+
 def test_greedy_says_the_most_probable_token_each_time(model):
     source = sources()
     found = model.generate(source, max_length=6).sequences

@@ -57,6 +57,7 @@ class SourceAttention(keras.layers.Layer):
 
     def build(self, queries_shape, memory_shape):
         query, memory = queries_shape[-1], memory_shape[-1]
+        self.memory = memory
         if self.kind == "dot":
             if query != memory:
                 raise ArgumentError(
@@ -71,7 +72,9 @@ class SourceAttention(keras.layers.Layer):
         self.query_kernel = self.add_weight((query, self.units), name="query_kernel")
         if self.kind == "additive":
             self.bias = self.add_weight((self.units,), initializer="zeros", name="bias")
-            self.score = self.add_weight((self.units,), initializer=_AS_A_COLUMN, name="score")
+            # Made here: its seed, too, follows from Keras's.
+            as_a_column = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+            self.score = self.add_weight((self.units,), initializer=as_a_column, name="score")
         else:
             self.value_kernel = self.add_weight((memory, self.units), name="value_kernel")
             self.context_kernel = self.add_weight((self.units, memory), name="context_kernel")
@@ -136,9 +139,6 @@ class SourceAttention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {"kind": self.kind, "units": self.units, "heads": self.heads}
         return super().get_config() | own
-
-
-_AS_A_COLUMN = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
 
 
 def _shares(scores, real):

@@ -20,13 +20,26 @@ class Source(NamedTuple):
 
     Attributes:
         keys: of `SourceAttention.keys`.
-        values: the same.
+        values: the same, multiplied by what contexts are multiplied with.
         mask: `(batch, source)`, True for real steps.
     """
 
     keys: Any
     values: Any
     mask: Any
+
+
+class Kernels(NamedTuple):
+    """Parts of kernels that steps multiply by, or None, cut out once: XLA multiplies slowly by what
+    is cut out inside a loop.
+
+    Attributes:
+        combine: `(units, units)`, what the output makes of the state.
+        feedback: `(units, gates)`, what the lowest layer makes of the last output.
+    """
+
+    combine: Any
+    feedback: Any
 
 
 class DecoderState(NamedTuple):
@@ -156,7 +169,9 @@ class Decoder(keras.layers.Layer):
             x = layer(x, initial_state=states[number * each : (number + 1) * each])
             if drops is not None and number < self.depth - 1:
                 x = x * drops[number][:, None]
-        return x if self.attention is None else self._looked(x, source)[0]
+        if self.attention is None:
+            return x
+        return self._combined(x, self._looked(x, source)[0], self.kernels())
 
     def source(self, memory, memory_mask=None) -> Source:
         """What follows from the source alone.
@@ -167,7 +182,10 @@ class Decoder(keras.layers.Layer):
         """
         if self.attention is None:
             return Source(None, None, None)
-        return Source(*self.look.keys(memory), memory_mask)
+        keys, values = self.look.keys(memory)
+        if self.attention != "multi_head":
+            values = ops.matmul(values, self._context_kernel())
+        return Source(keys, values, memory_mask)
 
     def begin(self, initial_state) -> DecoderState:
         """The state before the first step.
@@ -178,60 +196,161 @@ class Decoder(keras.layers.Layer):
         output = ops.zeros_like(initial_state[0]) if self.input_feeding else ()
         return DecoderState(tuple(initial_state), output)
 
+    def feed(self, x):
+        """What steps make of their inputs alone, for any number of them; `step_of` takes it.
+
+        Args:
+            x: `(..., width)`.
+
+        Returns:
+            `(..., size)`.
+        """
+        cell, width, x = self.recurrent[0].cell, x.shape[-1], self._cast(x)
+        kernel = self._cast(cell.kernel)[:width]
+        bias = self._cast(cell.bias[0] if self.cell == "gru" else cell.bias)
+        if self.attention == "additive":  # the output looks at it too
+            kernel = ops.concatenate([kernel, self._cast(self.combine.kernel)[-width:]], axis=-1)
+            bias = ops.concatenate([bias, self._cast(self.combine.bias)], axis=-1)
+        return ops.matmul(x, kernel) + bias
+
     def step(self, x, state: DecoderState, source: Source, drops=None):
         """One step.
 
         Args:
             x: `(batch, width)`.
             state: `DecoderState`.
-            source: of `source`.
+            source: of `source`; of fewer rows, it is that of as many rows each, one after another.
             drops: of training, what units between layers are multiplied by.
 
         Returns:
             The output `(batch, units)`, the state after, and the weights of attention
             `(batch, source)`, or None without.
         """
+        return self.step_of(self.feed(x), state, source, self.kernels(), drops)
+
+    def kernels(self) -> Kernels:
+        """For `step_of` in a loop."""
+        combine = feedback = None
+        if self.attention is not None:
+            memory = self.look.memory
+            combine = self._cast(self.combine.kernel)[memory : memory + self.units]
+        if self.input_feeding:
+            feedback = self._cast(self.recurrent[0].cell.kernel)[-self.units :]
+        return Kernels(combine, feedback)
+
+    def step_of(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops=None):
+        """`step`, with `feed(x)` in place of `x`."""
+        h, context, recurrent, weights = self._advance(fed, state, source, kernels, drops)
+        output = h
+        if self.attention is not None:
+            if self.attention != "additive":
+                context, weights = self._look(h, source)
+            output = self._combined(h, context, kernels)
+        return output, DecoderState(recurrent, output if self.input_feeding else ()), weights
+
+    def _advance(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops):
+        """The recurrent layers: the last one's output and the states after; and what additive
+        attention makes of input and context for the output, and its weights.
+        """
         each = len(state.recurrent) // self.depth
-        given, weights = [x], None
+        projected, context, weights = fed, None, None
         if self.attention == "additive":
-            context, weights = self._look(state.recurrent[-each], source)
-            given.append(context)
+            contexts, weights = self._look(state.recurrent[-each], source)
+            given = fed + contexts
+            projected, context = given[:, : -self.units], given[:, -self.units :]
         elif self.input_feeding:
-            given.append(state.output)
-        h = ops.concatenate(given, axis=-1) if len(given) > 1 else x
-        after: list[Any] = []
-        for number, layer in enumerate(self.recurrent):
-            before = list(state.recurrent[number * each : (number + 1) * each])
-            h, states = layer.cell(h, before)
+            projected = fed + ops.matmul(state.output, kernels.feedback)
+        h, after = self._lowest(projected, state.recurrent[:each])
+        for number, layer in enumerate(self.recurrent[1:], 1):
+            if drops is not None:
+                h = h * drops[number - 1]
+            h, states = layer.cell(h, list(state.recurrent[number * each : (number + 1) * each]))
             after += states
-            if drops is not None and number < self.depth - 1:
-                h = h * drops[number]
-        if self.attention == "additive":
-            output = self.combine(ops.concatenate([context, h, x], axis=-1))
-        elif self.attention is not None:
-            output, weights = self._looked(h[:, None], source)
-            output, weights = output[:, 0], weights[:, 0]
-        else:
-            output = h
-        return output, DecoderState(tuple(after), output if self.input_feeding else ()), weights
+        return h, context, tuple(after), weights
+
+    def _lowest(self, projected, states):
+        """A step of the lowest layer, whose input is multiplied by its kernel already."""
+        cell = self.recurrent[0].cell
+        inner = ops.matmul(states[0], self._cast(cell.recurrent_kernel))
+        if self.cell == "simple_rnn":
+            h = ops.tanh(projected + inner)
+            return h, [h]
+        if self.cell == "lstm":
+            i, f, g, o = ops.split(projected + inner, 4, axis=-1)
+            c = ops.sigmoid(f) * states[1] + ops.sigmoid(i) * ops.tanh(g)
+            h = ops.sigmoid(o) * ops.tanh(c)
+            return h, [h, c]
+        inner, units = inner + self._cast(cell.bias)[1], self.units
+        z, r = ops.split(ops.sigmoid(projected[:, :-units] + inner[:, :-units]), 2, axis=-1)
+        n = ops.tanh(projected[:, -units:] + r * inner[:, -units:])
+        h = z * states[0] + (1 - z) * n
+        return h, [h]
 
     def _look(self, query, source: Source):
-        contexts, weights = self.look.attend(query[:, None], *source)
-        return contexts[:, 0], weights[:, 0]
+        """Contexts, multiplied by what contexts are multiplied with, and weights; rows of one
+        source look at it together.
+        """
+        asked = ops.reshape(query, (ops.shape(source.keys)[0], -1, query.shape[-1]))
+        contexts, weights = self._looked(asked, source)
+        return tuple(ops.reshape(x, (-1, ops.shape(x)[-1])) for x in (contexts, weights))
 
-    def _looked(self, h, source: Source):
-        contexts, weights = self.look.attend(h, *source)
-        return self.combine(ops.concatenate([contexts, h], axis=-1)), weights
+    def _looked(self, queries, source: Source):
+        contexts, weights = self.look.attend(queries, *source)
+        if self.attention == "multi_head":
+            contexts = ops.matmul(contexts, self._context_kernel())
+        return self._cast(contexts), weights
+
+    def _context_kernel(self):
+        """What a context is multiplied with. A sum of products is the product of the sum, so that
+        steps of the source are, once, in place of contexts at each step of the target.
+        """
+        kernel = self._cast(self.combine.kernel)
+        memory = self.look.memory
+        if self.attention != "additive":
+            return kernel[:memory]
+        before = self._cast(self.recurrent[0].cell.kernel)[-memory:]
+        return ops.concatenate([before, kernel[:memory]], axis=-1)
+
+    def _combined(self, h, context, kernels: Kernels):
+        """`tanh(W [context, h])`, of additive attention with the input beside them."""
+        x = ops.matmul(h, kernels.combine) + context
+        if self.attention != "additive":
+            x = x + self._cast(self.combine.bias)
+        return ops.tanh(x)
+
+    def _cast(self, x):
+        """Steps are run outside of `call` too, where Keras does not cast weights."""
+        return ops.cast(x, self.compute_dtype)
 
     def _in_a_loop(self, inputs, source: Source, initial_state, drops):
-        def body(carry, x):
-            output, state, _ = self.step(x, DecoderState(*carry), source, drops)
+        fed = ops.swapaxes(self.feed(inputs), 0, 1)  # (time, batch, size)
+        run = self._looking_after if self.input_feeding else self._looking_before
+        return ops.swapaxes(run(fed, source, self.begin(initial_state), drops), 0, 1)
+
+    def _looking_after(self, fed, source: Source, state: DecoderState, drops):
+        kernels = self.kernels()
+
+        def body(carry, now):
+            output, state, _ = self.step_of(now, DecoderState(*carry), source, kernels, drops)
             return tuple(state), output
 
-        state = self.begin(initial_state)
-        first = ops.zeros_like(initial_state[0])
-        outputs = _scan(body, tuple(state), ops.swapaxes(inputs, 0, 1), first)
-        return ops.swapaxes(outputs, 0, 1)
+        return _scan(body, tuple(state), fed, self.units)
+
+    def _looking_before(self, fed, source: Source, state: DecoderState, drops):
+        kernels = self.kernels()
+        given, told = _summed_later(source.values, fed)
+        source = source._replace(values=ops.stop_gradient(source.values))
+
+        def body(carry, now):
+            state = DecoderState(carry, ())
+            h, context, after, weights = self._advance(now, state, source, kernels, drops)
+            return after, ops.concatenate([h, context, weights], axis=-1)
+
+        steps = ops.shape(source.keys)[1]
+        found = _scan(body, state.recurrent, given, 2 * self.units + steps)
+        h, context = found[..., : self.units], found[..., self.units : 2 * self.units]
+        told(ops.stop_gradient(found[..., 2 * self.units :]))
+        return self._combined(h, context, kernels)
 
     def _drops(self, inputs, training):
         """One mask for each gap between layers, the same at every step."""
@@ -256,15 +375,46 @@ class Decoder(keras.layers.Layer):
         )
 
 
-def _scan(body, carry, inputs, like):
-    """`ops.scan` whose outputs look like `like`; TensorFlow's takes them to look like the carry."""
+def _summed_later(values, fed):
+    """Gives a loop over time the gradient of `weights @ values`, which it adds to what it is fed,
+    as one product.
+
+    Automatic differentiation would add an array as large as the values to another at each step.
+
+    Args:
+        values: `(batch, source, size)`, which the loop takes as constants.
+        fed: `(time, batch, size)`.
+
+    Returns:
+        What to feed in place of `fed`, and a function to tell the weights of all steps,
+        `(time, batch, source)`, once they are there.
+    """
+    weights: list[Any] = []
+
+    @ops.custom_gradient
+    def fed_beside(values, fed):
+        def gradient(*args, upstream=None):
+            (upstream,) = args or (upstream,)
+            by_values = ops.einsum("tbs,tbk->bsk", weights[0], upstream)
+            return by_values, upstream
+
+        return fed + 0.0, gradient
+
+    return fed_beside(values, fed), weights.append
+
+
+def _scan(body, carry, inputs, width: Any):
+    """The outputs, `(batch, width)` each, of `ops.scan`; TensorFlow's takes them to look like the
+    carry.
+    """
     if keras.backend.backend() != "tensorflow":
         return ops.scan(body, carry, inputs)[1]
     import tensorflow as tf
 
     length = tf.shape(inputs)[0]
+    like = tf.TensorShape((inputs.shape[1], width if isinstance(width, int) else None))
+    outputs = tf.TensorArray(inputs.dtype, length, element_shape=like)
     inputs = tf.TensorArray(inputs.dtype, length, element_shape=inputs.shape[1:]).unstack(inputs)
-    outputs = tf.TensorArray(like.dtype, length, element_shape=like.shape)
 
     def step(count, carry, outputs):
         carry, output = body(carry, inputs.read(count))

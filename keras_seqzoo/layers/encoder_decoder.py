@@ -16,6 +16,7 @@ from keras_seqzoo.layers.generating import Generates
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.sampling import ScheduledSampling
 
+_TOKENS_PER_ROW = 16  # about the length of an answer
 _MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
 
 
@@ -118,8 +119,31 @@ class EncoderDecoderModel(Generates, keras.Model):
         Returns:
             That, the state after, and the weights of attention, or None without.
         """
-        x = self._feed(before[:, None])[:, 0]
-        output, state, weights = self.get_layer("decoder").step(x, state, source)
+        return self._go_on(before, self._fed(before), state, source, self._decoder.kernels())
+
+    def stepping(self, looked_at, rows):
+        """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
+        few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
+        table = None
+        if self.says_tokens and few:
+            table = self._fed(ops.arange(self.width, dtype="int32"))
+        kernels = self._decoder.kernels()
+
+        def step(before, state):
+            fed = self._fed(before) if table is None else ops.take(table, before, axis=0)
+            return self._go_on(before, fed, state, looked_at, kernels)
+
+        return step
+
+    @property
+    def _decoder(self):
+        return self.get_layer("decoder")
+
+    def _fed(self, before):
+        return self._decoder.feed(self._feed(before[:, None])[:, 0])
+
+    def _go_on(self, before, fed, state, source, kernels):
+        output, state, weights = self._decoder.step_of(fed, state, source, kernels)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
         if not self.says_tokens:
@@ -166,8 +190,9 @@ class EncoderDecoderModel(Generates, keras.Model):
                 f"`source` must be numbers of tokens from 0 to {known - 1}. Received: dtype "
                 f"{source.dtype}, from {source.min()} to {source.max()}. Unknown tokens are 1."
             )
-        short = -steps % _MULTIPLE
-        return np.pad(source, ((0, 0), (0, short))).astype(self.inputs[0].dtype), steps
+        padded = np.zeros((len(source), steps + -steps % _MULTIPLE), self.inputs[0].dtype)
+        padded[:, :steps] = source
+        return padded, steps
 
     @property
     def _sampling(self) -> ScheduledSampling | None:

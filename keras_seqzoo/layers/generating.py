@@ -60,8 +60,15 @@ class Generates:
         raise NotImplementedError
 
     def step(self, before, state, source):
-        """What comes next, the state after, and the weights of attention or None."""
+        """What comes next, the state after, and the weights of attention or None.
+
+        What is looked at may be of fewer rows: each is that of as many rows, one after another.
+        """
         raise NotImplementedError
+
+    def stepping(self, looked_at, rows: Any) -> decoding.Step:
+        """`step` for a loop over so many sources, from what came before and the state."""
+        return lambda before, state: self.step(before, state, looked_at)
 
     def real_steps(self, looked_at):
         """Which steps of the source are real, `(batch, source)`, or None for all."""
@@ -158,12 +165,11 @@ class Generates:
         say = self._loop(strategy, options)
         parts, rng = [], np.random.default_rng(seed)
         for start in range(0, len(source), batch_size):
-            rows = source[start : start + batch_size]
-            noise = np.zeros((0,), np.float32)
+            given = [source[start : start + batch_size]]
             if strategy == "sample":
-                size = (len(rows), max_length, self.width)
-                noise = rng.gumbel(size=size).astype(np.float32)
-            said = say(ops.convert_to_tensor(rows), ops.convert_to_tensor(noise))
+                size = (len(given[0]), max_length, self.width)
+                given.append(rng.gumbel(size=size).astype(np.float32))
+            said = say(*map(ops.convert_to_tensor, given))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
         found = [
             np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
@@ -208,12 +214,10 @@ class Generates:
                 real = ops.ones((rows, steps), "bool")
         if strategy == "beam":
             repeat = functools.partial(ops.repeat, repeats=options["width"], axis=0)
-            state, looked_at, real = (
-                tree.map_structure(lambda x: None if x is None else repeat(x), one)
-                for one in (state, looked_at, real)
-            )
+            state = tree.map_structure(repeat, state)
+            real = None if real is None else repeat(real)
             options |= {"attention": attention}
-        step = functools.partial(self._step_of, looked_at)
+        step = self.stepping(looked_at, rows)
         if not self.says_tokens:
             first = ops.zeros((rows, self.width), self.value_dtype)
             return decoding.say_values(step, state, first, max_length, real)
@@ -236,7 +240,7 @@ class Generates:
     def _make_loop(self, strategy: str, options: dict[str, Any]):
         """The loop of a strategy, compiled where that can be."""
 
-        def say(source, noise):
+        def say(source, noise=None):
             return tuple(self.say(source, strategy=strategy, noise=noise, **options))
 
         if keras.backend.backend() != "tensorflow":
@@ -244,6 +248,3 @@ class Generates:
         import tensorflow as tf
 
         return tf.function(say, jit_compile=True, autograph=False)
-
-    def _step_of(self, source, before, state):
-        return self.step(before, state, source)
