@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_positive, check_rate
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
 
-CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
+
+def _linear(units: int, **options: Any) -> SimpleRNN:
+    return SimpleRNN(units, activation=None, **options)
+
+
+CELLS = {"linear": _linear, "simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 class Source(NamedTuple):
@@ -54,12 +59,13 @@ class Decoder(keras.layers.Layer):
     Shapes: inputs `(batch, time, width)`, memory `(batch, source, memory)`, initial states
         `(batch, units)` each -> `(batch, time, units)`.
     Masking: `memory_mask` `(batch, source)`. Padding of the target belongs behind it, where it
-        changes nothing before it.
+        changes nothing before it; elsewhere `target_mask` `(batch, time)` tells it, and padded
+        steps keep the state.
     State: none kept between calls; `begin` and `step` hand it out and take it back.
 
     Args:
         units: int, at least 1, of each recurrent layer, and of the output.
-        cell: "simple_rnn", "gru" or "lstm".
+        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         depth: int, at least 1, recurrent layers one upon the other.
         attention: None, "additive", "dot", "general" or "multi_head"; see `SourceAttention`.
         heads: int, of "multi_head".
@@ -145,15 +151,24 @@ class Decoder(keras.layers.Layer):
         for number, layer in enumerate(self.recurrent):
             layer.build((None, None, self.units if number else width))
 
-    def call(self, inputs, memory=None, initial_state=(), memory_mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        memory=None,
+        initial_state=(),
+        memory_mask=None,
+        target_mask=None,
+        training=None,
+    ):
         source = self.source(memory, memory_mask)
-        drops = self._drops(inputs, training)
+        drops = self.drops(inputs, training)
         if self.attention == "additive" or self.input_feeding:
-            return self._in_a_loop(inputs, source, initial_state, drops)
+            return self._in_a_loop(inputs, target_mask, source, initial_state, drops)
         x, states = inputs, list(initial_state)
         each = len(states) // self.depth
         for number, layer in enumerate(self.recurrent):
-            x = layer(x, initial_state=states[number * each : (number + 1) * each])
+            initial = states[number * each : (number + 1) * each]
+            x = layer(x, initial_state=initial, mask=target_mask)
             if drops is not None and number < self.depth - 1:
                 x = x * drops[number][:, None]
         return x if self.attention is None else self._looked(x, source)[0]
@@ -223,18 +238,22 @@ class Decoder(keras.layers.Layer):
         contexts, weights = self.look.attend(h, *source)
         return self.combine(ops.concatenate([contexts, h], axis=-1)), weights
 
-    def _in_a_loop(self, inputs, source: Source, initial_state, drops):
-        def body(carry, x):
-            output, state, _ = self.step(x, DecoderState(*carry), source, drops)
-            return tuple(state), output
+    def _in_a_loop(self, inputs, target_mask, source: Source, initial_state, drops):
+        def body(carry, given):
+            output, state, _ = self.step(given[0], DecoderState(*carry), source, drops)
+            return kept(given[1], tuple(state), carry), output
 
         state = self.begin(initial_state)
         first = ops.zeros_like(initial_state[0])
-        outputs = _scan(body, tuple(state), ops.swapaxes(inputs, 0, 1), first)
-        return ops.swapaxes(outputs, 0, 1)
+        return over_steps(body, tuple(state), (inputs, target_mask), first)
 
-    def _drops(self, inputs, training):
-        """One mask for each gap between layers, the same at every step."""
+    def drops(self, inputs, training):
+        """What `step` takes: one mask for each gap between layers, the same at every step.
+
+        Args:
+            inputs: `(batch, ...)`.
+            training: bool or None; without, there are none.
+        """
         if not training or self.seed_generator is None:
             return None
         shape = (self.depth - 1, ops.shape(inputs)[0], self.units)
@@ -256,18 +275,36 @@ class Decoder(keras.layers.Layer):
         )
 
 
-def _scan(body, carry, inputs, like):
-    """`ops.scan` whose outputs look like `like`; TensorFlow's takes them to look like the carry."""
+def kept(real, after, before):
+    """The state after a step where it is real, else that before; a mask of None is all real."""
+    if real is None:
+        return after
+    return tree.map_structure(lambda a, b: ops.where(real[:, None], a, b), after, before)
+
+
+def over_steps(body, carry, inputs, like):
+    """Outputs `(batch, time, ...)` of a loop over time: `ops.scan` with the batch in front.
+
+    Args:
+        body: from a carry and what `inputs` are at a step to the carry after, and an output.
+        carry: of the first step.
+        inputs: tensors `(batch, time, ...)`, nested; Nones stay Nones.
+        like: a tensor that looks like an output. TensorFlow's own scan takes outputs to look like
+            the carry.
+    """
+    inputs = _of_each(inputs, lambda x: ops.swapaxes(x, 0, 1))
     if keras.backend.backend() != "tensorflow":
-        return ops.scan(body, carry, inputs)[1]
+        return ops.swapaxes(ops.scan(body, carry, inputs)[1], 0, 1)
     import tensorflow as tf
 
-    length = tf.shape(inputs)[0]
-    inputs = tf.TensorArray(inputs.dtype, length, element_shape=inputs.shape[1:]).unstack(inputs)
+    length = tf.shape(tree.flatten(inputs)[0])[0]
     outputs = tf.TensorArray(like.dtype, length, element_shape=like.shape)
+    arrays = _of_each(
+        inputs, lambda x: tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
+    )
 
     def step(count, carry, outputs):
-        carry, output = body(carry, inputs.read(count))
+        carry, output = body(carry, _of_each(arrays, lambda array: array.read(count)))
         return count + 1, carry, outputs.write(count, output)
 
     _, _, outputs = tf.while_loop(
@@ -276,4 +313,8 @@ def _scan(body, carry, inputs, like):
         (0, carry, outputs),
         maximum_iterations=length,
     )
-    return outputs.stack()
+    return ops.swapaxes(outputs.stack(), 0, 1)
+
+
+def _of_each(nested, function):
+    return tree.map_structure(lambda one: None if one is None else function(one), nested)
