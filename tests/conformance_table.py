@@ -365,8 +365,8 @@ TABLE = {
             65_233, (*STEPS, 1), "no arguments",
         ),
         "additive": Row(
-            WORDS | {"attention": "additive", "decoder": "teacher_forced", "cell": "linear",
-                     "depth": 2},
+            WORDS | {"attention": "additive", "decoder": "teacher_forced",
+                     "cell": "simple_rnn", "depth": 2},
             "tokens embedding mask both_ways_1 both_ways_2 last_state code decoder masked",
             925, (*STEPS, 11), "looks before each step, in a loop with a mask",
         ),

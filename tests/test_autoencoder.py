@@ -160,3 +160,20 @@ def test_training_in_one_program_is_training_step_by_step():
         losses.append([float(model.train_on_batch(x, x)) for _ in range(2)])
     np.testing.assert_allclose(*losses, rtol=1e-4)
     assert isinstance(model, keras.Model)
+
+
+@pytest.mark.parametrize("name", ["linear_rnn_autoencoder", "gru_autoencoder"])
+def test_a_search_minimizes_the_error_and_trains_one_by_one(name, tmp_path):
+    """An autoencoder is to remember; its trials cannot be packed, and say so by working."""
+    x = readings(24, 6, 2)
+    found = zoo.search(
+        name, x, max_trials=2, epochs=2, directory=tmp_path, population=2, verbose=0,
+        space={"units": [4, 6], "code_size": [2, 3]},
+    )  # fmt: skip
+    assert (found.results["state"] == "complete").all()
+    errors = found.results["val_identity_error"]
+    assert int(found.chosen.trial_id) == errors.idxmin()
+    best = found.best_model
+    assert best.output_shape == ((None, 2) if name.startswith("linear") else (None, None, 2))
+    np.testing.assert_allclose(zoo.identity_error(best, x[18:]), errors.min(), rtol=1e-4)
+    assert (tmp_path / "report.html").exists()
