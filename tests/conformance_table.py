@@ -335,11 +335,6 @@ TABLE = {
             f"{REAL} recurrent_1 last_state code decoder unscale masked",
             178, (*STEPS, 2), "the last real step is said first",
         ),
-        "free_running": Row(
-            FEW | {"mask_value": 0.0, "decoder": "free_running"},
-            f"{REAL} recurrent_1 last_state code decoder unscale masked",
-            202, (*STEPS, 2), "fed what it said of the real step before",
-        ),
     },
     "gru_autoencoder": {
         "default": Row(

@@ -451,6 +451,10 @@ def test_every_dimension_of_a_space_is_an_argument_or_of_the_training(name):
             | {"vocabulary_size": 10_000, "character_vocabulary_size": 100},
         ),
         ("gru_forecaster", {"cell": "gru", "bidirectional": False, "head": "regression"}),
+        ("linear_rnn_autoencoder", {"cell": "linear", "reconstruct": "last", "attention": None}),
+        ("lstm_autoencoder", {"cell": "lstm", "reconstruct": "sequence", "attention": None}),
+        ("gru_autoencoder", {"cell": "gru", "reconstruct": "sequence", "attention": None}),
+        ("attention_autoencoder", {"attention": "general", "bidirectional": True}),
     ],
 )
 def test_what_distinguishes_an_entry_is_the_pinned_one(name, defaults):
