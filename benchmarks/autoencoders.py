@@ -1,6 +1,6 @@
 """Autoencoders: what a code holds, how far, of which input; attention; linear cells.
 
-    python -m benchmarks.autoencoders [--seeds 5] [--parts rows,lengths,cells,input]
+    python -m benchmarks.autoencoders [--seeds 5] [--parts rows,lengths,attention,cells,input]
 
 Generated sequences of unit variance: "white", independent numbers, and "slow", whose neighbours
 correlate by 0.9 in every feature. Errors are over the variance, on rows that were not trained on:
@@ -19,6 +19,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,9 +31,10 @@ from benchmarks import common
 from benchmarks.claims import interval
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
-ROWS, EPOCHS, BATCH = 512, 40, 64
+ROWS, EPOCHS, BATCH = 512, 30, 64
 CORRELATION = 0.9
 LENGTHS = (5, 10, 20, 40, 80)
+LOOKED_AT = (5, 20, 80)  # with attention
 NOISES = (0.0, 0.5, 1.0)  # deviations, of a signal of deviation 1
 WIDTHS = (1, 2, 4, 8)
 CELLS = ("linear", "simple_rnn", "gru", "lstm")
@@ -123,9 +125,14 @@ def systems(seeds):
 
 
 def lengths(seeds):
-    """One code against attention, from short to long."""
+    """One code, from short to long."""
     for steps, seed in itertools.product(LENGTHS, seeds):
         yield measured("lstm_autoencoder", "slow", steps, 2, seed, **ONE)
+
+
+def attention(seeds):
+    """The same with attention; and both on white input."""
+    for steps, seed in itertools.product(LOOKED_AT, seeds):
         yield measured("attention_autoencoder", "slow", steps, 2, seed, **LOOKING)
     for seed in seeds:
         yield measured("attention_autoencoder", "white", 20, 2, seed, **LOOKING)
@@ -146,69 +153,72 @@ def of_input(seeds):
         yield measured("lstm_autoencoder", "slow", 20, features, seed, **ONE)
 
 
-PARTS = {"rows": systems, "lengths": lengths, "cells": cells, "input": of_input}
+PARTS = {
+    "rows": systems,
+    "lengths": lengths,
+    "attention": attention,
+    "cells": cells,
+    "input": of_input,
+}
 
 
-def among(runs, **wanted) -> dict[int, float]:
+def among(runs, part: str, **wanted) -> dict[int, float]:
     """Errors by seed of the runs that are wanted."""
     return {
         run["seed"]: run["error"]
-        for run in runs
-        if all(run.get(key) == value for key, value in wanted.items())
+        for run in runs.get(part, [])
+        if all(run[key] == value for key, value in wanted.items())
     }
 
 
-def ratio(runs, change: dict, base: dict) -> dict:
-    """How many times the error of `base` that of `change` is, with its interval over seeds."""
+def ratio(runs, change: dict, base: dict) -> dict | None:
+    """The error of `change` over that of `base`, with its interval over seeds."""
     ours, theirs = among(runs, **change), among(runs, **base)
     logs = [np.log(ours[seed] / theirs[seed]) for seed in ours if seed in theirs]
+    if len(logs) < 2:
+        return None
     mean, low, high = (float(np.exp(one)) for one in interval(logs))
     verdict = "holds" if high < 1 else "the opposite holds" if low > 1 else "undecided"
     return {"ratio": mean, "low": low, "high": high, "verdict": verdict}
 
 
-def settle(runs: dict[str, list[dict]]) -> list[dict]:
-    """Every claim with its ratio, interval and verdict; it claims that the ratio is below 1."""
-    found = []
-
-    def claim(part: str, text: str, change: dict, base: dict) -> None:
-        if part in runs:
-            found.append({"claim": text} | ratio(runs[part], change, base))
-
-    attention, one = {"entry": "attention_autoencoder"}, {"entry": "lstm_autoencoder"}
-    for kind in ("white", "slow"):
-        shape = {"input": kind, "steps": 20}
-        claim(
-            "lengths", f"attention errs less than one code ({kind}, 20 steps)",
-            attention | shape, one | shape,
-        )  # fmt: skip
-    for short, long in itertools.pairwise(LENGTHS):
-        claim(
-            "lengths", f"one code: {short} steps err less than {long} (slow)",
-            one | {"input": "slow", "steps": short}, one | {"input": "slow", "steps": long},
-        )  # fmt: skip
-    claim(
-        "lengths", f"attention: {LENGTHS[0]} steps err less than {LENGTHS[-1]} (slow)",
-        attention | {"input": "slow", "steps": LENGTHS[0]},
-        attention | {"input": "slow", "steps": LENGTHS[-1]},
-    )  # fmt: skip
+def claims() -> Iterator[tuple[str, dict, dict]]:
+    """What is claimed, of which runs: that the first err less than the others."""
+    one, looks = {"part": "lengths"}, {"part": "attention", "entry": "attention_autoencoder"}
+    white = {"part": "attention", "input": "white"}
+    yield (
+        "attention errs less than one code (white, 20 steps)",
+        white | {"entry": "attention_autoencoder"},
+        white | {"entry": "lstm_autoencoder"},
+    )
+    for steps in LOOKED_AT:
+        same = {"input": "slow", "steps": steps}
+        yield f"attention errs less than one code (slow, {steps} steps)", looks | same, one | same
+    for less, more in itertools.pairwise(LENGTHS):
+        text = f"one code: {less} steps err less than {more} (slow)"
+        yield text, one | {"steps": less}, one | {"steps": more}
+    less, *_, more = LOOKED_AT
+    slow = looks | {"input": "slow"}
+    text = f"attention: {less} steps err less than {more} (slow)"
+    yield text, slow | {"steps": less}, slow | {"steps": more}
     for kind, cell in itertools.product(("white", "slow"), CELLS[1:]):
-        claim(
-            "cells", f"linear cells err less than {cell} ({kind}, 10 steps)",
-            {"cell": "linear", "input": kind}, {"cell": cell, "input": kind},
-        )  # fmt: skip
-    shape = {"features": 2, "steps": 20}
+        same = {"part": "cells", "input": kind}
+        text = f"linear cells err less than {cell} ({kind}, 10 steps)"
+        yield text, same | {"cell": "linear"}, same | {"cell": cell}
+    same = {"part": "input", "features": 2}
     for less, more in itertools.pairwise(NOISES):
-        claim(
-            "input", f"noise of {less:g} errs less than of {more:g} (one code, slow)",
-            shape | {"noise": less}, shape | {"noise": more},
-        )  # fmt: skip
+        text = f"noise of {less:g} errs less than of {more:g} (one code, slow)"
+        yield text, same | {"noise": less}, same | {"noise": more}
+    same = {"part": "input", "noise": 0.0}
     for less, more in itertools.pairwise(WIDTHS):
-        claim(
-            "input", f"{less} features err less than {more} (one code, slow)",
-            {"noise": 0.0, "features": less}, {"noise": 0.0, "features": more},
-        )  # fmt: skip
-    return found
+        text = f"{less} features err less than {more} (one code, slow)"
+        yield text, same | {"features": less}, same | {"features": more}
+
+
+def settle(runs: dict[str, list[dict]]) -> list[dict]:
+    """Every claim that has runs, with its ratio, interval and verdict."""
+    found = [(text, ratio(runs, *sides)) for text, *sides in claims()]
+    return [{"claim": text} | one for text, one in found if one is not None]
 
 
 def table(runs: dict[str, list[dict]]) -> list[dict]:
@@ -227,17 +237,17 @@ def table(runs: dict[str, list[dict]]) -> list[dict]:
     return rows
 
 
-def show(rows, claims) -> None:
+def show(rows, settled) -> None:
     """Prints both as tables."""
     print("| part | entry | cell | input | steps | features | noise | code | error | floor |")
     print("|" + " --- |" * 10)
     for row in rows:
         names = ("part", "entry", "cell", "input", "steps", "features", "noise", "code")
-        cells = [str(row[name]) for name in names]
-        cells.append(f"{row['error']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
-        print("| " + " | ".join([*cells, f"{row['floor']:.3g}"]) + " |")
+        said = [str(row[name]) for name in names]
+        said.append(f"{row['error']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
+        print("| " + " | ".join([*said, f"{row['floor']:.3g}"]) + " |")
     print("\n| claim | ratio of errors (95 % interval) | verdict |\n| --- | --- | --- |")
-    for one in claims:
+    for one in settled:
         said = f"{one['ratio']:.2g} ({one['low']:.2g} to {one['high']:.2g})"
         print(f"| {one['claim']} | {said} | {one['verdict']} |")
 
@@ -250,7 +260,7 @@ def draw(rows, path) -> None:
     left, right = figure.subplots(1, 2)
     lines = {"lstm_autoencoder": "one code of 8", "attention_autoencoder": "attention"}
     for entry, label in lines.items():
-        ours = [r for r in rows if r["part"] == "lengths" and r["entry"] == entry]
+        ours = [r for r in rows if r["part"] in ("lengths", "attention") and r["entry"] == entry]
         ours = [row for row in ours if row["input"] == "slow"]
         places = [row["steps"] for row in ours]
         drawn = left.plot(places, [row["error"] for row in ours], marker="o", label=label)
@@ -296,9 +306,9 @@ def main() -> None:
         print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
         common.write("autoencoders", {"runs": runs})
     runs = {part: runs[part] for part in PARTS if part in runs}
-    rows, claims = table(runs), settle(runs)
-    show(rows, claims)
-    common.write("autoencoders", {"claims": claims, "table": rows, "runs": runs})
+    rows, settled = table(runs), settle(runs)
+    show(rows, settled)
+    common.write("autoencoders", {"claims": settled, "table": rows, "runs": runs})
     draw(rows, common.RESULTS / "autoencoders.png")
 
 
