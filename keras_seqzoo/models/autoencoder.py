@@ -196,19 +196,20 @@ def decoder(model: keras.Model) -> keras.Model:
     TensorShape([2, 3])
     """
     say, code = _halves(model)
-    inputs = {"code": keras.Input(code.shape[1:], name="code")}
-    time = model.inputs[0].shape[1]
+    code = keras.Input(code.shape[1:], name="code")
+    seen = {}
     if len(model.output_shape) == 3:
-        inputs["real"] = keras.Input((time,), dtype="bool", name="real")
+        seen["real"] = keras.Input(model.inputs[0].shape[1:2], dtype="bool", name="real")
     if say.looks:
-        inputs["memory"] = keras.Input(_memory(model).shape[1:], name="memory")
-    outputs = say(**inputs)
+        seen["memory"] = keras.Input(_memory(model).shape[1:], name="memory")
+    outputs = say(code, **seen)
     known = {layer.name for layer in model.layers}
     if "unscale" in known:
         outputs = model.get_layer("unscale")(outputs)
     if "masked" in known:
-        outputs = model.get_layer("masked")([outputs, inputs["real"]])
-    return keras.Model(list(inputs.values()), outputs, name=f"{model.name}_decoder")
+        outputs = model.get_layer("masked")([outputs, seen["real"]])
+    inputs = [code, *seen.values()] if seen else code
+    return keras.Model(inputs, outputs, name=f"{model.name}_decoder")
 
 
 def _check_modes(reconstruct, decoder, attention) -> None:
