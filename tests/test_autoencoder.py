@@ -12,6 +12,7 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import LastState
 from keras_seqzoo.layers.code_decoder import step_before
 from keras_seqzoo.models import decoder, encoder
+from keras_seqzoo.tuning.packed import Packed
 
 NAN = float("nan")
 SMALL = {"features": 2, "units": 3, "code_size": 2, "mask_value": NAN}
@@ -161,9 +162,14 @@ def test_training_in_one_program_is_training_step_by_step():
     assert isinstance(model, keras.Model)
 
 
+def test_trials_of_autoencoders_are_not_trained_together():
+    models = [zoo.get("gru_autoencoder", units=units, code_size=2) for units in (4, 8)]
+    assert Packed.obstacle(*models) == "there is no rule for LastState"
+
+
 @pytest.mark.parametrize("name", ["linear_rnn_autoencoder", "gru_autoencoder"])
-def test_a_search_minimizes_the_error_and_trains_one_by_one(name, tmp_path):
-    """An autoencoder is to remember; its trials cannot be packed, and say so by working."""
+def test_a_search_minimizes_the_error_alone(name, tmp_path):
+    """An autoencoder is to remember."""
     x = readings(24, 6, 2)
     found = zoo.search(
         name, x, max_trials=2, epochs=2, directory=tmp_path, population=2, verbose=0,
