@@ -20,12 +20,16 @@ _SEQUENCE_SPACE = {
 }
 
 
-def _sequence_space(defaults: dict) -> dict:
-    """The space of an entry of these families, around its own defaults."""
+def _around(space: dict, defaults: dict) -> dict:
+    """The space of an entry of a family, around its own defaults."""
     return {
         key: dataclasses.replace(value, default=defaults.get(key, value.default))
-        for key, value in _SEQUENCE_SPACE.items()
+        for key, value in space.items()
     }
+
+
+def _sequence_space(defaults: dict) -> dict:
+    return _around(_SEQUENCE_SPACE, defaults)
 
 
 _READ_BOTH_WAYS = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
@@ -129,6 +133,45 @@ def _encoder_decoder(
         causal=False,
         defaults=defaults,
         space=_sequence_space(defaults),
+        references=references,
+    )
+
+
+_DEEP_LEARNING = (
+    "Goodfellow, Bengio and Courville, Deep Learning, MIT Press, 2016, chapters 10 (recurrent "
+    "networks) and 14 (autoencoders), https://www.deeplearningbook.org"
+)
+_UNSUPERVISED = (
+    "Srivastava, Mansimov and Salakhutdinov, Unsupervised Learning of Video Representations using "
+    "LSTMs, ICML 2015, https://arxiv.org/abs/1502.04681"
+)
+_AUTOENCODER_SPACE = {
+    "units": Int(8, 256, log=True, default=64),
+    "code_size": Int(2, 64, log=True, default=16),
+    "dropout": Float(0.0, 0.5, default=0.0),
+    "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
+    "recurrent_strength": Float(1e-7, 1e-3, log=True, default=1e-5, when=_STRENGTH_KINDS),
+    "learning_rate": Float(3e-4, 3e-2, log=True, default=3e-3),
+}
+
+
+def _autoencoder(name: str, summary: str, *references: str, **defaults) -> Entry:
+    last = defaults.get("reconstruct") == "last"
+    return Entry(
+        name=name,
+        constructor="keras_seqzoo.models.autoencoder:sequence_autoencoder",
+        task="reconstruction",
+        family="autoencoder",
+        summary=summary,
+        inputs="(batch, time, features), raw readings, or (batch, time), tokens",
+        outputs=(
+            "(batch, features), the last step"
+            if last
+            else "(batch, time, features), or (batch, time, vocabulary), probabilities"
+        ),
+        causal=last,  # what comes out belongs to the last step
+        defaults=defaults,
+        space=_around(_AUTOENCODER_SPACE, defaults),
         references=references,
     )
 
@@ -277,5 +320,46 @@ ENTRIES = (
         scheduled_sampling=0.9,
         inputs="(batch, source, features), raw readings, and a target so far, which begins with 0",
         outputs="(batch, target, features), the next readings",
+    ),
+    _autoencoder(
+        "linear_rnn_autoencoder",
+        "Linear recurrent steps into a linear code, from which one step says the last reading.",
+        _ELMAN,
+        _DEEP_LEARNING,
+        cell="linear",
+        reconstruct="last",
+        units=32,
+        code_size=10,
+    ),
+    _autoencoder(
+        "lstm_autoencoder",
+        "An LSTM makes one code of a sequence, and another says every step from it.",
+        _LSTM,
+        _UNSUPERVISED,
+        _SEQ2SEQ,
+        _DEEP_LEARNING,
+        cell="lstm",
+        units=128,
+        code_size=32,
+    ),
+    _autoencoder(
+        "gru_autoencoder",
+        "A GRU makes one code of a sequence, and another says every step from it.",
+        _GRU,
+        _UNSUPERVISED,
+        _DEEP_LEARNING,
+        cell="gru",
+        units=128,
+        code_size=32,
+    ),
+    _autoencoder(
+        "attention_autoencoder",
+        "GRUs read a sequence both ways; another says it again and looks at all they read.",
+        _GRU,
+        *_ATTENTION,
+        _DEEP_LEARNING,
+        cell="gru",
+        bidirectional=True,
+        attention="general",
     ),
 )

@@ -55,7 +55,17 @@ def lstm_step(x, states, W, R, b):
     return sigmoid(o) * np.tanh(c), c
 
 
-STEPS = {"simple_rnn": simple_rnn_step, "gru": gru_step, "lstm": lstm_step}
+def linear_step(x, states, W, R, b):
+    """Elman's without an activation."""
+    return simple_rnn_step(x, states, W, R, b, lambda z: z)
+
+
+STEPS = {
+    "linear": linear_step,
+    "simple_rnn": simple_rnn_step,
+    "gru": gru_step,
+    "lstm": lstm_step,
+}
 
 
 def over_time(step, count: int = 1):
@@ -72,7 +82,7 @@ def over_time(step, count: int = 1):
 
 
 simple_rnn, gru, lstm = over_time(simple_rnn_step), over_time(gru_step), over_time(lstm_step, 2)
-CELLS = {"simple_rnn": simple_rnn, "gru": gru, "lstm": lstm}
+CELLS = {"linear": over_time(linear_step), "simple_rnn": simple_rnn, "gru": gru, "lstm": lstm}
 
 
 def both_ways(cell, x, weights) -> tuple[np.ndarray, np.ndarray]:
@@ -241,10 +251,10 @@ def _pair_row(model, source, target, config) -> np.ndarray:
     if config["target_vocabulary_size"] is None:
         mean, deviation = scaling(target.shape[-1], config["normalize"])
         seen = (target.astype(np.float64) - mean) / deviation
-        found = _decoded(model, seen, memory, start, config)
+        found = _decoded(model.get_layer("decoder"), seen, memory, start, config)
         return _dense(model, "readout", found, {}) * deviation + mean
     (embedding,) = of_layer(model, "target_embedding")
-    found = _decoded(model, embedding[target], memory, start, config)
+    found = _decoded(model.get_layer("decoder"), embedding[target], memory, start, config)
     if config["tied_embeddings"]:
         scores = _dense(model, "to_embedding", found, {}) @ embedding.T
     else:
@@ -256,31 +266,41 @@ def _states(config) -> int:
     return config["depth"] * (2 if config["cell"] == "lstm" else 1)
 
 
-def _decoded(model, x, memory, start, config) -> np.ndarray:
-    """A decoder step by step: Bahdanau et al. 2015 looks before a step, Luong et al. after it."""
-    layer, step = model.get_layer("decoder"), STEPS[config["cell"]]
-    each = _states(config) // config["depth"]
-    states = [start[at : at + each] for at in range(0, len(start), each)]
-    output, found = np.zeros(config["units"]), []
+def _decoded(layer, x, memory, start, config) -> np.ndarray:
+    """A decoder's outputs, step by step."""
+    states, output, found = _grouped(start, config), np.zeros(config["units"]), []
     for one in x:
-        given = one
-        if config["attention"] == "additive":
-            context = _context(layer, states[-1][0], memory, config)
-            given = np.concatenate([one, context])
-        elif config["input_feeding"]:
-            given = np.concatenate([one, output])
-        h = given
-        for number, cell in enumerate(layer.recurrent):
-            states[number] = step(h, states[number], *_weights(cell))
-            h = states[number][0]
-        output = h
-        if config["attention"] == "additive":
-            output = np.tanh(_affine(layer.combine, np.concatenate([context, h, one])))
-        elif config["attention"] is not None:
-            context = _context(layer, h, memory, config)
-            output = np.tanh(_affine(layer.combine, np.concatenate([context, h])))
+        states, output = _decoder_step(layer, one, states, output, memory, config)
         found.append(output)
     return np.array(found)
+
+
+def _grouped(start, config) -> list:
+    """First states by recurrent layer."""
+    each = _states(config) // config["depth"]
+    return [start[at : at + each] for at in range(0, len(start), each)]
+
+
+def _decoder_step(layer, one, states, output, memory, config):
+    """Bahdanau et al. 2015 looks before a step, Luong et al. after it."""
+    step, states = STEPS[config["cell"]], list(states)
+    given = one
+    if config["attention"] == "additive":
+        context = _context(layer, states[-1][0], memory, config)
+        given = np.concatenate([one, context])
+    elif config.get("input_feeding"):
+        given = np.concatenate([one, output])
+    h = given
+    for number, cell in enumerate(layer.recurrent):
+        states[number] = step(h, states[number], *_weights(cell))
+        h = states[number][0]
+    output = h
+    if config["attention"] == "additive":
+        output = np.tanh(_affine(layer.combine, np.concatenate([context, h, one])))
+    elif config["attention"] is not None:
+        context = _context(layer, h, memory, config)
+        output = np.tanh(_affine(layer.combine, np.concatenate([context, h])))
+    return states, output
 
 
 def _context(layer, query, memory, config) -> np.ndarray:
@@ -297,6 +317,44 @@ def _context(layer, query, memory, config) -> np.ndarray:
         return softmax(seen @ known["score"]) @ memory
     keys = memory if config["attention"] == "dot" else memory @ known["key_kernel"]
     return softmax(keys @ query) @ memory
+
+
+def reference_autoencoder(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
+    """Any autoencoder."""
+    return _by_row(lambda steps: _autoencoded_row(model, steps[0], config), x, config)
+
+
+def _autoencoded_row(model, steps, config) -> np.ndarray:
+    if config["vocabulary_size"] is None:
+        mean, deviation = scaling(steps.shape[-1], config["normalize"])
+        seen = truth = (steps.astype(np.float64) - mean) / deviation
+    else:
+        seen = of_layer(model, "embedding")[0][steps]
+        truth = np.eye(config["vocabulary_size"])[steps]
+    memory, last = _stack(model, seen, config)
+    code = _dense(model, "code", last, {})
+    said = _said(model.get_layer("decoder"), code, memory, truth, config)
+    if config["vocabulary_size"] is None:
+        said = said * deviation + mean
+    return said[0] if config["reconstruct"] == "last" else said
+
+
+def _said(layer, code, memory, truth, config) -> np.ndarray:
+    """Cho et al. 2014: the code gives the first states and goes into each step."""
+    bounded = (lambda z: z) if config["cell"] == "linear" else np.tanh
+    states = _grouped([bounded(_affine(initial, code)) for initial in layer.initial], config)
+    activation = (lambda z: z) if config["vocabulary_size"] is None else softmax
+    said, found = np.zeros(truth.shape[1]), []
+    for number in range(1 if config["reconstruct"] == "last" else len(truth)):
+        fed = {
+            "free_running": said,
+            "teacher_forced": truth[number - 1] if number else said,
+        }.get(config["decoder"], np.zeros(0))
+        one = np.concatenate([code, fed])
+        states, output = _decoder_step(layer.decoder, one, states, None, memory, config)
+        said = activation(_affine(layer.readout, output))
+        found.append(said)
+    return np.array(found[::-1] if config["decoder"] == "reversed" else found)
 
 
 def _weights(layer) -> list[np.ndarray]:
@@ -330,4 +388,8 @@ REFERENCES = {
     "attention_gru_encoder_decoder": reference_pairs,
     "attention_lstm_encoder_decoder": reference_pairs,
     "vector_encoder_decoder": reference_pairs,
+    "linear_rnn_autoencoder": reference_autoencoder,
+    "lstm_autoencoder": reference_autoencoder,
+    "gru_autoencoder": reference_autoencoder,
+    "attention_autoencoder": reference_autoencoder,
 }

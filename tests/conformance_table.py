@@ -44,6 +44,8 @@ SURE = {"dropout": 0.0, "input_dropout": 0.0}
 SPELLED = TEXT | {
     "character_vocabulary_size": 7, "character_embedding_size": 4, "character_units": 3,
 }  # fmt: skip
+FEW = SMALL | {"code_size": 2}
+WORDS = TEXT | {"code_size": 3}
 PAIR = {"source_vocabulary_size": 11, "target_vocabulary_size": 7, "embedding_size": 6}
 
 TABLE = {
@@ -312,6 +314,69 @@ TABLE = {
              "attention": "general"},
             "source recurrent_1 target summary scheduled_sampling initial_1 decoder readout",
             274, (*STEPS, 2), "no scaling",
+        ),
+    },
+    "linear_rnn_autoencoder": {
+        "default": Row(
+            {}, "readings scale recurrent_1 last_state code decoder unscale", 3179,
+            ("batch", 1), "no arguments",
+        ),
+        "nan_padding": Row(
+            FEW | {"mask_value": NAN}, f"{REAL} recurrent_1 last_state code decoder unscale",
+            61, ("batch", 2), "the last real step comes out",
+        ),
+    },
+    "lstm_autoencoder": {
+        "default": Row(
+            {}, "readings scale recurrent_1 last_state code all_steps decoder unscale masked",
+            161_697, (*STEPS, 1), "no arguments",
+        ),
+        "reversed": Row(
+            FEW | {"mask_value": NAN, "decoder": "reversed"},
+            f"{REAL} recurrent_1 last_state code decoder unscale masked",
+            178, (*STEPS, 2), "the last real step is said first",
+        ),
+    },
+    "gru_autoencoder": {
+        "default": Row(
+            {}, "readings scale recurrent_1 last_state code all_steps decoder unscale masked",
+            120_993, (*STEPS, 1), "no arguments",
+        ),
+        "teacher_forced": Row(
+            FEW | {"mask_value": NAN, "decoder": "teacher_forced"},
+            f"{REAL} recurrent_1 last_state code decoder unscale masked",
+            169, (*STEPS, 2), "fed the true reading of the real step before",
+        ),
+        "raw": Row(
+            FEW | {"cell": "simple_rnn", "normalize": False, "depth": 2, "dropout": 0.4,
+                   "recurrent_regularizer": "l2"},
+            "readings recurrent_1 dropout_1 recurrent_2 dropout_2 last_state code all_steps "
+            "decoder masked",
+            112, (*STEPS, 2), "neither scaled nor sure",
+        ),
+    },
+    "attention_autoencoder": {
+        "default": Row(
+            {}, "readings scale both_ways_1 last_state code all_steps decoder unscale masked",
+            65_233, (*STEPS, 1), "no arguments",
+        ),
+        "additive": Row(
+            WORDS | {"attention": "additive", "decoder": "teacher_forced",
+                     "cell": "simple_rnn", "depth": 2},
+            "tokens embedding mask both_ways_1 both_ways_2 last_state code decoder masked",
+            925, (*STEPS, 11), "looks before each step, in a loop with a mask",
+        ),
+        "dot": Row(
+            WORDS | {"attention": "dot", "decoder": "free_running", "cell": "lstm", "depth": 2,
+                     "bidirectional": False},
+            "tokens embedding mask recurrent_1 recurrent_2 last_state code decoder masked",
+            1365, (*STEPS, 11), "what is seen decides what is said, and fed",
+        ),
+        "multi_head": Row(
+            FEW | {"units": 4, "attention": "multi_head", "heads": 2, "decoder": "reversed",
+                   "mask_value": NAN},
+            f"{REAL} both_ways_1 last_state code decoder unscale masked",
+            492, (*STEPS, 2), "what is looked at is not turned",
         ),
     },
 }  # fmt: skip

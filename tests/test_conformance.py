@@ -159,7 +159,7 @@ def test_every_entry_has_a_default_row(name):
     assert TABLE[name]["default"].config == {}
 
 
-@pytest.mark.parametrize("family", ["classifier", "tagger", "encoder_decoder"])
+@pytest.mark.parametrize("family", ["classifier", "tagger", "encoder_decoder", "autoencoder"])
 def test_the_rows_of_a_family_cover_its_choices(family):
     """One entry may stand for all with another's argument: the constructor is the same."""
     names = zoo.list_models(family=family)
@@ -178,7 +178,11 @@ def test_the_rows_of_a_family_cover_its_choices(family):
         "input_feeding": (True, False),
         "tied_embeddings": (True, False),
         "scheduled_sampling": (0.0, 0.3),
+        "reconstruct": ("sequence", "last"),
+        "decoder": ("repeat", "reversed", "free_running", "teacher_forced"),
     }
+    if family == "autoencoder":
+        choices["cell"] += ("linear",)
     if family == "classifier":
         del choices["word_dropout"]  # of the input, which is the taggers' as well
     for argument, values in choices.items():
@@ -270,6 +274,8 @@ def kind_of(model: keras.Model) -> str:
     if isinstance(model, CRFModel):
         return "crf"
     last = {layer.name: layer for layer in model.layers}
+    if "code" in last:
+        return "classes" if "int" in model.inputs[0].dtype else "readings"
     dense = last.get("classes", last.get("tags", last.get("probabilities")))
     if dense is None:
         return "readings"
@@ -330,7 +336,8 @@ def test_every_weight_gets_a_gradient(name, case):
 def test_a_few_steps_lower_the_loss(name, case):
     model = zoo.get(name, **TABLE[name][case].config)
     x = given(model, 32, 6)
-    if arguments(name, case).get("pooling", "last") != "last":
+    config = arguments(name, case)
+    if config.get("pooling", "last") != "last" or "code_size" in config:
         x = tuple(np.repeat(part[:, :1], 6, axis=1) for part in x)  # or the last step is one of six
     y = targets(model, x)
     if "scale" in TABLE[name][case].layers.split():
@@ -563,7 +570,9 @@ def test_rows_do_not_affect_each_other(name, case):
 
 def is_causal(name: str, case: str) -> bool:
     """The card is of the entry; a row may read both ways all the same."""
-    return zoo.describe(name).causal and not arguments(name, case).get("bidirectional")
+    config = arguments(name, case)
+    looks_ahead = config.get("bidirectional") or config.get("reconstruct") == "sequence"
+    return zoo.describe(name).causal and not looks_ahead
 
 
 PER_STEP = [(name, case) for name, case in CASES if TABLE[name][case].shape[1] == "time"]

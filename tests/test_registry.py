@@ -194,23 +194,6 @@ def test_tasks_and_fields_filter():
 
 
 def test_the_catalogue_is_the_pinned_one():
-    assert zoo.list_models() == [
-        "attention_gru_encoder_decoder",
-        "attention_lstm_encoder_decoder",
-        "bilstm_classifier",
-        "bilstm_crf_tagger",
-        "bilstm_tagger",
-        "char_bilstm_crf_tagger",
-        "gru_classifier",
-        "gru_encoder_decoder",
-        "gru_forecaster",
-        "gru_tagger",
-        "simple_rnn_classifier",
-        "simple_rnn_encoder_decoder",
-        "simple_rnn_identity",
-        "simple_rnn_tagger",
-        "vector_encoder_decoder",
-    ]
     tasks = {
         "identity": ["simple_rnn_identity"],
         "classification": ["bilstm_classifier", "gru_classifier", "simple_rnn_classifier"],
@@ -221,7 +204,6 @@ def test_the_catalogue_is_the_pinned_one():
             "gru_tagger",
             "simple_rnn_tagger",
         ],
-        "forecasting": ["gru_forecaster"],
         "transduction": [
             "attention_gru_encoder_decoder",
             "attention_lstm_encoder_decoder",
@@ -229,13 +211,24 @@ def test_the_catalogue_is_the_pinned_one():
             "simple_rnn_encoder_decoder",
             "vector_encoder_decoder",
         ],
+        "reconstruction": [
+            "attention_autoencoder",
+            "gru_autoencoder",
+            "linear_rnn_autoencoder",
+            "lstm_autoencoder",
+        ],
+        "forecasting": ["gru_forecaster"],
     }
     for task, names in tasks.items():
         assert zoo.list_models(task=task) == names
-    both_ways = zoo.list_models(["*bilstm*", "*_encoder_decoder"])
-    assert zoo.list_models(causal=False) == both_ways
+    assert zoo.list_models() == sorted(name for names in tasks.values() for name in names)
+    later = [*zoo.list_models("bilstm*"), "char_bilstm_crf_tagger", *tasks["transduction"]]
+    later += ["attention_autoencoder", "gru_autoencoder", "lstm_autoencoder"]
+    assert zoo.list_models(causal=False) == sorted(later)
     assert zoo.list_models(family="classifier") == zoo.list_models("*_classifier")
     assert zoo.list_models(family="tagger") == zoo.list_models(["*_tagger", "gru_forecaster"])
+    assert zoo.list_models(family="encoder_decoder") == zoo.list_models("*_encoder_decoder")
+    assert zoo.list_models(family="autoencoder") == zoo.list_models("*_autoencoder")
 
 
 @pytest.mark.parametrize(
@@ -398,26 +391,41 @@ def test_the_default_search_space_is_the_pinned_one():
     }
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.list_models() if name != NAME])
+STRENGTHS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
+
+
+@pytest.mark.parametrize(
+    "name", zoo.list_models(["*_tagger", "*_classifier", "*_forecaster", "*_encoder_decoder"])
+)
 def test_the_search_space_of_a_sequence_model_is_the_pinned_one(name):
-    units = {"bilstm": 64, "gru": 64, "simple": 64, "vector": 64, "attention": 256, "char": 100}
-    units |= {"bilstm_tagger": 100, "bilstm_crf_tagger": 100}
-    units |= {"gru_encoder_decoder": 256, "simple_rnn_encoder_decoder": 256}
-    dropped = "bilstm" in name or "attention" in name
-    inputs = 0.2 if "bilstm" in name else 0.3
+    units = dict.fromkeys(("bilstm_tagger", "bilstm_crf_tagger", "char_bilstm_crf_tagger"), 100)
+    units |= dict.fromkeys(zoo.list_models("*_encoder_decoder", exclude="vector*"), 256)
+    dropout, input_dropout = 0.0, 0.0
+    if "bilstm" in name:
+        dropout, input_dropout = 0.5, 0.2
+    if name.startswith("attention_"):
+        dropout, input_dropout = 0.5, 0.3
     assert dict(zoo.describe(name).space) == {
-        "units": Int(16, 256, log=True, default=units.get(name, units[name.split("_")[0]])),
-        "dropout": Float(0.0, 0.7, default=0.5 if dropped else 0.0),
-        "input_dropout": Float(0.0, 0.5, default=inputs if dropped else 0.0),
+        "units": Int(16, 256, log=True, default=units.get(name, 64)),
+        "dropout": Float(0.0, 0.7, default=dropout),
+        "input_dropout": Float(0.0, 0.5, default=input_dropout),
         "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
-        "recurrent_strength": Float(
-            1e-7,
-            1e-3,
-            log=True,
-            default=1e-5,
-            when={"recurrent_regularizer": ("l1", "l2", "l1_l2")},
-        ),
+        "recurrent_strength": Float(1e-7, 1e-3, log=True, default=1e-5, when=STRENGTHS),
         "learning_rate": Float(3e-4, 1e-2, log=True, default=2e-3),
+    }
+
+
+@pytest.mark.parametrize("name", zoo.list_models("*_autoencoder"))
+def test_the_search_space_of_an_autoencoder_is_the_pinned_one(name):
+    sizes = {"linear_rnn_autoencoder": (32, 10), "attention_autoencoder": (64, 16)}
+    units, code_size = sizes.get(name, (128, 32))
+    assert dict(zoo.describe(name).space) == {
+        "units": Int(8, 256, log=True, default=units),
+        "code_size": Int(2, 64, log=True, default=code_size),
+        "dropout": Float(0.0, 0.5, default=0.0),
+        "recurrent_regularizer": Choice(("none", "l1", "l2"), default="none"),
+        "recurrent_strength": Float(1e-7, 1e-3, log=True, default=1e-5, when=STRENGTHS),
+        "learning_rate": Float(3e-4, 3e-2, log=True, default=3e-3),
     }
 
 
@@ -443,6 +451,10 @@ def test_every_dimension_of_a_space_is_an_argument_or_of_the_training(name):
             | {"vocabulary_size": 10_000, "character_vocabulary_size": 100},
         ),
         ("gru_forecaster", {"cell": "gru", "bidirectional": False, "head": "regression"}),
+        ("linear_rnn_autoencoder", {"cell": "linear", "reconstruct": "last", "attention": None}),
+        ("lstm_autoencoder", {"cell": "lstm", "reconstruct": "sequence", "attention": None}),
+        ("gru_autoencoder", {"cell": "gru", "reconstruct": "sequence", "attention": None}),
+        ("attention_autoencoder", {"attention": "general", "bidirectional": True}),
     ],
 )
 def test_what_distinguishes_an_entry_is_the_pinned_one(name, defaults):

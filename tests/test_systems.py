@@ -180,3 +180,60 @@ def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
         zoo.leakage(model, x)
     report = zoo.leakage(model, x, output_step=3)
     assert 0 < report.index < 3
+
+
+# C: an RNN's output is to predict its input.
+
+
+def autoencoded(name, x, *, epochs, **config):
+    """A trained autoencoder."""
+    model = zoo.get(name, features=x.shape[-1], **config)
+    zoo.adapt(model, x)
+    model.compile(
+        keras.optimizers.Adam(1e-2), NormalizedMeanSquaredError(np.nanvar(x, axis=(0, 1))),
+        steps_per_execution=8,
+    )  # fmt: skip
+    y = x[:, -1] if len(model.output_shape) == 2 else np.nan_to_num(x)
+    model.fit(x, y, epochs=epochs, batch_size=32, verbose=0)
+    return model
+
+
+def test_a_linear_autoencoder_brings_the_last_of_twenty_inputs_out():
+    """C1: 20 steps of 10 features, a linear code of 10 numbers, the last step out."""
+    x, fresh = readings(10, 20, rows=512), readings(10, 20, seed=1)
+    model = autoencoded("linear_rnn_autoencoder", x, epochs=30)
+    assert zoo.models.encoder(model).output_shape == (None, 10)
+    assert model.output_shape == (None, 10)
+    assert zoo.identity_error(model, fresh) < 0.05
+
+
+def slow(rows, steps, features, rank, seed=0):
+    """Sines of random phases in a few directions: a sequence that a code can hold."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).normal(size=(rank, features))
+    phases = rng.uniform(0, 2 * np.pi, (rows, 1, rank))
+    speeds = np.linspace(0.2, 0.5, rank)
+    return (np.sin(speeds * np.arange(steps)[:, None] + phases) @ mixing).astype("float32")
+
+
+def test_an_autoencoder_with_attention_says_sequences_of_any_length_again():
+    """C2: variable lengths, loss over the real steps; padding changes nothing."""
+    x, fresh = slow(256, 12, 10, 3), slow(256, 12, 10, 3, seed=1)
+    lengths = np.random.default_rng(0).integers(4, 13, len(x))
+    x[np.arange(12) >= lengths[:, None]] = np.nan
+    model = autoencoded("attention_autoencoder", x, units=32, mask_value=np.nan, epochs=30)
+    assert zoo.identity_error(model, fresh[:, :7]) < 0.1
+    short = np.asarray(model(fresh[:, :7]))
+    padded = np.pad(fresh[:, :7], ((0, 0), (2, 9), (0, 0)), constant_values=np.nan)
+    said = np.asarray(model(padded))
+    np.testing.assert_allclose(said[:, 2:9], short, rtol=1e-4, atol=1e-4)
+    assert not said[:, :2].any() and not said[:, 9:].any()
+
+
+def test_an_lstm_says_every_step_from_one_code():
+    """C3: 20 steps of 10 features into a code and out of it again."""
+    x, fresh = slow(256, 20, 10, 3), slow(256, 20, 10, 3, seed=1)
+    model = autoencoded("lstm_autoencoder", x, units=48, code_size=16, epochs=30)
+    assert zoo.models.encoder(model).output_shape == (None, 16)
+    assert model.output_shape == (None, None, 10)
+    assert zoo.identity_error(model, fresh) < 0.1

@@ -65,11 +65,7 @@ def samples(model: keras.Model) -> Iterator[Sample]:
 def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
-    lengths = {
-        tensor.shape[1]
-        for tensor in model.inputs
-        if len(tensor.shape) > 1 and tensor.dtype != "string"
-    }
+    lengths = {tensor.shape[1] for tensor in model.inputs if _has_time(tensor)}
     pads = _pads(model) and not any(tensor.dtype == "string" for tensor in model.inputs)
     for batch in BATCHES:
         for steps in LENGTHS if lengths <= {None} else lengths - {None}:
@@ -84,6 +80,13 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
                     for name, x in inputs.items()
                 }
                 yield Sample(padding, steps, padded)
+
+
+def _has_time(tensor: Any) -> bool:
+    """Whether its second axis is of steps, and not of a code's numbers."""
+    if tensor.dtype == "string" or len(tensor.shape) < 2:
+        return False
+    return len(tensor.shape) > 2 or tensor.shape[1] is None or "float" not in tensor.dtype
 
 
 def _pads(model: keras.Model) -> bool:
@@ -108,6 +111,10 @@ def _drawn(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.n
     inner = tuple(5 if size is None else size for size in tensor.shape[2:])
     if "int" in tensor.dtype:
         return rng.integers(1, _known(model), (*shape, *inner)).astype(tensor.dtype)
+    if tensor.dtype == "bool":  # a mask
+        return rng.random((*shape, *inner)) < 0.8
+    if not _has_time(tensor):
+        shape, inner = shape[:1], tensor.shape[1:]
     mean, deviation = _range(model)
     return (mean + deviation * rng.normal(size=(*shape, *inner))).astype(tensor.dtype)
 

@@ -149,7 +149,8 @@ def _train_on_readings(name, sets, window, stride, **given):
     said = [f"Validation: error {trained.error:.3g} of the variance. {trained.leakage}"]
     if test is not None:
         task = registry.entry(name).task
-        given_test, target = training.targets(task, data.windows(test, length=window))
+        last = len(trained.model.output_shape) == 2
+        given_test, target = training.targets(task, data.windows(test, length=window), last=last)
         error = diagnostics.identity_error(trained.model, given_test, target)
         figures["test"] = {"error": error}
         said.append(f"Test, measured once: error {error:.3g} of the variance.")

@@ -2,13 +2,14 @@
 
 from keras_seqzoo.layers.answers import Answers
 from keras_seqzoo.layers.attention import SourceAttention
+from keras_seqzoo.layers.code_decoder import CodeDecoder
 from keras_seqzoo.layers.crf import CRFModel, LinearChainCRF, bio_constraints
 from keras_seqzoo.layers.decoder import Decoder
 from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.ensemble import Ensemble
 from keras_seqzoo.layers.generating import Generated
-from keras_seqzoo.layers.masking import ApplyMask, StepMask, step_mask
-from keras_seqzoo.layers.pooling import Pooling
+from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
+from keras_seqzoo.layers.pooling import LastState, Pooling
 from keras_seqzoo.layers.recurrent import (
     GRU,
     LSTM,
@@ -26,17 +27,20 @@ __all__ = [
     "ClassNames",
     "GRU",
     "LSTM",
+    "AllSteps",
     "Answers",
     "ApplyMask",
     "Bidirectional",
     "CRFModel",
     "CharacterBiLSTM",
     "CharacterCNN",
+    "CodeDecoder",
     "Decoder",
     "EncoderDecoderModel",
     "Ensemble",
     "Generated",
     "JoinTokens",
+    "LastState",
     "LinearChainCRF",
     "Normalization",
     "NormalizedMeanSquaredError",

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_positive, check_rate
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
 
-CELLS = {"simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
+
+def _linear(units: int, **options: Any) -> SimpleRNN:
+    return SimpleRNN(units, activation=None, **options)
+
+
+CELLS = {"linear": _linear, "simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 class Source(NamedTuple):
@@ -67,12 +72,13 @@ class Decoder(keras.layers.Layer):
     Shapes: inputs `(batch, time, width)`, memory `(batch, source, memory)`, initial states
         `(batch, units)` each -> `(batch, time, units)`.
     Masking: `memory_mask` `(batch, source)`. Padding of the target belongs behind it, where it
-        changes nothing before it.
+        changes nothing before it; elsewhere `target_mask` `(batch, time)` tells it, and padded
+        steps keep the state.
     State: none kept between calls; `begin` and `step` hand it out and take it back.
 
     Args:
         units: int, at least 1, of each recurrent layer, and of the output.
-        cell: "simple_rnn", "gru" or "lstm".
+        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         depth: int, at least 1, recurrent layers one upon the other.
         attention: None, "additive", "dot", "general" or "multi_head"; see `SourceAttention`.
         heads: int, of "multi_head".
@@ -158,15 +164,26 @@ class Decoder(keras.layers.Layer):
         for number, layer in enumerate(self.recurrent):
             layer.build((None, None, self.units if number else width))
 
-    def call(self, inputs, memory=None, initial_state=(), memory_mask=None, training=None):
+    def call(
+        self,
+        inputs,
+        memory=None,
+        initial_state=(),
+        memory_mask=None,
+        target_mask=None,
+        training=None,
+    ):
         source = self.source(memory, memory_mask)
-        drops = self._drops(inputs, training)
+        drops = self.drops(inputs, training)
         if self.attention == "additive" or self.input_feeding:
-            return self._in_a_loop(inputs, source, initial_state, drops)
+            given = self.feed(inputs), target_mask
+            run = self._looking_after if self.input_feeding else self._looking_before
+            return run(given, source, self.begin(initial_state), drops)
         x, states = inputs, list(initial_state)
         each = len(states) // self.depth
         for number, layer in enumerate(self.recurrent):
-            x = layer(x, initial_state=states[number * each : (number + 1) * each])
+            initial = states[number * each : (number + 1) * each]
+            x = layer(x, initial_state=initial, mask=target_mask)
             if drops is not None and number < self.depth - 1:
                 x = x * drops[number][:, None]
         if self.attention is None:
@@ -272,8 +289,8 @@ class Decoder(keras.layers.Layer):
         """A step of the lowest layer, whose input is multiplied by its kernel already."""
         cell = self.recurrent[0].cell
         inner = ops.matmul(states[0], self._cast(cell.recurrent_kernel))
-        if self.cell == "simple_rnn":
-            h = ops.tanh(projected + inner)
+        if self.cell in ("linear", "simple_rnn"):
+            h = cell.activation(projected + inner)
             return h, [h]
         if self.cell == "lstm":
             i, f, g, o = ops.split(projected + inner, 4, axis=-1)
@@ -322,38 +339,40 @@ class Decoder(keras.layers.Layer):
         """Steps are run outside of `call` too, where Keras does not cast weights."""
         return ops.cast(x, self.compute_dtype)
 
-    def _in_a_loop(self, inputs, source: Source, initial_state, drops):
-        fed = ops.swapaxes(self.feed(inputs), 0, 1)  # (time, batch, size)
-        run = self._looking_after if self.input_feeding else self._looking_before
-        return ops.swapaxes(run(fed, source, self.begin(initial_state), drops), 0, 1)
-
-    def _looking_after(self, fed, source: Source, state: DecoderState, drops):
+    def _looking_after(self, given, source: Source, state: DecoderState, drops):
         kernels = self.kernels()
 
         def body(carry, now):
-            output, state, _ = self.step_of(now, DecoderState(*carry), source, kernels, drops)
-            return tuple(state), output
+            fed, real = now
+            output, state, _ = self.step_of(fed, DecoderState(*carry), source, kernels, drops)
+            return kept(real, tuple(state), carry), output
 
-        return _scan(body, tuple(state), fed, self.units)
+        return over_steps(body, tuple(state), given, self.units, self.compute_dtype)
 
-    def _looking_before(self, fed, source: Source, state: DecoderState, drops):
+    def _looking_before(self, given, source: Source, state: DecoderState, drops):
         kernels = self.kernels()
-        given, told = _summed_later(source.values, fed)
+        fed, told = _summed_later(source.values, given[0])
         source = source._replace(values=ops.stop_gradient(source.values))
 
         def body(carry, now):
+            fed, real = now
             state = DecoderState(carry, ())
-            h, context, after, weights = self._advance(now, state, source, kernels, drops)
-            return after, ops.concatenate([h, context, weights], axis=-1)
+            h, context, after, weights = self._advance(fed, state, source, kernels, drops)
+            return kept(real, after, carry), ops.concatenate([h, context, weights], axis=-1)
 
-        steps = ops.shape(source.keys)[1]
-        found = _scan(body, state.recurrent, given, 2 * self.units + steps)
+        width = 2 * self.units + ops.shape(source.keys)[1]
+        found = over_steps(body, state.recurrent, (fed, given[1]), width, self.compute_dtype)
         h, context = found[..., : self.units], found[..., self.units : 2 * self.units]
         told(ops.stop_gradient(found[..., 2 * self.units :]))
         return self._combined(h, context, kernels)
 
-    def _drops(self, inputs, training):
-        """One mask for each gap between layers, the same at every step."""
+    def drops(self, inputs, training):
+        """What `step` takes: one mask for each gap between layers, the same at every step.
+
+        Args:
+            inputs: `(batch, ...)`.
+            training: bool or None; without, there are none.
+        """
         if not training or self.seed_generator is None:
             return None
         shape = (self.depth - 1, ops.shape(inputs)[0], self.units)
@@ -383,11 +402,11 @@ def _summed_later(values, fed):
 
     Args:
         values: `(batch, source, size)`, which the loop takes as constants.
-        fed: `(time, batch, size)`.
+        fed: `(batch, time, size)`.
 
     Returns:
         What to feed in place of `fed`, and a function to tell the weights of all steps,
-        `(time, batch, source)`, once they are there.
+        `(batch, time, source)`, once they are there.
     """
     weights: list[Any] = []
 
@@ -395,7 +414,7 @@ def _summed_later(values, fed):
     def fed_beside(values, fed):
         def gradient(*args, upstream=None):
             (upstream,) = args or (upstream,)
-            by_values = ops.einsum("tbs,tbk->bsk", weights[0], upstream)
+            by_values = ops.matmul(ops.swapaxes(weights[0], 1, 2), upstream)
             return by_values, upstream
 
         return fed + 0.0, gradient
@@ -403,21 +422,39 @@ def _summed_later(values, fed):
     return fed_beside(values, fed), weights.append
 
 
-def _scan(body, carry, inputs, width: Any):
-    """The outputs, `(batch, width)` each, of `ops.scan`; TensorFlow's takes them to look like the
-    carry.
+def kept(real, after, before):
+    """The state after a step where it is real, else that before; a mask of None is all real."""
+    if real is None:
+        return after
+    return tree.map_structure(lambda a, b: ops.where(real[:, None], a, b), after, before)
+
+
+def over_steps(body, carry, inputs, width: Any, dtype: str):
+    """Outputs `(batch, time, width)` of a loop over time: `ops.scan` with the batch in front, and
+    outputs that need not look like the carry, as TensorFlow's would have to.
+
+    Args:
+        body: from a carry and what `inputs` are at a step to the carry after, and an output.
+        carry: of the first step.
+        inputs: tensors `(batch, time, ...)`, nested; Nones stay Nones.
+        width: int or tensor, of an output `(batch, width)`.
+        dtype: str, of outputs.
     """
+    inputs = _of_each(inputs, lambda x: ops.swapaxes(x, 0, 1))
     if keras.backend.backend() != "tensorflow":
-        return ops.scan(body, carry, inputs)[1]
+        return ops.swapaxes(ops.scan(body, carry, inputs)[1], 0, 1)
     import tensorflow as tf
 
-    length = tf.shape(inputs)[0]
-    like = tf.TensorShape((inputs.shape[1], width if isinstance(width, int) else None))
-    outputs = tf.TensorArray(inputs.dtype, length, element_shape=like)
-    inputs = tf.TensorArray(inputs.dtype, length, element_shape=inputs.shape[1:]).unstack(inputs)
+    first = tree.flatten(inputs)[0]
+    length = tf.shape(first)[0]
+    like = tf.TensorShape((first.shape[1], width if isinstance(width, int) else None))
+    outputs = tf.TensorArray(dtype, length, element_shape=like)
+    arrays = _of_each(
+        inputs, lambda x: tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
+    )
 
     def step(count, carry, outputs):
-        carry, output = body(carry, inputs.read(count))
+        carry, output = body(carry, _of_each(arrays, lambda array: array.read(count)))
         return count + 1, carry, outputs.write(count, output)
 
     _, _, outputs = tf.while_loop(
@@ -426,4 +463,8 @@ def _scan(body, carry, inputs, width: Any):
         (0, carry, outputs),
         maximum_iterations=length,
     )
-    return outputs.stack()
+    return ops.swapaxes(outputs.stack(), 0, 1)
+
+
+def _of_each(nested, function):
+    return tree.map_structure(lambda one: None if one is None else function(one), nested)

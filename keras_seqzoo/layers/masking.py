@@ -61,6 +61,22 @@ class StepMask(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
+class AllSteps(keras.layers.Layer):
+    """The mask of input without padding, for what takes the length of its answer from a mask.
+
+    Shapes: `(batch, time, ...)` -> `(batch, time)`, bool, True throughout.
+    Masking: makes the mask.
+    State: none.
+    """
+
+    def call(self, inputs):
+        return ops.ones(ops.shape(inputs)[:2], "bool")
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape[:2], dtype="bool")
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class ApplyMask(keras.layers.Layer):
     """Sets padded steps to 0 and lets the tensor carry the mask, for losses and metrics.
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_choice
+from keras_seqzoo.errors import check_bool, check_choice
 from keras_seqzoo.layers.masking import PACKAGE
 
 POOLINGS = ("mean", "max", "attention")
@@ -74,3 +74,54 @@ class Pooling(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"pooling": self.pooling}
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class LastState(keras.layers.Layer):
+    """Where recurrent layers end: the last real step, and of a second direction the first one.
+
+    Shapes: `(batch, time, units)` -> `(batch, units)`.
+    Masking: takes `mask=` `(batch, time)`; a sequence without real steps gives zeros.
+    State: none.
+
+    Args:
+        both_ways: bool, whether the second half of the units was read from the end.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import LastState
+    >>> x, mask = np.array([[[1.0], [5.0]]]), np.array([[True, False]])
+    >>> LastState()(x, mask=mask).numpy().tolist()
+    [[1.0]]
+    """
+
+    def __init__(self, both_ways: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        check_bool(both_ways=both_ways)
+        self.both_ways = both_ways
+
+    def call(self, inputs, mask=None):
+        real = ops.ones_like(inputs[..., 0], "bool") if mask is None else mask
+        number = ops.cast(real, "int32")
+        first = ops.argmax(number, axis=1)
+        last = ops.shape(inputs)[1] - 1 - ops.argmax(ops.flip(number, 1), axis=1)
+        if self.both_ways:
+            there, back = ops.split(inputs, 2, axis=-1)
+            found = ops.concatenate([_step(there, last), _step(back, first)], axis=-1)
+        else:
+            found = _step(inputs, last)
+        return ops.where(ops.any(real, axis=1)[:, None], found, ops.zeros_like(found))
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"both_ways": self.both_ways}
+
+
+def _step(x, index):
+    """Of each row the step of that index."""
+    return ops.take_along_axis(x, ops.cast(index, "int32")[:, None, None], axis=1)[:, 0]

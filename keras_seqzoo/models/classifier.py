@@ -47,7 +47,7 @@ def sequence_classifier(
             is given.
         vocabulary_size: int, tokens with padding (0) and unknown ones (1), or None for readings.
         classes: int, at least 1, how many there are.
-        cell: "simple_rnn", "gru" or "lstm".
+        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
         depth: int, at least 1, recurrent layers one upon the other.
         bidirectional: bool, whether a second layer reads the sequence from its end.

@@ -65,7 +65,7 @@ def encoder_decoder(
             and END, or None for readings.
         target_features: int, at least 1, readings per step; None stands for 1 unless
             `target_vocabulary_size` is given.
-        cell: "simple_rnn", "gru" or "lstm".
+        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
         depth: int, at least 1, recurrent layers one upon the other, on either side.
         bidirectional: bool, whether the source is read from its end too.

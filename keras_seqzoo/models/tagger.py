@@ -63,7 +63,7 @@ def sequence_tagger(
         head: "softmax", each step for itself; "crf", the best sequence of tags as a whole, trained
             by its likelihood (`fit` needs no loss); "regression", a reading per step, in raw
             units with `normalize`: give the next readings as targets to forecast.
-        cell: "simple_rnn", "gru" or "lstm".
+        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
         depth: int, at least 1, recurrent layers one upon the other.
         bidirectional: bool, whether a second layer reads the sequence from its end.

@@ -1,4 +1,4 @@
-"""Models of readings trained on windows: those that give readings back, and forecasters."""
+"""Models of readings trained on windows: what gives readings back, and forecasters."""
 
 from __future__ import annotations
 
@@ -40,9 +40,16 @@ class TrainedOnWindows:
     seconds: float
 
 
-def targets(task: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target of windows: themselves, or for a forecaster each step's next one."""
-    return (x[:, :-1], x[:, 1:]) if task == "forecasting" else (x, x)
+def targets(task: str, x: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Input and target of windows: themselves, or for a forecaster each step's next one.
+
+    Args:
+        task: str, one of `TASKS`.
+        x: array `(windows, time, features)`.
+        last: bool, whether the last step alone is to come out.
+    """
+    given, target = (x[:, :-1], x[:, 1:]) if task == "forecasting" else (x, x)
+    return (given, target[:, -1]) if last else (given, target)
 
 
 def train_on_windows(
@@ -85,10 +92,11 @@ def train_on_windows(
     if np.ndim(x) != 3 or np.shape(x)[1] < 2:
         raise DataError(f"`x` must be windows (batch, time, features). Received: {np.shape(x)}.")
     started = time.monotonic()
-    given, target = targets(entry.task, np.asarray(x, "float32"))
-    beside = targets(entry.task, np.asarray(validation, "float32"))
     with seeded(seed):
         model = registry.get(name, features=x.shape[-1], **arguments)
+        last = len(model.output_shape) == 2
+        given, target = targets(entry.task, np.asarray(x, "float32"), last=last)
+        beside = targets(entry.task, np.asarray(validation, "float32"), last=last)
         if layers.has_scaling(model):
             layers.adapt(model, given)
         loss = NormalizedMeanSquaredError()

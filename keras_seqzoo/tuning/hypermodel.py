@@ -100,9 +100,9 @@ class ZooHyperModel(keras_tuner.HyperModel):
 
     @property
     def objective(self) -> keras_tuner.Objective:
-        """The identity cost, to be minimized; of a forecaster, who is to remember, the error."""
-        forecasts = registry.entry(self.name).task == "forecasting"
-        return keras_tuner.Objective(OBJECTIVES[1 if forecasts else 0], "min")
+        """The identity cost, to be minimized; of what is to remember, the error alone."""
+        remembers = registry.entry(self.name).task in ("forecasting", "reconstruction")
+        return keras_tuner.Objective(OBJECTIVES[1 if remembers else 0], "min")
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Registers every dimension, conditional ones under their conditions."""

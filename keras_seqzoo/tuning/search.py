@@ -85,7 +85,8 @@ def search(
             take the places. Only where trials train together.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
             default of the identity family, the identity cost, is the sum of identity error and
-            state leakage; of taggers it is "val_f1", of classifiers and encoder-decoders
+            state leakage; of autoencoders and forecasters, which are to remember, it is
+            "val_identity_error"; of taggers it is "val_f1", of classifiers and encoder-decoders
             "val_accuracy", of those that say readings "val_error". Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
