@@ -28,8 +28,8 @@ ENTRY = "attention_gru_encoder_decoder"
 SURE = {"dropout": 0.0, "input_dropout": 0.0, "label_smoothing": 0.0, "validation_split": 0}
 SETTINGS = {
     "addition": SURE | {"epochs": 30, "batch_size": 64, "units": 128},
-    "copy": SURE | {"epochs": 12, "units": 128, "attention": "additive"},
-    "reversal": SURE | {"epochs": 12, "units": 128, "attention": "additive"},
+    "copy": SURE | {"epochs": 8, "units": 128, "attention": "additive"},
+    "reversal": SURE | {"epochs": 8, "units": 128, "attention": "additive"},
 }
 LONGEST = 40
 LENGTHS = range(5, 81, 5)
