@@ -29,6 +29,7 @@ import numpy as np
 import keras_seqzoo as zoo
 from benchmarks import common
 from benchmarks.claims import interval
+from keras_seqzoo import registry
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
 ROWS, EPOCHS, BATCH = 512, 30, 64
@@ -106,13 +107,14 @@ def measured(entry: str, kind: str, steps: int, features: int, seed: int, *, noi
             lengths = np.random.default_rng(seed).integers(steps // 2, steps + 1, ROWS)
             part[np.arange(steps) >= lengths[:, None]] = NAN
     model = trained(entry, x, seed, **config)
+    config = registry.entry(entry).arguments() | config
     least = floor(kind, steps, features, config["code_size"], noise)
-    if config.get("attention", "attention" in entry):
+    if config["attention"] is not None:
         least = 0.0  # every step is there to be looked at
     if len(model.output_shape) == 2:
         least = max(0.0, 1 - config["code_size"] / features)
     run = {"entry": entry, "input": kind, "steps": steps, "features": features, "seed": seed}
-    run |= {"noise": noise, "cell": config.get("cell", entry.split("_")[0])}
+    run |= {"noise": noise, "cell": config["cell"]}
     run |= {"code": config["code_size"], "error": zoo.identity_error(model, other), "floor": least}
     return run | {"seconds": time.monotonic() - started}
 
@@ -272,7 +274,6 @@ def draw(rows, path) -> None:
     left.set(xlabel="steps", ylabel="error over variance", xscale="log", ylim=(0, None))
     left.set_xticks(LENGTHS, LENGTHS)
     left.minorticks_off()
-    left.legend(frameon=False)
     for offset, kind in ((-0.2, "white"), (0.2, "slow")):
         ours = [row for row in rows if row["part"] == "cells" and row["input"] == kind]
         if not ours:
@@ -283,8 +284,9 @@ def draw(rows, path) -> None:
         right.hlines(ours[0]["floor"], -0.5, 3.5, color="#888", linestyle="--", linewidth=1)
         right.set_xticks(range(len(ours)), [row["cell"] for row in ours])
     right.set(ylabel="error over variance, 10 steps", xlabel="cell (dashed: PCA)")
-    right.legend(frameon=False)
     for ax in (left, right):
+        if ax.get_legend_handles_labels()[0]:  # a part may not have run
+            ax.legend(frameon=False)
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
