@@ -22,6 +22,8 @@ nine is listed here, with what had changed:
 1. The rule as first committed, 3 seeds: real 62.4 ± 6.4, artificial 81.6. Nothing that is said of
    those files has changed since.
 
+2. lstm_autoencoder by the same rule, 3 seeds, after the zoo had one; nothing else was run again.
+
 Numenta's own published detectors had their thresholds optimized on the labels of the full corpus.
 Writes results/anomaly.json and plots.
 """
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -215,7 +218,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="default generated records")
     parser.add_argument("--seeds", type=int, default=3)
     reconstructing = zoo.list_models("*autoencoder", task="reconstruction")
-    parser.add_argument("--autoencoder", default=next(iter(sorted(reconstructing)), None))
+    parser.add_argument("--autoencoder", default="lstm_autoencoder", choices=reconstructing)
+    parser.add_argument("--sides", help="comma-separated; the others' figures stay as they are")
     options = parser.parse_args()
     if options.data is None:
         records = {"generated": faulty.records(range(1))}
@@ -224,7 +228,12 @@ def main() -> None:
             group: [nab.read(options.data, name) for name in names] for group, names in SETS.items()
         }
     figures: dict[str, list[dict]] = {}
-    for side, say in sides(options.autoencoder).items():
+    known = sides(options.autoencoder)
+    if options.sides:
+        figures = json.loads((common.RESULTS / "anomaly.json").read_text())["sides"]
+        known = {side: known[side] for side in options.sides.split(",")}
+        figures |= {side: [] for side in known}
+    for side, say in known.items():
         for seed in range(options.seeds if side != "by the clock" else 1):
             drawn: dict = {}
             figures.setdefault(side, []).append(measure(say, records, seed, drawn))
