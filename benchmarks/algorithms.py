@@ -12,6 +12,7 @@ right as a whole, greedily. Each with 3 seeds. Writes results/algorithms.json an
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import string
 
@@ -77,7 +78,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strings", type=int, default=20_000, help="to train on")
     options = parser.parse_args()
-    figures = {}
+    path = common.RESULTS / "algorithms.json"  # tasks that are not run stay as they are
+    figures = json.loads(path.read_text())["tasks"] if path.exists() else {}
     for task in options.tasks.split(","):
         runs = []
         for seed in range(options.seeds):
