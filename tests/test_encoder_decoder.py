@@ -255,6 +255,7 @@ def test_draws_follow_the_seed_and_the_probabilities():
     assert set(np.where(cold == 0, END, cold)) == {order[0]}
 
 
+@pytest.mark.parametrize("model", KINDS[:2], ids=IDS[:2], indirect=True)  # a process for each
 def test_a_loaded_model_says_the_same_in_a_fresh_process(tmp_path, model):
     path = tmp_path / "model.keras"
     model.save(path)
