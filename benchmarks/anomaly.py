@@ -243,7 +243,8 @@ def main() -> None:
                 draw(side, drawn)
     table(figures)
     if options.data is not None:
-        common.write("anomaly", {"seeds": options.seeds, "sides": figures})
+        seeds = {side: len(runs) for side, runs in figures.items()}
+        common.write("anomaly", {"seeds": seeds, "sides": figures})
 
 
 if __name__ == "__main__":
