@@ -90,6 +90,20 @@ def check_positive(**arguments: Any) -> None:
             raise ArgumentError(sentence(name, "a positive int", value))
 
 
+def check_count(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is an int of at least 0."""
+    for name, value in arguments.items():
+        if not is_int(value) or value < 0:
+            raise ArgumentError(sentence(name, "an int of at least 0", value))
+
+
+def check_not_negative(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is a number of at least 0."""
+    for name, value in arguments.items():
+        if not is_real(value) or value < 0:
+            raise ArgumentError(sentence(name, "a number of at least 0", value))
+
+
 def check_bool(**arguments: Any) -> None:
     """Raises `ArgumentError` unless every argument is True or False."""
     for name, value in arguments.items():
@@ -128,5 +142,4 @@ def check_rate(**arguments: Any) -> None:
 
 def check_seed(seed: Any) -> None:
     """Raises `ArgumentError` unless `seed` is an int of at least 0."""
-    if not is_int(seed) or seed < 0:
-        raise ArgumentError(sentence("seed", "an int of at least 0", seed))
+    check_count(seed=seed)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_seqzoo.layers import Answers, EncoderDecoderModel
+from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.decoder import DecoderState, Source
+from keras_seqzoo.training.answering import answers_layer
 
 BEAM_WIDTH = 5
 _SOURCE = ("keys", "values", "mask")  # of what `encode` gives, what stays as it is
@@ -58,8 +58,8 @@ def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
     """
     if isinstance(model, EncoderDecoderModel):
         return model
-    inside = [layer for layer in model.layers if isinstance(layer, Answers)]
-    return inside[0].network if inside else None
+    answers = answers_layer(model)
+    return None if answers is None else answers.network
 
 
 def _whole(model: keras.Model) -> Endpoint:
@@ -85,9 +85,7 @@ def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
         known = dict(zip(states, state, strict=True))
         looked_at = Source(*(known.get(name) for name in _SOURCE))
         said, after, _ = network.step(before, _state(known), looked_at)
-        return {"said": said} | {
-            name: tensor for name, tensor in _named(looked_at, after).items() if name not in _SOURCE
-        }
+        return {"said": said} | _carried(after)
 
     def greedy(source, max_length):
         return _answers(network.say(source, max_length=max_length))
@@ -120,7 +118,11 @@ def _answers(said: Any) -> dict[str, Any]:
 def _named(source: Source, state: DecoderState) -> dict[str, Any]:
     """What a decoder looks at and carries, by names, without what it does not have."""
     found = {name: tensor for name, tensor in source._asdict().items() if tensor is not None}
-    found |= {f"state_{number}": one for number, one in enumerate(state.recurrent, 1)}
+    return found | _carried(state)
+
+
+def _carried(state: DecoderState) -> dict[str, Any]:
+    found = {f"state_{number}": one for number, one in enumerate(state.recurrent, 1)}
     return found if isinstance(state.output, tuple) else found | {"output": state.output}
 
 
@@ -133,10 +135,9 @@ def _state_specs(network: EncoderDecoderModel) -> dict[str, Any]:
     """What `encode` gives, by name: an axis is free that differs between two sources."""
     import tensorflow as tf
 
-    inner = network.inputs[0].shape[2:]
+    source = network.inputs[0]
     one, other = (
-        _named(*network.encode(ops.cast(np.ones((rows, rows + 1, *inner)), source_type)))
-        for source_type in [network.inputs[0].dtype]
+        _named(*network.encode(ops.ones((rows, rows + 1, *source.shape[2:]), source.dtype)))
         for rows in (1, 2)
     )
     found = {}

@@ -41,16 +41,12 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
         if steps is not None:
             said = f"Error of {steps} readings: {scores:.4g} of the variance."
             click.echo(json.dumps({"error": scores}) if as_json else said)
-            return
-        click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))
-        if plot is not None:
-            options.write_plot(scores.plot().figure, plot)
+        else:
+            _say(scores, as_json, plot)
         return
     if training.has_names(loaded):
-        scores = training.evaluate(loaded, options.read_examples(data, format, as_json))
-        click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))
-        if plot is not None:
-            options.write_plot(scores.plot().figure, plot)
+        examples = options.read_examples(data, format, as_json)
+        _say(training.evaluate(loaded, examples), as_json, plot)
         return
     from keras_seqzoo.data import windows
     from keras_seqzoo.diagnostics import identity_error
@@ -59,3 +55,9 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
     error = identity_error(loaded, windows(readings, length=window, stride=stride))
     said = f"Identity error: {error:.4g} of the variance."
     click.echo(json.dumps({"identity_error": error}) if as_json else said)
+
+
+def _say(scores, as_json: bool, plot: Path | None) -> None:
+    click.echo(json.dumps(scores.to_dict(), indent=2) if as_json else str(scores))
+    if plot is not None:
+        options.write_plot(scores.plot().figure, plot)

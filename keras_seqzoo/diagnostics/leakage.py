@@ -95,8 +95,7 @@ def leakage(
     errors.check_fraction(threshold=threshold)
     errors.check_positive(block=block, probes=probes)
     errors.check_seed(seed)
-    if not errors.is_int(resamples) or resamples < 0:
-        raise errors.ArgumentError(errors.sentence("resamples", "an int of at least 0", resamples))
+    errors.check_count(resamples=resamples)
     x, mask = functions.read_rows(model, x, mask, rows=2, steps=2)
     if 2 * block > len(x):
         raise errors.ArgumentError(

@@ -104,9 +104,7 @@ def recoverability(
     errors.check_fraction(held_out=held_out)
     errors.check_positive(block=block)
     errors.check_seed(seed)
-    for name, value in (("resamples", resamples), ("burn_in", burn_in)):
-        if not errors.is_int(value) or value < 0:
-            raise errors.ArgumentError(errors.sentence(name, "an int of at least 0", value))
+    errors.check_count(resamples=resamples, burn_in=burn_in)
     x, mask = functions.read_rows(model, x, mask, rows=LEAST_ROWS)
     _check_readings(model, x)
     tested = _tested_lags(lags, x.shape[1])

@@ -128,18 +128,19 @@ class CodeDecoder(keras.layers.Layer):
         return ops.flip(y, 1) if self.mode == "reversed" else y
 
     def _by_itself(self, code, real, memory, initial, training):
-        source = self.decoder.source(memory, real)
-        drops = self.decoder.drops(code, training)
+        decoder = self.decoder
+        source, kernels = decoder.source(memory, real), decoder.kernels()
+        drops = decoder.drops(code, training)
 
         def body(carry, real):
             state, said = carry
-            x = ops.concatenate([code, said], axis=-1)
-            output, after, _ = self.decoder.step(x, DecoderState(*state), source, drops)
+            fed = decoder.feed(ops.concatenate([code, said], axis=-1))
+            output, after, _ = decoder.step_of(fed, DecoderState(*state), source, kernels, drops)
             carry = kept(real, (tuple(after), self.readout(output)), carry)
             return carry, carry[1]
 
         nothing = ops.zeros((ops.shape(code)[0], self.outputs), code.dtype)
-        carry = tuple(self.decoder.begin(initial)), nothing
+        carry = tuple(decoder.begin(initial)), nothing
         return over_steps(body, carry, real, self.outputs, self.compute_dtype)
 
     def _as_said(self, given):

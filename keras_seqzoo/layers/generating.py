@@ -13,6 +13,7 @@ from keras_seqzoo.errors import (
     ArgumentError,
     check_bool,
     check_choice,
+    check_not_negative,
     check_positive,
     check_seed,
     is_real,
@@ -130,12 +131,7 @@ class Generates:
         check_choice("strategy", strategy, STRATEGIES)
         check_bool(return_attention=return_attention)
         check_seed(seed)
-        for name, value in (
-            ("length_penalty", length_penalty),
-            ("coverage_penalty", coverage_penalty),
-        ):
-            if not is_real(value) or value < 0:
-                raise ArgumentError(sentence(name, "a number of at least 0", value))
+        check_not_negative(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
         if not is_real(temperature) or temperature <= 0:
             raise ArgumentError(sentence("temperature", "a number above 0", temperature))
         if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):

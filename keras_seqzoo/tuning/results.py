@@ -103,9 +103,7 @@ def pareto_front(costs: np.ndarray) -> np.ndarray:
 def check_budget(budget: Mapping[str, float | None]) -> dict[str, float | None]:
     """At most one of `max_leakage` and `max_error`, at least 0."""
     given = {name: value for name, value in budget.items() if value is not None}
-    for name, value in given.items():
-        if not errors.is_real(value) or value < 0:
-            raise errors.ArgumentError(errors.sentence(name, "a number of at least 0", value))
+    errors.check_not_negative(**given)
     if len(given) > 1:
         raise errors.ArgumentError(
             "`max_leakage` and `max_error` must not be given together. Received: both. Choose the "
