@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import keras
+import linear_rnn
 import numpy as np
 import pytest
 from keras import ops
@@ -15,23 +16,11 @@ from keras_seqzoo.diagnostics import swap
 from keras_seqzoo.errors import ArgumentError, DataError
 
 
-class LinearRNN:
-    """`h_t = x_t W + h_{t-1} R`, `y_t = h_t C`, in NumPy, with its leakage in closed form."""
+class LinearRNN(linear_rnn.LinearRNN):
+    """With its leakage in closed form."""
 
     def __init__(self, seed, features=3, units=5, outputs=2):
-        rng = np.random.default_rng(seed)
-        self.kernel = rng.normal(size=(features, units))
-        recurrent = rng.normal(size=(units, units))
-        radius = np.abs(np.linalg.eigvals(recurrent)).max()
-        self.recurrent = recurrent * rng.uniform(0.2, 0.95) / radius
-        self.head = rng.normal(size=(units, outputs))
-
-    def __call__(self, x):
-        h, outputs = np.zeros((len(x), len(self.recurrent))), []
-        for step in range(x.shape[1]):
-            h = x[:, step] @ self.kernel + h @ self.recurrent
-            outputs.append(h @ self.head)
-        return np.stack(outputs, axis=1)
+        super().__init__(seed, features, units, outputs)
 
     def leakage(self, lag, last_steps, *, pooled=False):
         """For white input of unit variance, summed over the output steps `t`."""

@@ -3,6 +3,7 @@
 import json
 
 import keras
+import linear_rnn
 import numpy as np
 import pytest
 
@@ -11,23 +12,11 @@ from keras_seqzoo.diagnostics.readout import Directions
 from keras_seqzoo.errors import ArgumentError, DataError
 
 
-class LinearRNN:
-    """`h_t = x_t W + h_{t-1} R`, `y_t = h_t C`, in NumPy, and its recoverability by its weights."""
+class LinearRNN(linear_rnn.LinearRNN):
+    """With its recoverability by its weights."""
 
     def __init__(self, seed, features=2, units=6, outputs=4):
-        rng = np.random.default_rng(seed)
-        self.kernel = rng.normal(size=(features, units))
-        recurrent = rng.normal(size=(units, units))
-        radius = np.abs(np.linalg.eigvals(recurrent)).max()
-        self.recurrent = recurrent * rng.uniform(0.2, 0.95) / radius
-        self.head = rng.normal(size=(units, outputs))
-
-    def __call__(self, x):
-        h, outputs = np.zeros((len(x), len(self.recurrent))), []
-        for step in range(x.shape[1]):
-            h = x[:, step] @ self.kernel + h @ self.recurrent
-            outputs.append(h @ self.head)
-        return np.stack(outputs, axis=1)
+        super().__init__(seed, features, units, outputs)
 
     def recoverability(self, lags, steps):
         """R^2 `(lags, features)` of the best read-out for white input, over those output steps.
