@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, is_int, sentence
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
+from keras_seqzoo.layers.portable import argmax, is_portable
 
 # The log weight of what cannot be. It is finite, since infinity times 0 is NaN; whatever is this
 # low is set to it again after each step, so that it does not add up.
@@ -162,7 +163,7 @@ class LinearChainCRF(keras.layers.Layer):
             score, after, *known = inputs
             total = ops.take(steps, before, axis=0) + score + after
             # Never the start state, not even where no sequence is allowed.
-            tag = ops.cast(ops.argmax(total[:, : self.classes], axis=-1), "int32")
+            tag = ops.cast(argmax(total[:, : self.classes]), "int32")
             if not known:
                 return tag, (tag,)
             now = known[0][:, 0]
@@ -781,15 +782,21 @@ def _scan(step, carry, inputs, spec, reverse=False):
         return ops.scan(step, carry, tuple(inputs), reverse=reverse)
     import tensorflow as tf
 
+    turned = reverse and is_portable()
+    inputs = [ops.flip(x, 0) for x in inputs] if turned else inputs
     length = tf.shape(inputs[0])[0]
     inputs = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in inputs]
-    arrays = [tf.TensorArray(dtype, length, element_shape=shape) for dtype, shape in spec]
+    rows = inputs[0].element_shape[0]  # where they are known, converters must be told
+    arrays = [
+        tf.TensorArray(dtype, length, element_shape=(rows, *shape[1:])) for dtype, shape in spec
+    ]
 
     def body(count, carry, arrays):
-        at = length - 1 - count if reverse else count
+        at = length - 1 - count if reverse and not turned else count
         carry, outputs = step(carry, [one.read(at) for one in inputs])
         written = [array.write(at, one) for array, one in zip(arrays, outputs, strict=True)]
         return count + 1, carry, written
 
     _, carry, arrays = tf.while_loop(lambda i, *_: i < length, body, (0, carry, arrays))
-    return carry, [array.stack() for array in arrays]
+    found = [array.stack() for array in arrays]
+    return carry, [ops.flip(x, 0) for x in found] if turned else found

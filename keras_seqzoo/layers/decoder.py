@@ -10,6 +10,7 @@ from keras import ops, tree
 from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_positive, check_rate
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.portable import is_portable
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
 
 
@@ -358,9 +359,12 @@ class Decoder(keras.layers.Layer):
             fed, real = now
             state = DecoderState(carry, ())
             h, context, after, weights = self._advance(fed, state, source, kernels, drops)
-            return kept(real, after, carry), ops.concatenate([h, context, weights], axis=-1)
+            output = [h, context] if is_portable() else [h, context, weights]
+            return kept(real, after, carry), ops.concatenate(output, axis=-1)
 
-        width = 2 * self.units + ops.shape(source.keys)[1]
+        width = 2 * self.units
+        if not is_portable():  # there, nothing is trained, and widths must be known
+            width = width + ops.shape(source.keys)[1]
         found = over_steps(body, state.recurrent, (fed, given[1]), width, self.compute_dtype)
         h, context = found[..., : self.units], found[..., self.units : 2 * self.units]
         told(ops.stop_gradient(found[..., 2 * self.units :]))
@@ -461,7 +465,7 @@ def over_steps(body, carry, inputs, width: Any, dtype: str):
         lambda count, *_: count < length,
         step,
         (0, carry, outputs),
-        maximum_iterations=length,
+        maximum_iterations=None if is_portable() else length,
     )
     return ops.swapaxes(outputs.stack(), 0, 1)
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from keras import ops, tree
 
+from keras_seqzoo.layers.portable import argmax
 from keras_seqzoo.layers.tokens import PADDING
 
 START, END = 2, 3  # tokens that a target begins and ends with
@@ -226,7 +227,7 @@ def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None)
 
 def likeliest(logs, count):
     """Chooses the most probable token."""
-    return ops.argmax(logs, axis=-1)
+    return argmax(logs)
 
 
 def drawn(noise, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None):
@@ -250,7 +251,7 @@ def drawn(noise, temperature: float = 1.0, top_k: int | None = None, top_p: floa
             before = ops.cumsum(ops.softmax(ordered, axis=-1), axis=-1) - ops.softmax(ordered, -1)
             kept = ops.where(before < top_p, ordered, -_NEVER)
             logs = ops.where(logs < ops.min(kept, axis=-1, keepdims=True), _NEVER, logs)
-        return ops.argmax(logs + ops.take(noise, count, axis=1), axis=-1)
+        return argmax(logs + ops.take(noise, count, axis=1))
 
     return choose
 

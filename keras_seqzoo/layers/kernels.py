@@ -41,6 +41,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from keras_seqzoo.layers.portable import is_portable
+
 # From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
 SPLIT_FROM = 128  # units * gates, in training
 SPLIT_INFERENCE_FROM = 2**14  # units * units * gates, elsewhere
@@ -389,8 +391,9 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
     # The outputs of all parts in one, one after the other: joining them later takes longer.
-    show = sequences and not keep
-    shown = _empty(states[0][0], time * parts) if show else ()
+    show, apart = sequences and not keep, parts == 1 or is_portable()
+    shown = [_empty(part[0], time if apart else time * parts) for part in states if show]
+    shown = shown if apart else shown[:1]
     histories = [
         tuple(_empty(state, time + 1).write(0, state) for state in part) if keep else ()
         for part in states
@@ -404,7 +407,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     # one's product; not if the state is looked at afterwards.
     look_back = under_xla() and parts > 1 and not keep
 
-    def body(t, states, projections, histories, extras, shown):
+    def body(t, shown, histories, extras, states, projections):
         after = []
         for part, before in enumerate(states):
             new, kept = cell.step(
@@ -423,24 +426,30 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
             if write_gates:
                 projections[part] = projections[part].write(t, kept[0])
             extras[part] = _write(extras[part], t, kept[1:])
-            if show:
-                shown = shown.write(t * parts + part, new[0])
-        return t + 1, after, projections, histories, extras, shown
+            if show and apart:
+                shown[part] = shown[part].write(t, new[0])
+            elif show:
+                shown[0] = shown[0].write(t * parts + part, new[0])
+        return t + 1, shown, histories, extras, after, projections
 
-    _, states, projections, histories, extras, shown = tf.while_loop(
+    # What is written comes first: tf2onnx miscounts what comes behind arrays that are read alone.
+    _, shown, histories, extras, states, projections = tf.while_loop(
         lambda t, *_: t < time,
         body,
-        (0, states, projections, histories, extras, shown),
-        maximum_iterations=time,
+        (0, shown, histories, extras, states, projections),
+        maximum_iterations=None if is_portable() else time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
     last = [_join_states(state, rows, ways) for state in zip(*states, strict=True)]
     if not keep:
-        if show and ways == 1:
-            steps = tf.reshape(shown.stack(), (time, -1, cell.units))[:, :rows]
+        steps = [array.stack() for array in shown]
+        if show and apart:
+            last.insert(0, _join_steps(steps, rows, ways))
+        elif show and ways == 1:
+            steps = tf.reshape(steps[0], (time, -1, cell.units))[:, :rows]
             last.insert(0, _swapped(steps))
         elif show:
-            steps = tf.reshape(shown.stack(), (time, parts, -1, cell.units))
+            steps = tf.reshape(steps[0], (time, parts, -1, cell.units))
             last.insert(0, _join_steps(tf.unstack(steps, axis=1), rows, ways))
         return last, ()
     if sequences:
@@ -545,7 +554,7 @@ def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
     batch, width = inputs.shape[0], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
-    return 1 if small or on_gpu() else PARTS
+    return 1 if small or on_gpu() or is_portable() else PARTS
 
 
 def _rows_of(tensor):
