@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.artifacts.endpoints import Endpoint, endpoints
+from keras_seqzoo.artifacts.endpoints import Endpoint
+from keras_seqzoo.artifacts.formats import Format
 from keras_seqzoo.artifacts.samples import Sample, samples
 from keras_seqzoo.errors import ArtifactError
 
@@ -36,6 +39,9 @@ class Parity:
         difference: float, the largest of all, as a share of the feature's standard deviation.
         tolerance: float, what was allowed.
         versions: dict of str.
+        format: str, the artifact's.
+        left_out: dict of str, endpoints that the format cannot hold, and why.
+        files: dict of str, the SHA-256 of each of its files.
     """
 
     model: str
@@ -43,6 +49,9 @@ class Parity:
     difference: float
     tolerance: float
     versions: dict[str, str]
+    format: str = "tf_saved_model"
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
@@ -63,21 +72,35 @@ class Parity:
                 cases=("batch", "size"), difference=("difference", "max")
             )
         table = table.reset_index().to_string(index=False, float_format="{:.1e}".format)
-        return "\n".join([*lines, *(f"  {line}" for line in table.splitlines())])
+        lines += [f"  {line}" for line in table.splitlines()]
+        if self.left_out:
+            lines += ["", *(f"  Left out: {name}, as {why}." for name, why in self.left_out.items())]
+        return "\n".join(lines)
 
 
-def check_parity(model: keras.Model, artifact: Path) -> Parity:
+def check_parity(
+    model: keras.Model, artifact: Path, form: Format, known: Mapping[str, Endpoint]
+) -> Parity:
     """Compares `artifact` with `model` on several batch sizes, lengths and paddings.
 
     Numbers may differ by round-off; tags, classes and names must be the same.
 
+    Args:
+        model: `keras.Model`.
+        artifact: folder.
+        form: its `Format`.
+        known: mapping of name to `Endpoint`, those that it holds.
+
     Raises:
         ArtifactError: if it cannot be served alone, or answers otherwise.
     """
-    given = list(samples(model))
-    known = endpoints(model)
+    given = [
+        sample
+        for sample in samples(model)
+        if sample.endpoint in known and form.rows in (None, sample.batch)
+    ]
     expected = [_answer(model.name, known[sample.endpoint], sample) for sample in given]
-    served = _serve_alone(artifact, given)
+    served = _serve_alone(artifact, form.name, given)
     cases = []
     for sample, ours, theirs in zip(given, expected, served, strict=True):
         for name, answer in ours.items():
@@ -111,7 +134,17 @@ def check_parity(model: keras.Model, artifact: Path) -> Parity:
             f"The artifact answers otherwise than the model: it differs by {worst:.1e} of the "
             f"output's deviation, where {tolerance:.0e} is allowed. Nothing was written."
         )
-    return Parity(model.name, tuple(cases), worst, tolerance, _versions())
+    versions = _versions(form.modules.values())
+    return Parity(model.name, tuple(cases), worst, tolerance, versions, form.name)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its place there."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found
+    }
 
 
 def _by_endpoint(given: list[Sample], *answers: list[dict]) -> list[list[tuple[dict, ...]]]:
@@ -170,17 +203,17 @@ def _answer(model: str, endpoint: Endpoint, sample: Sample) -> dict[str, np.ndar
     return found
 
 
-def _serve_alone(artifact: Path, asked: list[Sample]) -> list[dict[str, np.ndarray]]:
+def _serve_alone(artifact: Path, form: str, asked: list[Sample]) -> list[dict[str, np.ndarray]]:
     with tempfile.TemporaryDirectory() as folder:
         given, answers = Path(folder, "given.npz"), Path(folder, "answers.npz")
         cases = {
-            f"{case} {sample.endpoint}/{name}": array
+            f"{case} {sample.endpoint}/{name}": _saved(array)
             for case, sample in enumerate(asked)
             for name, array in sample.inputs.items()
         }
         np.savez(given, **cases)
         # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
-        command = [sys.executable, "-I", _CHILD, artifact, given, answers]
+        command = [sys.executable, "-I", _CHILD, form, artifact, given, answers]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
         done = subprocess.run(
             list(map(str, command)),
@@ -202,6 +235,11 @@ def _serve_alone(artifact: Path, asked: list[Sample]) -> list[dict[str, np.ndarr
         return served
 
 
-def _versions() -> dict[str, str]:
-    packages = ("keras-seqzoo", "keras", "tensorflow", "numpy")
+def _saved(array: np.ndarray) -> np.ndarray:
+    """As a file of NumPy's can hold it: that knows no bfloat16."""
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _versions(besides: Iterable[str]) -> dict[str, str]:
+    packages = ("keras-seqzoo", "keras", "tensorflow", "numpy", *besides)
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
