@@ -144,5 +144,6 @@ def _state_specs(network: EncoderDecoderModel) -> dict[str, Any]:
     for name, tensor in one.items():
         pairs = zip(tensor.shape, other[name].shape, strict=True)
         shape = [size if size == beside else None for size, beside in pairs]
-        found[name] = tf.TensorSpec(shape, tensor.dtype, name=name)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        found[name] = tf.TensorSpec(shape, dtype, name=name)
     return found

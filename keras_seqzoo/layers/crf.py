@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, is_int, sentence
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
-from keras_seqzoo.layers.portable import argmax, is_portable
+from keras_seqzoo.layers.portable import argmax, is_portable, scan
 
 # The log weight of what cannot be. It is finite, since infinity times 0 is NaN; whatever is this
 # low is set to it again after each step, so that it does not add up.
@@ -779,7 +779,7 @@ def _scan(step, carry, inputs, spec, reverse=False):
     `spec`, the type and shape of each output of a step.
     """
     if keras.backend.backend() != "tensorflow":
-        return ops.scan(step, carry, tuple(inputs), reverse=reverse)
+        return scan(step, carry, tuple(inputs), reverse=reverse)
     import tensorflow as tf
 
     turned = reverse and is_portable()

@@ -10,7 +10,7 @@ from keras import ops, tree
 from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_positive, check_rate
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
-from keras_seqzoo.layers.portable import is_portable
+from keras_seqzoo.layers.portable import is_portable, scan
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
 
 
@@ -446,7 +446,7 @@ def over_steps(body, carry, inputs, width: Any, dtype: str):
     """
     inputs = _of_each(inputs, lambda x: ops.swapaxes(x, 0, 1))
     if keras.backend.backend() != "tensorflow":
-        return ops.swapaxes(ops.scan(body, carry, inputs)[1], 0, 1)
+        return ops.swapaxes(scan(body, carry, inputs)[1], 0, 1)
     import tensorflow as tf
 
     first = tree.flatten(inputs)[0]
