@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def _load_file(
         check_weights(config, stored, custom_objects, custom, max_bytes=limits["max_bytes"])
         file.seek(0)
         try:
-            return saving_lib.load_model(file, dict(custom_objects), safe_mode=True)
+            with warnings.catch_warnings():  # Keras would go on with weights that it made up
+                warnings.filterwarnings("error", message="Skipping nested container")
+                return saving_lib.load_model(file, dict(custom_objects), safe_mode=True)
         except Exception as error:  # what is damaged fails in as many ways as it has bytes
             raise ArtifactError(
                 f"The model file '{path}' cannot be loaded: {_first_line(error)}"
