@@ -2,6 +2,8 @@
 
 from keras_seqzoo.diagnostics.anomaly import anomaly, anomaly_score
 from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
+from keras_seqzoo.diagnostics.audit import audit
+from keras_seqzoo.diagnostics.audit_report import AuditFailure, AuditReport, Finding
 from keras_seqzoo.diagnostics.callback import StateLeakage
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.injectivity import InjectivityReport, injectivity
@@ -16,6 +18,9 @@ from keras_seqzoo.diagnostics.transduction import TransductionScores, transducti
 
 __all__ = [
     "AnomalyReport",
+    "AuditFailure",
+    "AuditReport",
+    "Finding",
     "InjectivityReport",
     "Inversion",
     "LeakageReport",
@@ -25,6 +30,7 @@ __all__ = [
     "TransductionScores",
     "anomaly",
     "anomaly_score",
+    "audit",
     "classification_scores",
     "identity_error",
     "injectivity",

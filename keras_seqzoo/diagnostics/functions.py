@@ -31,13 +31,13 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     if isinstance(model, keras.Model):
         _check_model(model)
         if not getattr(model, "inputs", None):  # subclassed: its shapes are not known
-            return lambda x: _array(model(x, training=False))
+            return lambda x: as_output(model(x, training=False))
         (tensor,) = model.inputs
-        return lambda x: _array(model.predict_on_batch(_as_taken(x, tensor.shape, tensor.dtype)))
+        return lambda x: as_output(model.predict_on_batch(as_taken(x, tensor.shape, tensor.dtype)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
         return _default_signature(model)
     if callable(model):
-        return lambda x: _array(model(x))
+        return lambda x: as_output(model(x))
     raise ArgumentError(
         sentence("model", "a Keras model, a loaded SavedModel or a callable", type(model))
     )
@@ -239,13 +239,13 @@ def _default_signature(model: Any) -> Callable:
     ((name, spec),) = specs.items()
 
     def serve(x: np.ndarray) -> np.ndarray:
-        x = _as_taken(x, tuple(spec.shape), spec.dtype.name)
-        return _array(signature(**{name: keras.ops.convert_to_tensor(x)}))
+        x = as_taken(x, tuple(spec.shape), spec.dtype.name)
+        return as_output(signature(**{name: keras.ops.convert_to_tensor(x)}))
 
     return serve
 
 
-def _as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
+def as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
     """`x` in the model's own dtype (rows are often float64, tokens int64), if its shape fits.
 
     Raises:
@@ -263,7 +263,12 @@ def _as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.nd
     return x.astype(dtype, copy=False)
 
 
-def _array(output: Any) -> np.ndarray:
+def as_output(output: Any) -> np.ndarray:
+    """The one output of a model as an array.
+
+    Raises:
+        ArgumentError: if it gives several.
+    """
     if isinstance(output, dict) and len(output) == 1:
         (output,) = output.values()
     if isinstance(output, (dict, list, tuple)):
