@@ -15,6 +15,9 @@ __version__ = "0.1.0"
 # Public names that need Keras, and where they live. Loaded on first use.
 _LAZY = {
     "adapt": "keras_seqzoo.layers",
+    "HistoryPenalty": "keras_seqzoo.layers",
+    "SpectralNorm": "keras_seqzoo.regularizers",
+    "certify": "keras_seqzoo.diagnostics",
     "leakage": "keras_seqzoo.diagnostics",
     "identity_error": "keras_seqzoo.diagnostics",
     "anomaly": "keras_seqzoo.diagnostics",
@@ -43,14 +46,17 @@ _LAZY = {
 }
 
 __all__ = [
+    "HistoryPenalty",
     "PairScores",
     "SequenceScores",
+    "SpectralNorm",
     "StateLeakage",
     "__version__",
     "adapt",
     "anomaly",
     "anomaly_score",
     "audit",
+    "certify",
     "classification_scores",
     "describe",
     "export",
@@ -91,6 +97,7 @@ if TYPE_CHECKING:
         anomaly,
         anomaly_score,
         audit,
+        certify,
         classification_scores,
         identity_error,
         injectivity,
@@ -100,13 +107,23 @@ if TYPE_CHECKING:
         tagging_scores,
         transduction_scores,
     )
-    from keras_seqzoo.layers import adapt
+    from keras_seqzoo.layers import HistoryPenalty, adapt
+    from keras_seqzoo.regularizers import SpectralNorm
     from keras_seqzoo.training import PairScores, SequenceScores, train, with_names
     from keras_seqzoo.tuning import hypermodel, search
 
 
 # Subpackages that are there without being imported, as `keras_seqzoo.data`.
-_ROOMS = ("artifacts", "data", "diagnostics", "layers", "models", "training", "tuning")
+_ROOMS = (
+    "artifacts",
+    "data",
+    "diagnostics",
+    "layers",
+    "models",
+    "regularizers",
+    "training",
+    "tuning",
+)
 
 
 def __getattr__(name: str):

@@ -5,6 +5,7 @@ from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
 from keras_seqzoo.diagnostics.audit import audit
 from keras_seqzoo.diagnostics.audit_report import AuditFailure, AuditReport, Finding
 from keras_seqzoo.diagnostics.callback import StateLeakage
+from keras_seqzoo.diagnostics.certificate import Certificate, certify
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.injectivity import InjectivityReport, injectivity
 from keras_seqzoo.diagnostics.inversion import Inversion, invert
@@ -20,6 +21,7 @@ __all__ = [
     "AnomalyReport",
     "AuditFailure",
     "AuditReport",
+    "Certificate",
     "Finding",
     "InjectivityReport",
     "Inversion",
@@ -31,6 +33,7 @@ __all__ = [
     "anomaly",
     "anomaly_score",
     "audit",
+    "certify",
     "classification_scores",
     "identity_error",
     "injectivity",

@@ -23,6 +23,7 @@ def audit(
     max_horizon: int | None = None,
     mask: Any = None,
     mask_value: float | None = None,
+    sides: str = "both",
     along: str | int | Sequence[str | int] | None = None,
     skip: Sequence[str] = (),
     tolerance: float = TOLERANCE,
@@ -37,7 +38,7 @@ def audit(
     - state: no call owes anything to calls before it, but for layers declared stateful, whose
       `reset_state` must set them back;
     - rows: a row's answer does not depend on the order, number or content of other rows;
-    - padding: more padding, left or right, changes no real step (where the model masks some);
+    - padding: more padding, on either side, changes no real step (where the model masks some);
     - inference: it draws no random numbers, as a Dropout called with training=True does;
     - training: a row sees no other rows, nor, of a causal model, later steps, unless it does at
       inference, too; through a `BatchNormalization` over time it does.
@@ -70,6 +71,7 @@ def audit(
         mask: bool array `(batch, time)`, True for real steps. Default: the model's own.
         mask_value: number that fills padded steps, NaN included. Default: that of the model's
             `Masking`, `StepMask` or `Embedding(mask_zero=True)`.
+        sides: "both", "left" or "right", where padding may be.
         along: of a model with several inputs, those that share the output's time axis, by name or
             position; the others stay as they are. An encoder-decoder has "target". Without it the
             checks that move in time are skipped.
@@ -93,13 +95,13 @@ def audit(
     >>> report["rows"].verdict, report["look_ahead"].verdict, report.passed
     ('fails', 'holds', False)
     """
-    _check(causal, max_leakage, max_horizon, mask_value, skip, tolerance, block, seed)
+    _check(causal, max_leakage, max_horizon, mask_value, sides, skip, tolerance, block, seed)
     inputs = read_inputs(model, x, along)
     subject = Subject(
         model, inputs, mask=mask, mask_value=mask_value, tolerance=tolerance, seed=seed
     )
     try:
-        state = Audit(subject, causal, max_leakage, max_horizon, block, seed)
+        state = Audit(subject, causal, max_leakage, max_horizon, sides, block, seed)
         findings = _run(state, [one for one in CHECKS if one not in skip])
     finally:
         subject.leave()
@@ -131,13 +133,16 @@ def _run(state: Audit, names: list[str]) -> list[Finding]:
     return findings
 
 
-def _check(causal, max_leakage, max_horizon, mask_value, skip, tolerance, block, seed) -> None:
+def _check(
+    causal, max_leakage, max_horizon, mask_value, sides, skip, tolerance, block, seed
+) -> None:
     errors.check_bool(causal=causal)
     if max_leakage is not None:
         errors.check_not_negative(max_leakage=max_leakage)
     if max_horizon is not None:
         errors.check_positive(max_horizon=max_horizon)
     errors.check_mask_value(mask_value)
+    errors.check_choice("sides", sides, ("both", "left", "right"))
     for name in skip if not isinstance(skip, str) else [skip]:
         errors.check_choice("skip", name, CHECKS)
     if not errors.is_real(tolerance) or tolerance <= 0:

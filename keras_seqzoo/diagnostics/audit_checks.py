@@ -32,6 +32,7 @@ class Audit:
         causal: bool, no output may depend on a later input.
         max_leakage: float or None.
         max_horizon: int or None.
+        sides: "left", "right" or "both", where padding may be.
         block: int, as of `leakage`.
         seed: int.
         examples: dict from checks to their worst examples.
@@ -41,6 +42,7 @@ class Audit:
     causal: bool
     max_leakage: float | None
     max_horizon: int | None
+    sides: str
     block: int
     seed: int
     examples: dict[str, Example] = dataclasses.field(default_factory=dict)
@@ -70,8 +72,9 @@ class Audit:
         found = text["fails"] if broken else text["holds"]
         if not broken and example.size > 0:
             found += f" (differences of up to {example.size:.2g} round-off units)"
-        advice = text["advice"] if broken else ""
-        return Finding(check, verdict, text["expects"], found, advice, example, declared)
+        advice = text["advice"] if verdict == "fails" else ""
+        shown = example if broken else None
+        return Finding(check, verdict, text["expects"], found, advice, shown, declared)
 
 
 def skipped(check: str, expects: str, reason: str, *, declared: bool = False) -> Finding:
@@ -169,8 +172,7 @@ def rows(audit: Audit) -> Finding:
 # ------------------------------------------------------------------------------------ padding
 
 PADDING = {
-    "expects": "more padding, on either side, changes no real step",
-    "holds": "more padding, on either side, changes no real step",
+    "expects": "more padding changes no real step",
     "advice": "The mask is lost on the way, or a layer behind ignores it: slicing, concatenation "
     "and arithmetic drop masks, and convolutions, Flatten and y[:, -1] read padding. Pass mask= to "
     "each layer explicitly; with layers that cannot take one, set padded steps to 0 or pool over "
@@ -190,39 +192,46 @@ def padding(audit: Audit) -> Finding:
         return skipped("padding", expects, reason)
     steps = s.x.shape[1]
     amounts = [max(steps // 4, 1)] if s.fixed else [3, 2 * steps]
-    if s.fixed and steps < 3:
+    if s.fixed and (steps < 3 or audit.sides != "both"):
         return skipped("padding", expects, s.fixed)
-    tried = [
-        one for amount in amounts for one in _padded(s, amount, mixed=not audit.broken("rows"))
-    ]
+    mixed = audit.sides == "both" and not audit.broken("rows")
+    tried = [one for amount in amounts for one in _padded(s, amount, audit.sides, mixed)]
     if not tried:
-        return skipped("padding", expects, "`x` has padded steps alone")
+        return skipped("padding", expects, "`x` has rows of padding alone")
     worst, how = max(tried, key=lambda one: one[0].size)
-    return audit.judged("padding", worst, PADDING | {"fails": f"{how} change real steps"})
+    side = "" if audit.sides == "both" else f" on the {audit.sides}"
+    text = {
+        "expects": f"more padding{side or ', on either side,'} changes no real step",
+        "holds": f"more padding{side or ', on either side,'} changes no real step",
+        "fails": f"{how} change real steps",
+    }
+    return audit.judged("padding", worst, PADDING | text)
 
 
-def _padded(s: Subject, amount: int, *, mixed: bool) -> list[tuple[Example, str]]:
-    """Examples and what padding they had; where time is fixed, against padding on the right."""
+def _padded(s: Subject, amount: int, wanted: str, mixed: bool) -> list[tuple[Example, str]]:
+    """Examples and what padding they had; where time is fixed, against padding on one side."""
     kept = s.x.shape[1] - (amount if s.fixed else 0)
     rows = s.few[s.real[s.few][:, :kept].any(axis=1)]
     if not len(rows) or (s.fixed and len(rows) < len(s.few)):
         return []
     x, real = s.x[rows, :kept], s.real[rows, :kept] if s.aligned else None
-    sides = {
-        f"{amount} padded steps on the right": np.zeros(len(rows), int),
-        f"{amount} padded steps on the left": np.full(len(rows), amount),
-        f"{amount} padded steps on both sides": np.full(len(rows), amount // 2),
+    sides = {"right": 0, "left": amount, "both": amount // 2}
+    places = {
+        f"{amount} padded steps on {'both sides' if side == 'both' else f'the {side}'}": np.full(
+            len(rows), left
+        )
+        for side, left in sides.items()
+        if wanted in ("both", side)
     }
     if mixed:
-        sides["padded steps of each row's own number"] = np.arange(len(rows)) % (amount + 1)
-    found, expected = [], s(rows=rows)
-    for how, left in sides.items():
-        places = left[:, None] + np.arange(kept)
-        answer = s(_pad(x, places, kept + amount, s.padding), rows)
+        places["padded steps of each row's own number"] = np.arange(len(rows)) % (amount + 1)
+    found, expected = [], None if s.fixed else s(rows=rows)
+    for how, left in places.items():
+        at = left[:, None] + np.arange(kept)
+        answer = s(_pad(x, at, kept + amount, s.padding), rows)
         if s.aligned:
-            answer = answer[np.arange(len(rows))[:, None], places]
-        if s.fixed and not found:
-            expected = answer
+            answer = answer[np.arange(len(rows))[:, None], at]
+        expected = answer if expected is None else expected
         found.append((s.worst(answer, expected, rows, real=real), how))
     return found
 
@@ -252,7 +261,8 @@ def look_ahead(audit: Audit) -> Finding:
     s, options = audit.subject, {"expected": audit.causal, "declared": audit.causal}
     reason = _why_no_steps(s) or (ONE_ROW if len(s.few) < 2 else "")
     if reason:
-        return skipped("look_ahead", LOOK_AHEAD["expects"], reason, declared=audit.causal)
+        asked = audit.causal and reason != NO_STEPS  # which cannot look ahead
+        return skipped("look_ahead", LOOK_AHEAD["expects"], reason, declared=asked)
     worst = max(_futures(s, s.few_y, training=False), key=_size)
     return audit.judged("look_ahead", worst, LOOK_AHEAD, **options)
 
@@ -284,7 +294,8 @@ def steps(audit: Audit) -> Finding:
     s, options = audit.subject, {"expected": audit.causal, "declared": audit.causal}
     reason = _why_no_steps(s) or s.fixed
     if reason:
-        return skipped("steps", STEPS["expects"], reason, declared=audit.causal)
+        asked = audit.causal and reason not in (NO_STEPS, s.fixed)  # which nobody takes in steps
+        return skipped("steps", STEPS["expects"], reason, declared=asked)
     few, total = s.few, s.x.shape[1]
     if s.memory is not None and s.memory.carrying:
         answers = [s(s.x[few][:, at : at + 1], few, keep=at > 0) for at in range(total)]

@@ -167,9 +167,13 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
 def _tensors(model: Any) -> tuple[Any, ...]:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return ()
-    if isinstance(model.input, dict):
-        return tuple(model.input.values())
-    return tuple(model.inputs)
+    return tuple((_by_name(model) or dict(enumerate(model.inputs))).values())
+
+
+def _by_name(model: keras.Model) -> dict[str, Any]:
+    """The inputs of a model that takes them as a dict; an empty one for others."""
+    given = None if isinstance(model, keras.Sequential) else model.input
+    return given if isinstance(given, dict) else {}
 
 
 def _check_numbers(model: Any, tensors: tuple[Any, ...]) -> None:
@@ -181,14 +185,10 @@ def _check_numbers(model: Any, tensors: tuple[Any, ...]) -> None:
 def _arrays(model: Any, x: Any, tensors) -> tuple[list[np.ndarray], tuple[str, ...], str]:
     """Arrays, their names, and how the model takes them."""
     if tensors:
-        names = tuple(model.input) if isinstance(model.input, dict) else ()
-        names = names or tuple(one.name for one in tensors)
+        by_name = _by_name(model)
+        names = tuple(by_name) or tuple(one.name for one in tensors)
         if len(tensors) == 1 and not isinstance(x, dict):
-            return (
-                [as_array("x", x)],
-                ("x",),
-                "one" if not isinstance(model.input, dict) else "dict",
-            )
+            return [as_array("x", x)], names, "dict" if by_name else "one"
         given = dict(x) if isinstance(x, dict) else None
         if given is None and isinstance(x, list | tuple) and len(x) == len(names):
             given = dict(zip(names, x, strict=True))
@@ -196,7 +196,7 @@ def _arrays(model: Any, x: Any, tensors) -> tuple[list[np.ndarray], tuple[str, .
             shown = sorted(x) if isinstance(x, dict) else type(x).__name__
             expected = f"one array for each input of {model.name!r}: {', '.join(names)}"
             raise DataError(sentence("x", expected, shown, "Give them as a list or a dict."))
-        structure = "dict" if isinstance(model.input, dict) else "list"
+        structure = "dict" if by_name else "list" if len(names) > 1 else "one"
         return [as_array(name, given[name]) for name in names], names, structure
     if isinstance(x, dict):
         return [as_array(name, one) for name, one in x.items()], tuple(x), "dict"

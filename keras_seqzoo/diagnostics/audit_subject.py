@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,11 +14,14 @@ from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.diagnostics.audit_inputs import Inputs, every_layer
 from keras_seqzoo.diagnostics.audit_report import Example
 from keras_seqzoo.errors import DataError
-from keras_seqzoo.layers import Normalization
+from keras_seqzoo.layers import CRFModel, Normalization
 
 MOST_ROWS = 256  # for leakage, which is a mean over rows
 FEW_ROWS = 12  # for the checks that look for one counter-example
-_NOT_STATE = (  # layers whose `reset_state` forgets what they have learned
+# Whose `reset_state` forgets what they have learned, or is for stateful ones alone.
+_NOT_STATE = (
+    keras.layers.RNN,
+    keras.layers.Bidirectional,
     keras.layers.TextVectorization,
     keras.layers.StringLookup,
     keras.layers.IntegerLookup,
@@ -107,6 +111,8 @@ class Subject:
         self._found: list = []
         self._fresh: list = []
         self._function = None if self.is_keras else functions.as_function(model)
+        if isinstance(model, CRFModel):
+            self._probabilities = _compiled(model.probabilities)
         self._begin()
 
     def _begin(self) -> None:
@@ -181,12 +187,14 @@ class Subject:
     def _answer(self, given: Any, training: bool) -> np.ndarray:
         if not self.is_keras:
             return self._function(given)
-        if training:
-            with _unwarned(self.model):
-                return functions.as_output(self.model(given, training=True))
-        if getattr(self.model, "inputs", None):
-            return functions.as_output(self.model.predict_on_batch(given))
-        return functions.as_output(self.model(given, training=False))
+        with _unwarned(self.model):
+            if isinstance(self.model, CRFModel):  # tags are too coarse to see much in
+                found = self._probabilities(given, training=training)
+            elif training or not getattr(self.model, "inputs", None):
+                found = self.model(given, training=training)
+            else:
+                found = self.model.predict_on_batch(given)
+        return functions.as_output(found)
 
     def _shaped(self, y: np.ndarray) -> np.ndarray:
         y = y.astype(np.float64)
@@ -324,23 +332,27 @@ class Subject:
         return y.ndim > 2 or not functions.align(self.model, y, steps, None)[1]
 
 
-class _unwarned:
-    """No warning of a scaling that was never adapted: nothing is trained here."""
+@contextlib.contextmanager
+def _unwarned(model: keras.Model) -> Iterator[None]:
+    """Without the warning of a scaling that was never adapted, since nothing is trained here."""
+    scalings = [one for one in every_layer(model) if isinstance(one, Normalization)]
+    before = [one._warned for one in scalings]
+    for one in scalings:
+        one._warned = True
+    try:
+        yield
+    finally:
+        for one, warned in zip(scalings, before, strict=True):
+            one._warned = warned
 
-    def __init__(self, model: keras.Model):
-        layers = [one for one in every_layer(model) if isinstance(one, Normalization)]
-        self._layers = [(one, one._warned) for one in layers]
 
-    def __enter__(self) -> None:
-        self._catching = warnings.catch_warnings()
-        self._catching.__enter__()
-        for layer, _ in self._layers:
-            layer._warned = True
+def _compiled(function: Callable) -> Callable:
+    """A function of tensors, compiled where that is TensorFlow's to do."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
 
-    def __exit__(self, *error) -> None:
-        for layer, warned in self._layers:
-            layer._warned = warned
-        self._catching.__exit__(*error)
+    return tf.function(function, reduce_retracing=True, autograph=False)
 
 
 def _flat(states: Any) -> list:
@@ -355,4 +367,4 @@ def _reset(layer: Any):
 
 
 def _forgets(layer: Any) -> bool:
-    return isinstance(layer, _NOT_STATE) or isinstance(layer, keras.layers.RNN)
+    return isinstance(layer, _NOT_STATE)

@@ -17,6 +17,7 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
+from keras_seqzoo.layers.masking import input_mask
 
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
 
@@ -131,16 +132,8 @@ def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
         return as_mask(mask, np.shape(x)[:2])
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None
-    for layer in model.layers:
-        try:
-            sees_input = layer.input is model.inputs[0]
-        except (AttributeError, ValueError):  # called never, or more than once
-            continue
-        if sees_input and not isinstance(layer, keras.layers.InputLayer):
-            found = layer.compute_mask(keras.ops.convert_to_tensor(x), None)
-            if found is not None:
-                return np.asarray(keras.ops.convert_to_numpy(found), bool)
-    return None
+    found = input_mask(model, keras.ops.convert_to_tensor(x))
+    return None if found is None else np.asarray(keras.ops.convert_to_numpy(found), bool)
 
 
 def align(model, answer: np.ndarray, steps: int, output_step: int | None):
@@ -276,4 +269,7 @@ def as_output(output: Any) -> np.ndarray:
             f"`model` must have one output. Received: {type(output).__name__} of {len(output)}. "
             "Wrap it in a function that returns the output in question."
         )
-    return np.asarray(keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output)
+    output = keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output
+    output = np.asarray(output)
+    # NumPy knows no bfloat16, and cannot tell that it is a number.
+    return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
