@@ -32,9 +32,7 @@ class Stepper:
         memory = Memory()
         outputs = self._run(model, [Timed(_zeros(one)) for one in model.inputs], memory)
         self.timed = [isinstance(one, Timed) for one in outputs]
-        self.initial = {
-            name: ops.convert_to_numpy(state) for name, state in memory.initial.items()
-        }
+        self.initial = {name: ops.convert_to_numpy(state) for name, state in memory.initial.items()}
 
     def step(self, inputs: list, state: Mapping[str, Any], usable: Any = None):
         """The outputs of a step, and the state after it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -81,7 +82,6 @@ class Streamer:
         self._stepper = Stepper(model)
         self.states = self._stepper.initial
         self.inputs = [(one.name, tuple(one.shape[2:]), one.dtype) for one in model.inputs]
-        self._compiled = None
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step.
@@ -106,12 +106,14 @@ class Streamer:
         """
         inputs = self._read(x)
         self._check_state(state, len(inputs[0]))
-        if self._compiled is None:
-            self._compiled = _compile(self)
         outputs, after, usable = self._compiled(inputs, dict(state))
         if self.nan == "raise" and usable is not None:
             _check_usable(ops.convert_to_numpy(usable))
         return tree.pack_sequence_as(self.model.output, outputs), dict(after)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable:
+        return _compile(self)
 
     def begin(self, batch: Any) -> State:
         """`initial_state` unchecked, for a tensor `batch` too."""
@@ -209,7 +211,7 @@ def _where(usable, output):
     nothing = float("nan") if "float" in dtype else 0 if dtype == "bool" or "u" in dtype else -1
     axes = list(range(1, len(output.shape)))
     usable = ops.expand_dims(usable, axes) if axes else usable
-    return ops.where(usable, output, ops.full_like(output, nothing))
+    return ops.where(usable, output, nothing)
 
 
 def _check_usable(usable: np.ndarray) -> None:
@@ -221,36 +223,50 @@ def _check_usable(usable: np.ndarray) -> None:
         )
 
 
-def _compile(streamer: Streamer):
+def _compile(streamer: Streamer) -> Callable:
+    """`compute` as a program, whose weights are those that the model has when it is called."""
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
+    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}.get(backend, _as_it_is)(
+        streamer
+    )
 
-        def spec(shape, dtype, name):
-            return tf.TensorSpec((None, *shape), dtype, name=name)
 
-        inputs = [spec(shape, dtype, name) for name, shape, dtype in streamer.inputs]
-        states = {
-            name: spec(row.shape[1:], row.dtype, name) for name, row in streamer.states.items()
-        }
-        return tf.function(streamer.compute, input_signature=[inputs, states], autograph=False)
-    if backend == "jax":
-        import jax
+def _tensorflow(streamer: Streamer) -> Callable:
+    import tensorflow as tf
 
-        @jax.jit
-        def compute(values, inputs, state):
-            variables = zip(streamer.model.variables, values, strict=True)
-            with keras.StatelessScope(state_mapping=list(variables)):
-                return streamer.compute(inputs, state)
+    names, number = list(streamer.states), len(streamer.inputs)
+    specs = [tf.TensorSpec((None, *shape), dtype) for _, shape, dtype in streamer.inputs]
+    specs += [tf.TensorSpec((None, *row.shape[1:]), row.dtype) for row in streamer.states.values()]
 
-        def call(inputs, state):  # the weights as they are now
-            return compute([one.value for one in streamer.model.variables], inputs, state)
+    @tf.function(input_signature=specs, autograph=False)
+    def compute(*tensors):
+        state = dict(zip(names, tensors[number:], strict=True))
+        return streamer.compute(list(tensors[:number]), state)
 
-        return call
-    if backend == "torch":
-        import torch
+    concrete = compute.get_concrete_function()  # called with tensors side by side, twice as fast
+    return lambda inputs, state: concrete(*inputs, *(state[name] for name in names))
 
-        return torch.no_grad()(streamer.compute)
+
+def _jax(streamer: Streamer) -> Callable:
+    import jax
+
+    variables = streamer.model.variables
+
+    @jax.jit
+    def compute(values, inputs, state):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return streamer.compute(inputs, state)
+
+    return lambda inputs, state: compute([one.value for one in variables], inputs, state)
+
+
+def _torch(streamer: Streamer) -> Callable:
+    import torch
+
+    return torch.no_grad()(streamer.compute)
+
+
+def _as_it_is(streamer: Streamer) -> Callable:
     return streamer.compute
 
 
@@ -264,8 +280,10 @@ def _check_against_whole(streamer: Streamer) -> None:
     x = _tried(streamer.model)
     total = x[0].shape[1]
     steps, state = [], streamer.begin(_ROWS)
+    # What is tried here once need not be compiled, but where each operation would be.
+    compute = streamer._compiled if keras.backend.backend() == "jax" else streamer.compute
     for t in range(total):
-        outputs, state, _ = streamer.compute([one[:, t] for one in x], state)
+        outputs, state, _ = compute([one[:, t] for one in x], state)
         steps.append([ops.convert_to_numpy(one) for one in outputs])
     fixed = any(one.shape[1] is not None for one in streamer.model.inputs)
     for length in {total, total if fixed or all(streamer.timed) else total // 2 + 1}:
