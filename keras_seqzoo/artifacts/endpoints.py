@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_seqzoo.artifacts.stream import Streamer, streamer_of
+from keras_seqzoo.diagnostics.functions import input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.decoder import DecoderState, Source
 from keras_seqzoo.training.answering import answers_layer
@@ -44,10 +45,10 @@ class Endpoint:
 def endpoints(model: keras.Model) -> dict[str, Endpoint]:
     """The endpoints of a model by name; "serve" is the first.
 
-    A model is asked what it gives; one that can go step by step also for the "initial_state" of as
-    many rows as are asked for, and for a "step" from a state to the next. An encoder-decoder is asked that with its target given; and
-    "encode", then "step" for each token, and "generate_greedy" and "generate_beam" for all of them;
-    with vocabularies around it, "generate_text" too.
+    A model is asked what it gives; one that can go step by step also for the "initial_state" of
+    some rows, and for a "step" from a state to the next. An encoder-decoder is asked what it gives
+    with its target given; and "encode", then "step" for each token, and "generate_greedy" and
+    "generate_beam" for all of them; with vocabularies around it, "generate_text" too.
 
     Args:
         model: `keras.Model`.
@@ -84,7 +85,7 @@ def _by_name(function: Callable[..., Any], signature: inspect.Signature) -> Call
 
 def _whole(model: keras.Model) -> Endpoint:
     def serve(*inputs):
-        return model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False)
+        return model(keras.tree.pack_sequence_as(input_of(model), list(inputs)), training=False)
 
     return Endpoint(serve, [_spec(tensor) for tensor in model.inputs])
 
@@ -104,7 +105,8 @@ def _streaming(streamer: Streamer | None) -> dict[str, Endpoint]:
     def step(*tensors):
         given, state = tensors[: len(inputs)], tensors[len(inputs) :]
         said, after, _ = streamer.compute(list(given), dict(zip(states, state, strict=True)))
-        names = streamer.model.output if isinstance(streamer.model.output, dict) else ["output"]
+        output = output_of(streamer.model)
+        names = output if isinstance(output, dict) else ["output"]
         return dict(zip(names, said, strict=True)) | after
 
     batch = tf.TensorSpec((), tf.int32, name="batch")

@@ -13,7 +13,7 @@ import keras
 from keras_seqzoo import errors, files
 from keras_seqzoo.artifacts.endpoints import decoder_of, endpoints
 from keras_seqzoo.artifacts.verify import Parity, check_parity
-from keras_seqzoo.diagnostics.functions import stateful_layers
+from keras_seqzoo.diagnostics.functions import output_of, stateful_layers
 
 FORMATS = ("tf_saved_model",)
 PARITY = "parity.json"
@@ -117,7 +117,11 @@ def _check_model(model: Any) -> None:
             "`format='tf_saved_model'` must be written on the TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Load the .keras file under KERAS_BACKEND=tensorflow."
         )
-    if decoder_of(model) is None and len(model.outputs) != 1 and not isinstance(model.output, dict):
+    if (
+        decoder_of(model) is None
+        and len(model.outputs) != 1
+        and not isinstance(output_of(model), dict)
+    ):
         raise errors.ArgumentError(
             "`model` must have one output, or a dict of outputs, so that each has a name. "
             f"Received: {len(model.outputs)} outputs without."

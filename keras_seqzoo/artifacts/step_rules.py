@@ -70,7 +70,8 @@ def picked(memory: Memory, operation, /, x, key):
     every = slice(None)
     if len(key) > 1 and key[0] == every and key[1] == -1:
         return Whole(operation(_value_of(x), tuple(key)))
-    if key[0] is Ellipsis and len(key) <= len(x.step.shape) - 1 or list(key[:2]) == [every] * 2:
+    behind = key[0] is Ellipsis and len(key) <= len(x.step.shape) - 1
+    if behind or list(key[:2]) == [every] * 2:
         return on_a_sequence(memory, operation, x, key)
     raise CannotStep("picks steps: of these only the last, x[:, -1], is known while streaming")
 
@@ -122,8 +123,8 @@ _RULES = (
     ),
     (
         (
-            layers.AllSteps, layers.CharacterCNN, layers.CharacterBiLSTM, _k.TimeDistributed, _k.Activation,
-            _k.SpatialDropout1D, _k.Rescaling,
+            layers.AllSteps, layers.CharacterCNN, layers.CharacterBiLSTM,
+            _k.TimeDistributed, _k.Activation, _k.SpatialDropout1D, _k.Rescaling,
             _k.Add, _k.Subtract, _k.Multiply, _k.Average, _k.Maximum, _k.Minimum,
         ),
         on_a_sequence,
@@ -153,16 +154,16 @@ _RULES = (
 _UNKNOWN = refused("is not known to act on each step alone or to carry a state")
 
 # Operations of `keras.ops`, whose classes are not public: by name.
-_NUMBER_BY_NUMBER = frozenset(
+_NUMBER_BY_NUMBER = (
     "Absolute Add Cast Ceil Clip Cos Divide DivideNoNan Elu Equal Exp Expm1 Floor Gelu Greater "
     "GreaterEqual HardSigmoid HardSilu HardTanh Isfinite Isinf Isnan LeakyRelu Less LessEqual Log "
     "Log10 Log1p Log2 LogSigmoid LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod "
     "Multiply NanToNum Negative NotEqual OnesLike Power Reciprocal Relu Relu6 Round Rsqrt Selu "
     "Sigmoid Sign Silu Sin Softplus Softsign Sqrt Square StopGradient Subtract Tan Tanh TrueDivide "
-    "Where ZerosLike".split()
+    "Where ZerosLike"
 )
-_ALONG_AN_AXIS = frozenset(
-    "All Any Argmax Argmin Concatenate LogSoftmax Max Mean Min Prod Softmax Std Sum Var".split()
+_ALONG_AN_AXIS = (
+    "All Any Argmax Argmin Concatenate LogSoftmax Max Mean Min Prod Softmax Std Sum Var"
 )
 
 
@@ -174,8 +175,8 @@ def rule_of(operation) -> Callable:
     name = type(operation).__name__
     if not type(operation).__module__.startswith("keras.src.ops"):
         return _UNKNOWN
-    if name in _NUMBER_BY_NUMBER:
+    if name in _NUMBER_BY_NUMBER.split():
         return number_by_number
-    if name in _ALONG_AN_AXIS:
+    if name in _ALONG_AN_AXIS.split():
         return along_its_axis
     return picked if name == "GetItem" else _UNKNOWN

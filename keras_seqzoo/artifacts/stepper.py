@@ -47,8 +47,7 @@ class Stepper:
         return [one.step if isinstance(one, Timed) else one.value for one in outputs], memory.after
 
     def usable(self, inputs: list) -> Any:
-        """Bool `(batch,)`, True for rows whose readings are all finite, or padding; None if all
-        are, as tokens are."""
+        """Bool `(batch,)`, True for rows of finite readings or padding; None of tokens."""
         found = None
         for x, layer in zip(inputs, self._padding, strict=True):
             if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):

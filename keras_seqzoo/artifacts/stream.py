@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from keras_seqzoo import errors
 from keras_seqzoo.artifacts.stepper import Stepper
-from keras_seqzoo.diagnostics.functions import stateful_layers
+from keras_seqzoo.diagnostics.functions import input_of, output_of, stateful_layers
 
 NAN = ("skip", "propagate", "raise")
 
@@ -109,7 +109,7 @@ class Streamer:
         outputs, after, usable = self._compiled(inputs, dict(state))
         if self.nan == "raise" and usable is not None:
             _check_usable(ops.convert_to_numpy(usable))
-        return tree.pack_sequence_as(self.model.output, outputs), dict(after)
+        return tree.pack_sequence_as(output_of(self.model), outputs), dict(after)
 
     @functools.cached_property
     def _compiled(self) -> Callable:
@@ -123,8 +123,7 @@ class Streamer:
         }
 
     def compute(self, inputs: list, state: Mapping[str, Any]):
-        """`step`, of tensors, not compiled: a flat list of outputs, the state, and which rows'
-        readings were of use, or None."""
+        """`step` of tensors, not compiled: flat outputs, the state, and which rows were of use."""
         usable = None if self.nan == "propagate" else self._stepper.usable(inputs)
         outputs, after = self._stepper.step(inputs, state, usable)
         if usable is not None:
@@ -138,7 +137,7 @@ class Streamer:
 
     def _read(self, x) -> list:
         given = [x] if len(self.inputs) == 1 and not isinstance(x, dict) else tree.flatten(x)
-        if isinstance(x, dict) and isinstance(self.model.input, list):
+        if isinstance(x, dict) and isinstance(input_of(self.model), list):
             given = [x.get(name) for name, *_ in self.inputs]
         found = []
         for (name, shape, dtype), one in zip(self.inputs, given, strict=True):
@@ -158,7 +157,7 @@ class Streamer:
     def _check_state(self, state, batch: int) -> None:
         expected = {name: (batch, *row.shape[1:]) for name, row in self.states.items()}
         received = (
-            {name: tuple(one.shape) for name, one in state.items()}
+            {name: tuple(getattr(one, "shape", ())) for name, one in state.items()}
             if isinstance(state, Mapping)
             else type(state).__name__
         )
@@ -305,7 +304,7 @@ def _tried(model: keras.Model) -> list:
 
 def _compare(streamer: Streamer, x: list, steps: list) -> None:
     model = streamer.model
-    whole = model(tree.pack_sequence_as(model.input, x), training=False)
+    whole = model(tree.pack_sequence_as(input_of(model), x), training=False)
     half = any("16" in str(layer.compute_dtype) for layer in model.layers)
     for number, expected in enumerate(tree.flatten(whole)):
         expected = ops.convert_to_numpy(expected)

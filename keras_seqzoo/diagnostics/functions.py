@@ -272,3 +272,13 @@ def _array(output: Any) -> np.ndarray:
             "Wrap it in a function that returns the output in question."
         )
     return np.asarray(keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output)
+
+
+def input_of(model: keras.Model) -> Any:
+    """What a model is given, nested as it is; a Sequential one has it before its first call too."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def output_of(model: keras.Model) -> Any:
+    """What a model gives, likewise."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
