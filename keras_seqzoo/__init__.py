@@ -40,6 +40,7 @@ _LAZY = {
     "read_parallel": "keras_seqzoo.data",
     "export": "keras_seqzoo.artifacts",
     "load": "keras_seqzoo.artifacts",
+    "stream": "keras_seqzoo.artifacts",
     "read_readings": "keras_seqzoo.data",
     "sensor_readings": "keras_seqzoo.data",
     "windows": "keras_seqzoo.data",
@@ -75,6 +76,7 @@ __all__ = [
     "register",
     "search",
     "sensor_readings",
+    "stream",
     "tagging_scores",
     "train",
     "transduction_scores",
@@ -84,7 +86,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_seqzoo.artifacts import export, load
+    from keras_seqzoo.artifacts import export, load, stream
     from keras_seqzoo.data import (
         read_examples,
         read_parallel,

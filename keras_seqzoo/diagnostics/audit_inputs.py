@@ -172,7 +172,7 @@ def _tensors(model: Any) -> tuple[Any, ...]:
 
 def _by_name(model: keras.Model) -> dict[str, Any]:
     """The inputs of a model that takes them as a dict; an empty one for others."""
-    given = None if isinstance(model, keras.Sequential) else model.input
+    given = functions.input_of(model)
     return given if isinstance(given, dict) else {}
 
 

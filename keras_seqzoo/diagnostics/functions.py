@@ -273,3 +273,13 @@ def as_output(output: Any) -> np.ndarray:
     output = np.asarray(output)
     # NumPy knows no bfloat16, and cannot tell that it is a number.
     return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
+
+
+def input_of(model: keras.Model) -> Any:
+    """What a model is given, nested as it is; a Sequential one has it before its first call too."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def output_of(model: keras.Model) -> Any:
+    """What a model gives, likewise."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
