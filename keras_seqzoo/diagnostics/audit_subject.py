@@ -126,9 +126,7 @@ class Subject:
             self.memory = Memory(self.model)
             known = {id(one) for one, _ in self._found}
             self._found += [one for one in self.memory.read() if id(one[0]) not in known]
-            self.memory.reset()
-            drawn = {id(one) for one in self.memory.seeds}
-            self._fresh = [(one, value, id(one) in drawn) for one, value in self.memory.read()]
+            self._fresh = self._reset()
         self.fixed = self._why_fixed()
         self.aligned = self.timed and self._is_aligned(first)
         self.last = not self.aligned and first.ndim < 3
@@ -140,6 +138,17 @@ class Subject:
         self.eps = max(functions.round_off(self.model), float(np.finfo(np.float32).eps))
         self.exact_unit = self._largest(self.y, slice(None)) * self.eps
         self.unit = self._unit()
+
+    def _reset(self) -> list[tuple[Any, np.ndarray, bool]]:
+        """What is kept, after a reset, and whether it is a seed; what no reset moves, as found."""
+        found = {id(one): value for one, value in self._found}
+        drawn = {id(one) for one in self.memory.seeds}
+        moved = self.memory.read()
+        self.memory.reset()
+        return [
+            (one, now if (now != before).any() else found[id(one)], id(one) in drawn)
+            for (one, before), (_, now) in zip(moved, self.memory.read(), strict=True)
+        ]
 
     # ------------------------------------------------------------------------------- answers
 
@@ -199,7 +208,7 @@ class Subject:
     def _shaped(self, y: np.ndarray) -> np.ndarray:
         y = y.astype(np.float64)
         if self.aligned or y.ndim > 2:
-            return y.reshape(*y.shape[:2], -1)
+            return y.reshape(*y.shape[:2], int(np.prod(y.shape[2:])))
         return y.reshape(len(y), 1, -1)
 
     def real_outputs(self, rows: np.ndarray) -> np.ndarray | None:
