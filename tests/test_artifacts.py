@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import zipfile
@@ -159,9 +160,14 @@ def test_an_artifact_holds_its_parity_report(served):
     assert {"python", "keras", "tensorflow", "numpy", "keras-seqzoo"} == set(known["versions"])
 
 
-def test_a_parity_report_prints_one_line_per_case(served):
+def test_a_parity_report_prints_one_line_per_endpoint_or_case(served):
     *_, parity = served
-    assert len(str(parity).splitlines()) == len(parity.cases) + 3
+    endpoints = {case["endpoint"] for case in parity.cases}
+    assert endpoints == {"serve", "step"}
+    assert len(str(parity).splitlines()) == len(endpoints) + 3
+    serve = [case for case in parity.cases if case["endpoint"] == "serve"]
+    alone = dataclasses.replace(parity, cases=tuple(serve))
+    assert len(str(alone).splitlines()) == len(serve) + 3
     assert "simple_rnn_identity" in str(parity)
 
 

@@ -13,7 +13,7 @@ import keras
 from keras_seqzoo import errors, files
 from keras_seqzoo.artifacts.endpoints import decoder_of, endpoints
 from keras_seqzoo.artifacts.verify import Parity, check_parity
-from keras_seqzoo.diagnostics.functions import stateful_layers
+from keras_seqzoo.diagnostics.functions import output_of, stateful_layers
 
 FORMATS = ("tf_saved_model",)
 PARITY = "parity.json"
@@ -44,7 +44,10 @@ def export(
         `(batch, time, features)`, and gives its output, or the dict of its outputs.
     Masking: inside the artifact, as in the model.
     State: none; stateful models are refused, since an artifact would share one client's state with
-        all.
+        all. A causal model, as `stream` takes it, has the endpoints `initial_state(batch)`, which
+        gives a dict of tensors, and `step(x, **state)`, which gives "output" and the state after;
+        readings that are not finite leave the state as it was, and NaN comes out. Other models
+        lack them: `hasattr(artifact, "step")`, and a row for each endpoint in the parity figures.
 
     Args:
         model: a `keras.Model` with one output, or a dict of them.
@@ -114,7 +117,11 @@ def _check_model(model: Any) -> None:
             "`format='tf_saved_model'` must be written on the TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Load the .keras file under KERAS_BACKEND=tensorflow."
         )
-    if decoder_of(model) is None and len(model.outputs) != 1 and not isinstance(model.output, dict):
+    if (
+        decoder_of(model) is None
+        and len(model.outputs) != 1
+        and not isinstance(output_of(model), dict)
+    ):
         raise errors.ArgumentError(
             "`model` must have one output, or a dict of outputs, so that each has a name. "
             f"Received: {len(model.outputs)} outputs without."
@@ -124,5 +131,6 @@ def _check_model(model: Any) -> None:
         raise errors.ArgumentError(
             "`model` must not be stateful: an artifact would serve one client's state to all. "
             f"Received: {model.name!r} with stateful layers {', '.join(stateful)}. Rebuild it with "
-            "stateful=False and set its weights."
+            "stateful=False and set its weights: its artifact then has `initial_state` and `step`, "
+            "as keras_seqzoo.stream does, with which each client keeps its own state."
         )

@@ -3,7 +3,8 @@
 python -I serve_alone.py ARTIFACT GIVEN.npz ANSWERS.npz
 
 GIVEN holds arrays called "CASE ENDPOINT/NAME", an input each; ANSWERS will hold the outputs
-likewise.
+likewise. Where there is an "initial_state", "step" is given whole sequences, and taken over them
+from there.
 """
 
 import sys
@@ -26,6 +27,10 @@ def main(artifact: str, given: str, answers: str) -> None:
             cases.setdefault(case, {})[name] = tf.constant(array)
     for case, tensors in cases.items():
         endpoint = case.split()[1]
+        if endpoint == "step" and "initial_state" in model.signatures:
+            for name, array in over_time(model, tensors).items():
+                found[f"{case}/{name}"] = array
+            continue
         served = getattr(model, endpoint)(*tensors.values())
         if not isinstance(served, dict):
             served = {"output": served}
@@ -42,6 +47,31 @@ def main(artifact: str, given: str, answers: str) -> None:
                 array = np.char.decode(array.astype(bytes), "utf-8")
             found[f"{case}/{name}"] = array
     np.savez(answers, **found)
+
+
+def over_time(model, tensors):
+    """The outputs of a step over whole sequences, all of them, the state going round."""
+    import numpy as np
+    import tensorflow as tf
+
+    batch, steps = next(iter(tensors.values())).shape[:2]
+    step = model.signatures["step"]
+    state = model.signatures["initial_state"](batch=tf.constant(batch, tf.int32))
+    again = model.initial_state(tf.constant(batch, tf.int32))
+    inputs = [name for name in step.structured_input_signature[1] if name not in state]
+    answers = []
+    for t in range(steps):
+        now = {name: tensor[:, t] for name, tensor in tensors.items()}
+        if len(inputs) == 1:
+            now = dict.fromkeys(inputs, *now.values())
+        answer = step(**now, **state)
+        if not t:
+            again = model.step(*now.values(), **again)
+            for name, one in answer.items():
+                np.testing.assert_array_equal(one.numpy(), again[name].numpy())
+        state = {name: answer.pop(name) for name in state}
+        answers.append({name: one.numpy() for name, one in answer.items()})
+    return {name: np.stack([one[name] for one in answers], 1) for name in answers[0]}
 
 
 def _sorted(outputs):

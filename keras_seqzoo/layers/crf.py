@@ -406,15 +406,16 @@ class CRFModel(keras.Model):
         super().call(inputs, training=training, mask=mask)
         return asked.pop("found")
 
-    def probabilities(self, inputs):
+    def probabilities(self, inputs, *, training: bool = False):
         """The probability of each tag at each step, `(batch, time, classes)`, 0 at padded steps.
 
         Args:
             inputs: as of the model itself.
+            training: bool, with dropout or without.
         """
         crf = _crf(self)
         with _asking(crf, tags=False):
-            found = self(inputs, training=False)
+            found = self(inputs, training=training)
         return crf.marginals(found["scores"], found.get("mask"))
 
     def train_step(self, *args):
