@@ -42,6 +42,13 @@ def model() -> keras.Model:
 
 
 @functools.cache
+def compiled() -> keras.Model:
+    made = zoo.get("simple_rnn_identity", features=2, units=2)
+    made.compile("sgd", "mse")
+    return made
+
+
+@functools.cache
 def scaled() -> keras.Model:
     """One to adapt to whatever comes."""
     return zoo.get("simple_rnn_identity", features=2, units=2)
@@ -55,6 +62,12 @@ def tagging_head() -> keras.Model:
 @functools.cache
 def rows() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(6, 7, 2)).astype("float32")
+
+
+@functools.cache
+def states() -> np.ndarray:
+    inner = keras.Model(model().input, model().get_layer("recurrent").output)
+    return np.asarray(keras.ops.convert_to_numpy(inner(rows()[:2, :4])))
 
 
 @functools.cache
@@ -187,9 +200,27 @@ ROWS = {
     ),
     "invert": Row(
         zoo.invert,
-        lambda: {"0": model(), "1": 0.1 * np.ones((2, 4, 3)), "layer": "recurrent", "initial_state": None},
+        lambda: {"0": model(), "1": states(), "layer": "recurrent", "initial_state": None},
         slow=True,
     ),
+    "audit": Row(
+        zoo.audit,
+        lambda: {"0": np.tanh, "1": rows(), "causal": True, "max_leakage": 0.5, "max_horizon": 3,
+                 "mask": None, "mask_value": None, "sides": "both", "along": None, "skip": (),
+                 "tolerance": 32.0, "block": 1, "seed": 0},
+        slow=True,
+    ),
+    "certify": Row(
+        zoo.certify,
+        lambda: {"0": model(), "1": rows()[:1], "lags": 3, "mask": None, "batch_size": 8},
+        slow=True,
+    ),
+    "HistoryPenalty": Row(
+        layers.HistoryPenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
+    ),
+    "SpectralNorm": Row(zoo.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
+    "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}, slow=True),
+    "across_workers": Row(training.across_workers, lambda: {"0": compiled()}),
     "StateLeakage": Row(
         zoo.StateLeakage,
         lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
@@ -364,7 +395,8 @@ ROWS = {
         input_feeding=False, dropout=0.1,
     ),
     "CRFModel": Row(
-        layers.CRFModel, lambda: {"inputs": tagging_head().inputs[0], "outputs": tagging_head().outputs[0]},
+        layers.CRFModel,
+        lambda: {"inputs": tagging_head().inputs[0], "outputs": tagging_head().outputs[0]},
         refusals=KERAS,
     ),
     "EncoderDecoderModel": Row(
@@ -403,8 +435,10 @@ ROWS = {
 }  # fmt: skip
 # What calls give back; nobody makes one.
 RESULTS = (
-    artifacts.Parity, diagnostics.AnomalyReport, diagnostics.InjectivityReport,
-    diagnostics.Inversion, diagnostics.LeakageReport, diagnostics.RecoverabilityReport,
+    artifacts.Parity, artifacts.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
+    diagnostics.AuditReport, diagnostics.Certificate, diagnostics.Finding,
+    diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
+    diagnostics.RecoverabilityReport,
     diagnostics.Scores, diagnostics.TransductionScores, layers.Generated, training.Memory,
     training.Trained, training.TrainedOnWindows, tuning.Search,
 )  # fmt: skip
@@ -415,7 +449,7 @@ def public() -> dict[str, Any]:
     found = {}
     for room in ("", *(f".{room}" for room in zoo._ROOMS)):
         module = importlib.import_module(f"keras_seqzoo{room}")
-        for name in module.__all__:
+        for name in getattr(module, "__all__", ()):
             if callable(getattr(module, name)):
                 found[name] = getattr(module, name)
     return found

@@ -77,6 +77,7 @@ def export(
     """
     errors.check_choice("format", format, FORMATS)
     errors.check_bool(verify=verify, overwrite=overwrite)
+    errors.check_choice("verbose", verbose, (0, 1, 2))
     _check_model(model)
     path = files.as_path("path", path)
     with files.replacing_folder(path, overwrite=overwrite) as folder:

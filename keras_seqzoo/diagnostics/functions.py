@@ -58,7 +58,7 @@ def at_layer(model: Any, layer: str | None) -> Any:
             sentence("layer", "None unless `model` is a Functional or Sequential one", layer)
         )
     names = [one.name for one in model.layers]
-    if layer not in names:
+    if not isinstance(layer, str) or layer not in names:
         raise ArgumentError(unknown("layer", layer, names))
     try:
         output = model.get_layer(layer).output

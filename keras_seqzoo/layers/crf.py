@@ -10,7 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, is_int, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    check_choice,
+    check_positive,
+    check_sequence,
+    is_int,
+    sentence,
+)
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
 
 # The log weight of what cannot be. It is finite, since infinity times 0 is NaN; whatever is this
@@ -476,6 +483,7 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
     Reference: [Ramshaw & Marcus, 1995](https://aclanthology.org/W95-0107)
     """
     check_choice("scheme", scheme, ("BIO", "BIOES"))
+    check_sequence(tag_names=tag_names)
     tags = [_parsed(name, scheme) for name in tag_names]
     if len(tags) < 2 or len(set(tags)) < len(tags):
         raise ArgumentError(sentence("tag_names", "at least two different names", tag_names))
@@ -488,7 +496,8 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
 
 
 def _parsed(name: Any, scheme: str) -> tuple[str, str]:
-    position, _, kind = name.partition("-") if isinstance(name, str) else ("", "", "")
+    name = name if isinstance(name, str) else ""
+    position, _, kind = name.partition("-")
     if name != "O" and not (kind and position in set(scheme) - {"O"}):
         marks = " or ".join(f'"{mark}-..."' for mark in scheme if mark != "O")
         raise ArgumentError(sentence("tag_names", f'names that are "O" or {marks}', name))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.arrays import as_array, as_mask, check_finite
-from keras_seqzoo.errors import ArgumentError, DataError, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_kind, sentence
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
 
 
@@ -114,6 +114,7 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     >>> model = zoo.get("simple_rnn_identity", features=3)
     >>> zoo.adapt(model, np.random.default_rng(0).uniform(1, 15, (8, 20, 3)))
     """
+    check_kind(keras.Model, model=model)
     scalings = [layer for layer in model.layers if isinstance(layer, Normalization)]
     if not scalings:
         raise ArgumentError(
