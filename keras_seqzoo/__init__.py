@@ -15,10 +15,14 @@ __version__ = "0.1.0"
 # Public names that need Keras, and where they live. Loaded on first use.
 _LAZY = {
     "adapt": "keras_seqzoo.layers",
+    "HistoryPenalty": "keras_seqzoo.layers",
+    "SpectralNorm": "keras_seqzoo.regularizers",
+    "certify": "keras_seqzoo.diagnostics",
     "leakage": "keras_seqzoo.diagnostics",
     "identity_error": "keras_seqzoo.diagnostics",
     "anomaly": "keras_seqzoo.diagnostics",
     "anomaly_score": "keras_seqzoo.diagnostics",
+    "audit": "keras_seqzoo.diagnostics",
     "recoverability": "keras_seqzoo.diagnostics",
     "injectivity": "keras_seqzoo.diagnostics",
     "invert": "keras_seqzoo.diagnostics",
@@ -36,19 +40,24 @@ _LAZY = {
     "read_parallel": "keras_seqzoo.data",
     "export": "keras_seqzoo.artifacts",
     "load": "keras_seqzoo.artifacts",
+    "stream": "keras_seqzoo.artifacts",
     "read_readings": "keras_seqzoo.data",
     "sensor_readings": "keras_seqzoo.data",
     "windows": "keras_seqzoo.data",
 }
 
 __all__ = [
+    "HistoryPenalty",
     "PairScores",
     "SequenceScores",
+    "SpectralNorm",
     "StateLeakage",
     "__version__",
     "adapt",
     "anomaly",
     "anomaly_score",
+    "audit",
+    "certify",
     "classification_scores",
     "describe",
     "export",
@@ -67,6 +76,7 @@ __all__ = [
     "register",
     "search",
     "sensor_readings",
+    "stream",
     "tagging_scores",
     "train",
     "transduction_scores",
@@ -76,7 +86,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from keras_seqzoo.artifacts import export, load
+    from keras_seqzoo.artifacts import export, load, stream
     from keras_seqzoo.data import (
         read_examples,
         read_parallel,
@@ -88,6 +98,8 @@ if TYPE_CHECKING:
         StateLeakage,
         anomaly,
         anomaly_score,
+        audit,
+        certify,
         classification_scores,
         identity_error,
         injectivity,
@@ -97,13 +109,23 @@ if TYPE_CHECKING:
         tagging_scores,
         transduction_scores,
     )
-    from keras_seqzoo.layers import adapt
+    from keras_seqzoo.layers import HistoryPenalty, adapt
+    from keras_seqzoo.regularizers import SpectralNorm
     from keras_seqzoo.training import PairScores, SequenceScores, train, with_names
     from keras_seqzoo.tuning import hypermodel, search
 
 
 # Subpackages that are there without being imported, as `keras_seqzoo.data`.
-_ROOMS = ("artifacts", "data", "diagnostics", "layers", "models", "training", "tuning")
+_ROOMS = (
+    "artifacts",
+    "data",
+    "diagnostics",
+    "layers",
+    "models",
+    "regularizers",
+    "training",
+    "tuning",
+)
 
 
 def __getattr__(name: str):

@@ -105,10 +105,12 @@ def _check_entry(entry: Entry) -> None:
         raise errors.RegistrationError(
             errors.sentence("name", "snake_case, such as 'gru_tagger'", entry.name)
         )
-    if entry.task not in TASKS:
+    if not isinstance(entry.task, str) or entry.task not in TASKS:
         raise errors.RegistrationError(
             errors.sentence("task", f"one of {', '.join(TASKS)}", entry.task)
         )
+    if not isinstance(entry.family, str):
+        raise errors.RegistrationError(errors.sentence("family", "a string", entry.family))
     for field in ("summary", "inputs", "outputs"):
         value = getattr(entry, field)
         if not isinstance(value, str) or not value.strip():

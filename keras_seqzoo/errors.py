@@ -140,6 +140,21 @@ def check_rate(**arguments: Any) -> None:
             raise ArgumentError(sentence(name, "a number in [0, 1)", value))
 
 
+def check_kind(kinds: type | tuple[type, ...], **arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is an instance of a class, or one of several."""
+    for name, value in arguments.items():
+        if not isinstance(value, kinds):
+            names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+            raise ArgumentError(sentence(name, f"of the class {' or '.join(names)}", value))
+
+
+def check_sequence(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is a collection in some order, and no str."""
+    for name, value in arguments.items():
+        if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
+            raise ArgumentError(sentence(name, "a list or another collection", value))
+
+
 def check_seed(seed: Any) -> None:
     """Raises `ArgumentError` unless `seed` is an int of at least 0."""
     check_count(seed=seed)

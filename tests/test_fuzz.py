@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from fuzz_table import RESULTS, ROWS, public
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -15,8 +16,33 @@ from keras_seqzoo.errors import ArgumentError, SeqZooError
 
 NAME = "simple_rnn_identity"
 # Derandomized: the same examples in every run, so that a failure is a change.
-CHECKS = settings(max_examples=200, deadline=None, derandomize=True, database=None)
-BUILDS = settings(CHECKS, max_examples=20)
+SETTINGS = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+NORMAL, LONG = {"checks": 200, "builds": 20}, {"checks": 10_000, "builds": 200}
+
+
+def examples(kind: str) -> pytest.MarkDecorator:
+    """How many: some in every run, many more in the long one."""
+    longer = pytest.param(LONG[kind], marks=pytest.mark.long)
+    return pytest.mark.parametrize("count", [NORMAL[kind], longer])
+
+
+def fuzzed(kind: str):
+    """A test of hypothesis's, run with as many examples as the run is long."""
+
+    def decorate(check):
+        @examples(kind)
+        def test(count):
+            settings(SETTINGS, max_examples=count)(check)()
+
+        test.__name__ = test.__qualname__ = check.__name__
+        return test
+
+    return decorate
+
+
+CHECKS, BUILDS = fuzzed("checks"), fuzzed("builds")
 
 scalars = st.one_of(
     st.none(),
@@ -413,3 +439,89 @@ def test_any_anomaly_is_reported_or_refused(kind, x, x_train, options):
         assert report.scores.shape == (len(report.index),) == report.flagged.shape
         assert str(report)
         assert report.to_dict()["threshold"] == report.threshold
+
+
+# -------------------------------------------------------------------------------- every public call
+
+
+def test_every_public_call_has_a_row_and_every_row_a_call():
+    calls = {name: call for name, call in public().items() if call not in RESULTS}
+    assert {name: row.call for name, row in ROWS.items()} == calls
+    assert set(RESULTS) <= set(public().values())
+
+
+def test_every_result_says_that_it_is_one():
+    for result in RESULTS:
+        assert isinstance(result, type)
+
+
+# Whose valid arguments name nothing that is there; and what gives nothing back.
+NOTHING_THERE = ("load", "unregister", *(name for name in ROWS if name.startswith("read_")))
+GIVES_NOTHING = ("adapt", "compile_recurrences", "export")
+anything = st.one_of(small_junk, arrays, st.sampled_from([[["a"]], [[1, 2], [3]], {"a": [1]}]))
+QUICK_ROWS = [name for name, row in ROWS.items() if not row.slow]
+SLOW_ROWS = [name for name, row in ROWS.items() if row.slow]
+
+
+def check_row(name: str, count: int, folder) -> None:
+    """One or two of the arguments are anything; the call works, or says no in the right words."""
+    row = ROWS[name]
+    replaced = st.lists(
+        st.tuples(st.sampled_from(row.checked or sorted(row.valid())), anything),
+        min_size=1,
+        max_size=2,
+    )
+
+    @settings(SETTINGS, max_examples=count)
+    @given(replaced=replaced)
+    def check(replaced):
+        call(name, dict(replaced), folder)
+
+    check()
+
+
+def call(name: str, replaced: dict, folder):
+    row = ROWS[name]
+    given = row.valid() | replaced
+    positions = [given.pop(key) for key in sorted(key for key in given if key.isdigit())]
+    if name == "export":
+        positions.append(folder / str(len(list(folder.iterdir()))))
+    if name == "search":
+        given["directory"] = folder / str(len(list(folder.iterdir())))
+    try:
+        return row.call(*positions, **given)
+    except row.refusals as error:
+        assert str(error)
+        return None
+    finally:
+        if name == "register" and "mine" in zoo.list_models():
+            zoo.unregister("mine")
+
+
+fuzz_warnings = pytest.mark.filterwarnings(
+    "ignore:(overflow|invalid value|divide by zero|Degrees of freedom|Mean of empty|underflow)"
+    ":RuntimeWarning",
+)
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_the_arguments_of_each_row_work(name, tmp_path):
+    if name in NOTHING_THERE:
+        assert call(name, {}, tmp_path) is None
+    else:
+        found = call(name, {}, tmp_path)
+        assert found is not None or name in GIVES_NOTHING
+
+
+@fuzz_warnings
+@examples("checks")
+@pytest.mark.parametrize("name", QUICK_ROWS)
+def test_any_argument_is_taken_or_refused(name, count, tmp_path):
+    check_row(name, count, tmp_path)
+
+
+@fuzz_warnings
+@examples("builds")
+@pytest.mark.parametrize("name", SLOW_ROWS)
+def test_any_argument_of_what_takes_long_is_taken_or_refused(name, count, tmp_path):
+    check_row(name, count, tmp_path)

@@ -236,6 +236,59 @@ def test_a_model_without_scaling_is_refused():
         adapt(identity(normalize=False), random(2, 3, 2))
 
 
+class Halves(keras.utils.PyDataset):
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    @property
+    def num_batches(self):
+        return len(self.parts)
+
+    def __len__(self):
+        return len(self.parts)
+
+    def __getitem__(self, index):
+        return self.parts[index]
+
+
+@pytest.mark.parametrize("kind", ["iterator", "dataset"])
+def test_rows_in_batches_are_learned_as_if_they_were_one_array(kind):
+    x = 1e4 + random(9, 5, 2) * [1, 100]
+    x[7, 3] = NAN
+    parts = [x[:2], x[2:3], x[3:]]
+    model, whole = identity(mask_value=NAN), identity(mask_value=NAN)
+    adapt(model, iter(parts) if kind == "iterator" else Halves(*parts))
+    adapt(whole, x)
+    for name in ("scale", "unscale"):
+        for one, other in zip(
+            model.get_layer(name).get_weights(), whole.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_of_batches_with_targets_the_inputs_count():
+    x, other = random(4, 5, 2), 100 + random(4, 5, 2)
+    model = identity()
+    adapt(model, Halves((x[:3], other[:3]), (x[3:], other[3:])))
+    np.testing.assert_allclose(
+        model.get_layer("scale").get_weights()[0], x.mean(axis=(0, 1)), rtol=1e-5
+    )
+
+
+def test_batches_that_cannot_be_learned_from_are_refused_and_change_nothing():
+    model, x = identity(), random(4, 5, 2)
+    before = model.get_weights()
+    with pytest.raises(DataError, match="at least one batch"):
+        adapt(model, iter([]))
+    with pytest.raises(DataError, match="must be finite"):
+        adapt(model, iter([x, x * NAN]))
+    with pytest.raises(ArgumentError, match="`mask` must be None where `x` comes in batches"):
+        adapt(model, iter([x]), mask=np.ones((4, 5), bool))
+    for weight, known in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, known)
+
+
 # ---------------------------------------------------------------------- NormalizedMeanSquaredError
 
 

@@ -2,6 +2,7 @@
 
 from keras_seqzoo.artifacts.export import export
 from keras_seqzoo.artifacts.load import load
+from keras_seqzoo.artifacts.stream import Streamer, stream
 from keras_seqzoo.artifacts.verify import Parity
 
-__all__ = ["Parity", "export", "load"]
+__all__ = ["Parity", "Streamer", "export", "load", "stream"]

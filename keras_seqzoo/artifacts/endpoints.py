@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import keyword
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_seqzoo.artifacts.stream import Streamer, streamer_of
+from keras_seqzoo.diagnostics.functions import input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.decoder import DecoderState, Source
 from keras_seqzoo.training.answering import answers_layer
@@ -29,20 +33,29 @@ class Endpoint:
     function: Callable[..., Any]
     signature: list[Any]
 
+    def __post_init__(self):
+        """Lets tensors be given by name: a dict that was loaded has lost its order."""
+        names = [spec.name for spec in self.signature]
+        if all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
+            parameter, kind = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD
+            signature = inspect.Signature([parameter(name, kind) for name in names])
+            object.__setattr__(self, "function", _by_name(self.function, signature))
+
 
 def endpoints(model: keras.Model) -> dict[str, Endpoint]:
     """The endpoints of a model by name; "serve" is the first.
 
-    A model is asked what it gives. An encoder-decoder is asked that with its target given; and
-    "encode", then "step" for each token, and "generate_greedy" and "generate_beam" for all of them;
-    with vocabularies around it, "generate_text" too.
+    A model is asked what it gives; one that can go step by step also for the "initial_state" of
+    some rows, and for a "step" from a state to the next. An encoder-decoder is asked what it gives
+    with its target given; and "encode", then "step" for each token, and "generate_greedy" and
+    "generate_beam" for all of them; with vocabularies around it, "generate_text" too.
 
     Args:
         model: `keras.Model`.
     """
     network = decoder_of(model)
     if network is None:
-        return {"serve": _whole(model)}
+        return {"serve": _whole(model), **_streaming(streamer_of(model))}
     found = {"serve": _whole(network), **_decoding(network)}
     if model is not network:
         name = "generate_text" if model.inputs[0].dtype == "string" else "generate"
@@ -62,11 +75,45 @@ def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
     return None if answers is None else answers.network
 
 
+def _by_name(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+    def call(*args, **kwargs):
+        return function(*signature.bind(*args, **kwargs).args)
+
+    call.__signature__ = signature
+    return call
+
+
 def _whole(model: keras.Model) -> Endpoint:
     def serve(*inputs):
-        return model(keras.tree.pack_sequence_as(model.input, list(inputs)), training=False)
+        return model(keras.tree.pack_sequence_as(input_of(model), list(inputs)), training=False)
 
     return Endpoint(serve, [_spec(tensor) for tensor in model.inputs])
+
+
+def _streaming(streamer: Streamer | None) -> dict[str, Endpoint]:
+    import tensorflow as tf
+
+    if streamer is None or not streamer.states:
+        return {}
+
+    def spec(name, shape, dtype):
+        return tf.TensorSpec((None, *shape), dtype, name=name)
+
+    inputs = [spec(*one) for one in streamer.inputs]
+    states = {name: spec(name, row.shape[1:], row.dtype) for name, row in streamer.states.items()}
+
+    def step(*tensors):
+        given, state = tensors[: len(inputs)], tensors[len(inputs) :]
+        said, after, _ = streamer.compute(list(given), dict(zip(states, state, strict=True)))
+        output = output_of(streamer.model)
+        names = output if isinstance(output, dict) else ["output"]
+        return dict(zip(names, said, strict=True)) | after
+
+    batch = tf.TensorSpec((), tf.int32, name="batch")
+    return {
+        "step": Endpoint(step, [*inputs, *states.values()]),
+        "initial_state": Endpoint(streamer.begin, [batch]),
+    }
 
 
 def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:

@@ -19,7 +19,7 @@ from keras_seqzoo.artifacts.formats import FORMATS, Format
 from keras_seqzoo.artifacts.model_card import CARD, model_card
 from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.artifacts.verify import Parity, check_parity, hashes
-from keras_seqzoo.diagnostics.functions import stateful_layers
+from keras_seqzoo.diagnostics.functions import output_of, stateful_layers
 
 PARITY = "parity.json"
 
@@ -65,7 +65,10 @@ def export(
         `(batch, time, features)`, and gives its output, or the dict of its outputs.
     Masking: inside the artifact, as in the model.
     State: none; stateful models are refused, since an artifact would share one client's state with
-        all.
+        all. A causal model, as `stream` takes it, has the endpoints `initial_state(batch)`, which
+        gives a dict of tensors, and `step(x, **state)`, which gives "output" and the state after;
+        readings that are not finite leave the state as it was, and NaN comes out. Other models
+        lack them: `hasattr(artifact, "step")`, and a row for each endpoint in the parity figures.
 
     Args:
         model: a `keras.Model` with one output, or a dict of them.
@@ -96,6 +99,7 @@ def export(
     """
     errors.check_choice("format", format, FORMATS)
     errors.check_bool(verify=verify, overwrite=overwrite)
+    errors.check_choice("verbose", verbose, (0, 1, 2))
     chosen = FORMATS[format]
     _check_model(model)
     chosen.check()
@@ -167,7 +171,11 @@ def _check_model(model: Any) -> None:
         raise errors.ArgumentError(
             errors.sentence("model", "a built keras.Model with known inputs", type(model).__name__)
         )
-    if decoder_of(model) is None and len(model.outputs) != 1 and not isinstance(model.output, dict):
+    if (
+        decoder_of(model) is None
+        and len(model.outputs) != 1
+        and not isinstance(output_of(model), dict)
+    ):
         raise errors.ArgumentError(
             "`model` must have one output, or a dict of outputs, so that each has a name. "
             f"Received: {len(model.outputs)} outputs without."
@@ -177,5 +185,6 @@ def _check_model(model: Any) -> None:
         raise errors.ArgumentError(
             "`model` must not be stateful: an artifact would serve one client's state to all. "
             f"Received: {model.name!r} with stateful layers {', '.join(stateful)}. Rebuild it with "
-            "stateful=False and set its weights."
+            "stateful=False and set its weights: its artifact then has `initial_state` and `step`, "
+            "as keras_seqzoo.stream does, with which each client keeps its own state."
         )

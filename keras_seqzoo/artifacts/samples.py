@@ -27,6 +27,7 @@ class Sample:
     steps: int
     inputs: dict[str, np.ndarray]
     endpoint: str = "serve"
+    over_time: bool = False  # whether the endpoint takes a step at a time, from its initial state
 
     @property
     def batch(self) -> int:
@@ -37,10 +38,14 @@ class Sample:
 def samples(model: keras.Model) -> Iterator[Sample]:
     """Random input for each endpoint."""
     network = decoder_of(model)
-    if network is None:
-        yield from inputs_of(model)
-        return
     known = endpoints(model)
+    if network is None:
+        for sample in inputs_of(model):
+            yield sample
+            # What rounds otherwise may grow from step to step, with some weights.
+            if "step" in known and (sample.steps <= _STEPS or _fixed(model)):
+                yield dataclasses.replace(sample, endpoint="step", over_time=True)
+        return
     for sample in inputs_of(network):
         yield sample
         if sample.padding == "left" or sample.batch > _ROWS or sample.steps > _STEPS:
@@ -65,7 +70,7 @@ def samples(model: keras.Model) -> Iterator[Sample]:
 def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
-    lengths = {tensor.shape[1] for tensor in model.inputs if _has_time(tensor)}
+    lengths = {tensor.shape[1] for tensor in model.inputs if has_time(tensor)}
     pads = _pads(model) and not any(tensor.dtype == "string" for tensor in model.inputs)
     for batch in BATCHES:
         for steps in LENGTHS if lengths <= {None} else lengths - {None}:
@@ -82,7 +87,11 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
                 yield Sample(padding, steps, padded)
 
 
-def _has_time(tensor: Any) -> bool:
+def _fixed(model: keras.Model) -> bool:
+    return any(tensor.shape[1] is not None for tensor in model.inputs)
+
+
+def has_time(tensor: Any) -> bool:
     """Whether its second axis is of steps, and not of a code's numbers."""
     if tensor.dtype == "string" or len(tensor.shape) < 2:
         return False
@@ -113,7 +122,7 @@ def _drawn(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.n
         return rng.integers(1, _known(model), (*shape, *inner)).astype(tensor.dtype)
     if tensor.dtype == "bool":  # a mask
         return rng.random((*shape, *inner)) < 0.8
-    if not _has_time(tensor):
+    if not has_time(tensor):
         shape, inner = shape[:1], tensor.shape[1:]
     mean, deviation = _range(model)
     return (mean + deviation * rng.normal(size=(*shape, *inner))).astype(tensor.dtype)

@@ -3,14 +3,14 @@
 python -I serve_alone.py FORMAT ARTIFACT GIVEN.npz ANSWERS.npz
 
 GIVEN holds arrays called "CASE ENDPOINT/NAME", an input each; ANSWERS will hold the outputs
-likewise.
+likewise. "over_time" is given whole sequences, and takes "step" over them from "initial_state".
 """
 
 import re
 import sys
 from pathlib import Path
 
-AFTER = "next_"
+AFTER, OVER_TIME = "next_", "over_time"
 
 
 def main(form: str, artifact: str, given: str, answers: str) -> None:
@@ -29,7 +29,9 @@ def main(form: str, artifact: str, given: str, answers: str) -> None:
             case, _, name = key.partition("/")
             cases.setdefault(case, {})[name] = inputs[key]
     for case, arrays in cases.items():
-        for name, array in ask(case.split()[1], arrays).items():
+        endpoint = case.split()[1]
+        answers = over_time(ask, arrays) if endpoint == OVER_TIME else ask(endpoint, arrays)
+        for name, array in answers.items():
             found[f"{case}/{name}"] = array
     np.savez(answers, **found)
 
@@ -45,12 +47,12 @@ def tensorflow(artifact):
         signature = model.signatures["serving_default" if endpoint == "serve" else endpoint]
         specs = signature.structured_input_signature[1]
         names = list(specs)
-        # TensorFlow spells some names otherwise; a single one can only be that one.
-        spelled = names if len(names) == 1 else list(arrays)
+        # TensorFlow spells some names otherwise: those that are left over, in their order.
+        left = iter([name for name in names if name not in arrays])
         tensors = {
-            name: _tensor(array, specs[name].dtype)
-            for name, array in zip(spelled, arrays.values(), strict=True)
+            (name if name in names else next(left)): array for name, array in arrays.items()
         }
+        tensors = {name: _tensor(array, specs[name].dtype) for name, array in tensors.items()}
         served = getattr(model, endpoint)(*tensors.values())
         served = served if isinstance(served, dict) else {"output": served}
         signed = sorted(signature(**tensors).items())
@@ -152,6 +154,20 @@ RUNTIMES = {
     "openvino": openvino,
     "torch": torch,
 }
+
+
+def over_time(ask, arrays):
+    """The outputs of a step over whole sequences, all of them, the state going round."""
+    import numpy as np
+
+    batch, steps = next(iter(arrays.values())).shape[:2]
+    state = ask("initial_state", {"batch": np.array(batch, np.int32)})
+    answers = []
+    for t in range(steps):
+        answer = ask("step", {name: array[:, t] for name, array in arrays.items()} | state)
+        state = {name: answer.pop(name) for name in state}
+        answers.append(answer)
+    return {name: np.stack([one[name] for one in answers], 1) for name in answers[0]}
 
 
 def _given(arrays, taken):

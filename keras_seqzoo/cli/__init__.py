@@ -12,6 +12,7 @@ from keras_seqzoo.errors import SeqZooError
 
 COMMANDS = (
     "anomaly",
+    "audit",
     "describe",
     "evaluate",
     "export",

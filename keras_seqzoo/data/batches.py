@@ -8,7 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.errors import DataError, check_bool, check_choice, check_positive, check_seed
+from keras_seqzoo.arrays import as_array
+from keras_seqzoo.errors import (
+    DataError,
+    check_bool,
+    check_choice,
+    check_positive,
+    check_seed,
+    check_sequence,
+)
 
 # Of how many batches sequences are sorted by length: enough that a batch holds similar lengths, few
 # enough that it holds others in the next epoch.
@@ -191,13 +199,15 @@ class Batches(keras.utils.PyDataset):
     def _checked_values(self) -> dict[str, list[np.ndarray]]:
         """All arrays by name: the inputs', and targets and weights where they are given."""
         values = dict(self.inputs) if isinstance(self.inputs, dict) else {"inputs": self.inputs}
-        count = len(next(iter(values.values())))
+        given = {"targets": self.targets, "weights": self.weights}
+        check_sequence(**values, **{key: one for key, one in given.items() if one is not None})
+        count = len(next(iter(values.values()), ()))
         if not count:
             raise DataError("`inputs` must have at least one sequence. Received: none.")
         for name, given in zip(_BESIDE, (self.targets, self.weights), strict=True):
             if given is not None:
                 values[name] = given
-        values = {name: [np.asarray(one) for one in given] for name, given in values.items()}
+        values = {name: [as_array(name, one) for one in given] for name, given in values.items()}
         if self.along is not None:
             check_choice("along", self.along, [name for name in values if name not in _BESIDE])
         first = next(iter(values)) if self.along is None else self.along
@@ -209,6 +219,10 @@ class Batches(keras.utils.PyDataset):
             if self.along is not None and name not in _BESIDE:
                 continue
             for row, (one, other) in enumerate(zip(given, values[first], strict=True)):
+                if not other.ndim:
+                    raise DataError(
+                        f"`{first}` must be sequences. Received: {other!r} as number {row}."
+                    )
                 if (one.ndim or name not in _BESIDE) and len(one) != len(other):
                     raise DataError(
                         f"`{name}` must have as many steps as the inputs. Received: {len(one)} "

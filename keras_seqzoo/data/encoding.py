@@ -15,7 +15,9 @@ from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
     check_choice,
+    check_kind,
     check_mask_value,
+    check_sequence,
     is_real,
     sentence,
 )
@@ -67,6 +69,7 @@ class Encoding:
         check_choice("target", self.target, TARGETS)
         if (self.tokens is None) == (self.features is None):
             raise ArgumentError("Either `tokens` or `features` must be given, and not both.")
+        check_sequence(classes=self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
         check_mask_value(self.mask_value)
         if self.mask_value is not None and math.isnan(self.mask_value):
@@ -204,6 +207,7 @@ class Encoding:
         Raises:
             DataError: if they are of the other kind, have other features, or lack the target.
         """
+        check_kind(Examples, examples=examples)
         kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
         if examples.features != self.features:
             raise DataError(f"`examples` must be sequences of {kind}. Received: {examples!r}.")
@@ -262,6 +266,12 @@ def answers(model, batches: Batches) -> list[np.ndarray]:
         model: `keras.Model`.
         batches: `Batches`.
     """
+    import keras
+
+    from keras_seqzoo.data.batches import Batches
+
+    check_kind(keras.Model, model=model)
+    check_kind(Batches, batches=batches)
     found: list[Any] = [None] * len(batches.lengths)
     for row, answer in _answered(model, batches):
         per_step = answer.ndim > 0 and model.output_shape[1:2] == (None,)

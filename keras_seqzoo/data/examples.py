@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, check_seed, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_fraction,
+    check_seed,
+    check_sequence,
+    sentence,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -45,12 +52,18 @@ class Examples:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sequences", tuple(checked_sequences("sequences", self.sequences)))
+        check_sequence(notes=self.notes)
         object.__setattr__(self, "notes", tuple(self.notes))
         if self.labels is not None:
+            if not isinstance(self.labels, str):
+                check_sequence(labels=self.labels)
             labels = self.labels if isinstance(self.labels, str) else tuple(self.labels)
             _check_labels(labels, len(self))
             object.__setattr__(self, "labels", labels)
         if self.tags is not None:
+            for tags in [self.tags, *([] if isinstance(self.tags, str) else self.tags)]:
+                if not isinstance(tags, str):
+                    check_sequence(tags=tags)
             tags = tuple(tags if isinstance(tags, str) else tuple(tags) for tags in self.tags)
             _check_tags(tags, self.lengths)
             object.__setattr__(self, "tags", tags)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_seqzoo.data.parallel import ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import DataError
+from keras_seqzoo.errors import DataError, check_kind
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches
@@ -163,6 +163,7 @@ class ParallelEncoding:
         Raises:
             DataError: if tokens are given for readings, readings for tokens, or other features.
         """
+        check_kind(ParallelExamples, examples=examples)
         for side, known, sequence in (
             ("sources", self.source, examples.sources[0]),
             ("targets", self.target, examples.targets[0]),

@@ -34,6 +34,8 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: Iterable[str]):
+        if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+            raise ArgumentError(sentence("tokens", "a list or another collection", tokens))
         self.tokens = tuple(tokens)
         self._numbers = {PADDING: 0, UNKNOWN: 1}
         for number, token in enumerate(self.tokens, start=2):

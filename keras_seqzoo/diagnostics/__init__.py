@@ -2,7 +2,10 @@
 
 from keras_seqzoo.diagnostics.anomaly import anomaly, anomaly_score
 from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
+from keras_seqzoo.diagnostics.audit import audit
+from keras_seqzoo.diagnostics.audit_report import AuditFailure, AuditReport, Finding
 from keras_seqzoo.diagnostics.callback import StateLeakage
+from keras_seqzoo.diagnostics.certificate import Certificate, certify
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.injectivity import InjectivityReport, injectivity
 from keras_seqzoo.diagnostics.inversion import Inversion, invert
@@ -16,6 +19,10 @@ from keras_seqzoo.diagnostics.transduction import TransductionScores, transducti
 
 __all__ = [
     "AnomalyReport",
+    "AuditFailure",
+    "AuditReport",
+    "Certificate",
+    "Finding",
     "InjectivityReport",
     "Inversion",
     "LeakageReport",
@@ -25,6 +32,8 @@ __all__ = [
     "TransductionScores",
     "anomaly",
     "anomaly_score",
+    "audit",
+    "certify",
     "classification_scores",
     "identity_error",
     "injectivity",

@@ -68,7 +68,11 @@ class StateLeakage(keras.callbacks.Callback):
         )
         # Arrays only: KerasTuner copies callbacks deeply for every trial.
         self.x = x[chosen]
-        self.y = None if y is None else np.asarray(y)[chosen]
+        self.y = None if y is None else as_array("y", y)
+        if self.y is not None:
+            if self.y.shape[:1] != x.shape[:1]:
+                raise ArgumentError(sentence("y", f"of {len(x)} rows, as `x`", self.y.shape))
+            self.y = self.y[chosen]
         self.prefix = prefix
         self.options = {"resamples": 0} | options
         if "block" in options:  # rows that were left out no longer overlap those that stay

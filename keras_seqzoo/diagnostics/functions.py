@@ -17,6 +17,7 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
+from keras_seqzoo.layers.masking import input_mask
 
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
 
@@ -31,13 +32,13 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     if isinstance(model, keras.Model):
         _check_model(model)
         if not getattr(model, "inputs", None):  # subclassed: its shapes are not known
-            return lambda x: _array(model(x, training=False))
+            return lambda x: as_output(model(x, training=False))
         (tensor,) = model.inputs
-        return lambda x: _array(model.predict_on_batch(_as_taken(x, tensor.shape, tensor.dtype)))
+        return lambda x: as_output(model.predict_on_batch(as_taken(x, tensor.shape, tensor.dtype)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
         return _default_signature(model)
     if callable(model):
-        return lambda x: _array(model(x))
+        return lambda x: as_output(model(x))
     raise ArgumentError(
         sentence("model", "a Keras model, a loaded SavedModel or a callable", type(model))
     )
@@ -57,7 +58,7 @@ def at_layer(model: Any, layer: str | None) -> Any:
             sentence("layer", "None unless `model` is a Functional or Sequential one", layer)
         )
     names = [one.name for one in model.layers]
-    if layer not in names:
+    if not isinstance(layer, str) or layer not in names:
         raise ArgumentError(unknown("layer", layer, names))
     try:
         output = model.get_layer(layer).output
@@ -131,16 +132,8 @@ def find_mask(model: Any, x: np.ndarray, mask: Any = None) -> np.ndarray | None:
         return as_mask(mask, np.shape(x)[:2])
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None
-    for layer in model.layers:
-        try:
-            sees_input = layer.input is model.inputs[0]
-        except (AttributeError, ValueError):  # called never, or more than once
-            continue
-        if sees_input and not isinstance(layer, keras.layers.InputLayer):
-            found = layer.compute_mask(keras.ops.convert_to_tensor(x), None)
-            if found is not None:
-                return np.asarray(keras.ops.convert_to_numpy(found), bool)
-    return None
+    found = input_mask(model, keras.ops.convert_to_tensor(x))
+    return None if found is None else np.asarray(keras.ops.convert_to_numpy(found), bool)
 
 
 def align(model, answer: np.ndarray, steps: int, output_step: int | None):
@@ -239,13 +232,13 @@ def _default_signature(model: Any) -> Callable:
     ((name, spec),) = specs.items()
 
     def serve(x: np.ndarray) -> np.ndarray:
-        x = _as_taken(x, tuple(spec.shape), spec.dtype.name)
-        return _array(signature(**{name: keras.ops.convert_to_tensor(x)}))
+        x = as_taken(x, tuple(spec.shape), spec.dtype.name)
+        return as_output(signature(**{name: keras.ops.convert_to_tensor(x)}))
 
     return serve
 
 
-def _as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
+def as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
     """`x` in the model's own dtype (rows are often float64, tokens int64), if its shape fits.
 
     Raises:
@@ -263,7 +256,12 @@ def _as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.nd
     return x.astype(dtype, copy=False)
 
 
-def _array(output: Any) -> np.ndarray:
+def as_output(output: Any) -> np.ndarray:
+    """The one output of a model as an array.
+
+    Raises:
+        ArgumentError: if it gives several.
+    """
     if isinstance(output, dict) and len(output) == 1:
         (output,) = output.values()
     if isinstance(output, (dict, list, tuple)):
@@ -271,4 +269,17 @@ def _array(output: Any) -> np.ndarray:
             f"`model` must have one output. Received: {type(output).__name__} of {len(output)}. "
             "Wrap it in a function that returns the output in question."
         )
-    return np.asarray(keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output)
+    output = keras.ops.convert_to_numpy(output) if keras.ops.is_tensor(output) else output
+    output = np.asarray(output)
+    # NumPy knows no bfloat16, and cannot tell that it is a number.
+    return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
+
+
+def input_of(model: keras.Model) -> Any:
+    """What a model is given, nested as it is; a Sequential one has it before its first call too."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def output_of(model: keras.Model) -> Any:
+    """What a model gives, likewise."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output

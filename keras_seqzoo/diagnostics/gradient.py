@@ -11,46 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
+from keras import ops
 
+from keras_seqzoo.diagnostics.derivative import differentiable, gradient_of
 from keras_seqzoo.errors import ArgumentError, DataError
 
 
 def gradient_function(model: Any) -> Callable:
-    """`f(x, step, feature) -> (batch, time, features)`: one backward pass for all rows.
-
-    Raises:
-        ArgumentError: on another backend than TensorFlow.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ArgumentError(
-            "`method='gradient'` must run on the TensorFlow backend. Received: "
-            f"{keras.backend.backend()}. Use method='swap', which needs no gradients."
-        )
-    import tensorflow as tf
-
+    """`f(x, step, feature) -> (batch, time, features)`: one backward pass for all rows."""
     call = differentiable(model)
 
-    @tf.function(reduce_retracing=True)
-    def gradient(x, step, feature):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.convert_to_tensor(call(x))
-            y = y[:, None] if y.shape.rank == 2 and step is None else y
-            y = y[..., None] if y.shape.rank == 2 else y
-            step = tf.zeros_like(feature) if step is None else step
-            chosen = tf.gather_nd(y, tf.stack([step, feature], axis=-1), batch_dims=1)
-        return tape.gradient(chosen, x)
+    def chosen(x, step, feature):
+        y = ops.convert_to_tensor(call(x))
+        y = y[:, None] if len(y.shape) == 2 and step is None else y
+        y = y[..., None] if len(y.shape) == 2 else y
+        step = ops.zeros_like(feature) if step is None else step
+        y = ops.take_along_axis(y, step[:, None, None], axis=1)[:, 0]
+        return ops.take_along_axis(y, feature[:, None], axis=1)
 
-    return gradient
-
-
-def differentiable(model: Any) -> Callable:
-    """`model` as a function of tensors, without training."""
-    if isinstance(model, keras.Model):
-        return lambda x: model(x, training=False)
-    return model.serve if hasattr(model, "serve") else model
+    return gradient_of(chosen)
 
 
 def sensitivities(
@@ -89,17 +69,13 @@ def sensitivities(
         feature = rng.integers(0, outputs, len(x)).astype(np.int32)
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
-            found = gradient(
-                keras.ops.convert_to_tensor(x[part]),
-                None if last else keras.ops.convert_to_tensor(step[part]),
-                keras.ops.convert_to_tensor(feature[part]),
-            )
+            found = gradient(x[part], None if last else step[part], feature[part])
             if found is None:
                 raise ArgumentError(
-                    "`model` must be differentiable by TensorFlow for method='gradient'. Received: "
-                    f"{model!r}. Use method='swap', which needs no gradients."
+                    "`model` must be differentiable by the backend for method='gradient'. "
+                    f"Received: {model!r}. Use method='swap', which needs no gradients."
                 )
-            squares.append(np.asarray(found, np.float64) ** 2 @ variance)
+            squares.append(found.astype(np.float64) ** 2 @ variance)
         asked_steps.append(step)
         asked_features.append(feature)
     return np.concatenate(squares), np.concatenate(asked_steps), np.concatenate(asked_features)

@@ -97,7 +97,7 @@ def injectivity(
 
     Args:
         model: any Keras model of one input and one output, a loaded SavedModel, or a function of
-            tensors; TensorFlow must be able to differentiate it.
+            tensors; the backend must be able to differentiate it.
         x: the rows to look at, of readings; a few will do, each costs a singular value
             decomposition.
         layer: str, name of the layer to look at in place of the model's output.

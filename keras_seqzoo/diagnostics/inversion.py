@@ -112,7 +112,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
             f"`model` must have one output. Received: {len(part.outputs)}. Give the output of one "
             "layer: layer=its name."
         )
-    steps = _steps(part.outputs[0])
+    steps = steps_back(part.outputs[0])
     recurrent = [one for one, _ in steps if isinstance(one, keras.layers.SimpleRNN)]
     if not recurrent:
         passed = ", ".join(one.name for one, _ in steps) or "none"
@@ -146,7 +146,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     )
 
 
-def _steps(tensor) -> list[tuple[Any, Any]]:
+def steps_back(tensor) -> list[tuple[Any, Any]]:
     """Layers and their calls on the way from an output back to the input, the last one first."""
     steps = []
     while True:
@@ -156,18 +156,18 @@ def _steps(tensor) -> list[tuple[Any, Any]]:
             return steps
         if index:
             raise errors.ArgumentError(
-                f"`y` must be the first output of layer {layer.name!r}. Received: output {index}. "
-                "Give the output of one layer: layer=its name."
+                f"The first output of layer {layer.name!r} must be taken. Received: output "
+                f"{index}. Look at the output of one layer: layer=its name."
             )
         if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):  # one inside
-            steps += _steps(layer.outputs[0])
+            steps += steps_back(layer.outputs[0])
         else:
             steps.append((layer, node))
         tensor = node.input_tensors[0]
 
 
 # What does nothing outside training.
-_IDLE = (
+IDLE = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.GaussianDropout,
@@ -180,7 +180,7 @@ _UNDONE = (
     keras.layers.Rescaling,
     keras.layers.Dense,
     keras.layers.Activation,
-    *_IDLE,
+    *IDLE,
 )
 _MASKS = (keras.layers.Masking, ApplyMask, StepMask)
 

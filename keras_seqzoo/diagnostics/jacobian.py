@@ -7,13 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from keras_seqzoo.diagnostics.derivative import differentiable, gradient_of
 from keras_seqzoo.diagnostics.functions import round_off
-from keras_seqzoo.diagnostics.gradient import differentiable
 from keras_seqzoo.errors import ArgumentError, DataError
 
 NO_GRADIENT = (
-    "`model` must be differentiable by TensorFlow: a Keras model, a loaded SavedModel, or a "
+    "`model` must be differentiable by the backend: a Keras model, a loaded SavedModel, or a "
     "function of tensors. Received: {!r}, whose output has no gradient."
 )
 
@@ -22,22 +23,17 @@ class Jacobian:
     """`dy/dx` at a row as a matrix in float64, at most `batch_size` outputs at a time.
 
     Args:
-        model: what `as_function` takes, if TensorFlow can differentiate it.
+        model: what `as_function` takes, if the backend can differentiate it.
         x: `(batch, time, ...)`, rows of the kind it will be asked about.
         output_step: int, output step to look at, or None for the whole output.
         batch_size: int.
 
     Raises:
-        ArgumentError: on another backend than TensorFlow.
+        ArgumentError: on a backend without gradients.
         DataError: if the input has no gradient, as tokens have none.
     """
 
     def __init__(self, model: Any, x: np.ndarray, output_step: int | None, batch_size: int):
-        if keras.backend.backend() != "tensorflow":
-            raise ArgumentError(
-                "The Jacobian must be taken on the TensorFlow backend. Received: "
-                f"{keras.backend.backend()}. Set KERAS_BACKEND=tensorflow."
-            )
         taken = model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
         whole = not np.issubdtype(x.dtype, np.floating)
         if (x.ndim == 2 and whole) or keras.backend.is_int_dtype(taken):
@@ -62,14 +58,13 @@ class Jacobian:
         return np.concatenate(parts).reshape(outputs, -1)
 
     def _rows(self, copies: np.ndarray, index: np.ndarray) -> np.ndarray:
-        tensor = keras.ops.convert_to_tensor
         try:
-            found = self._gradient(tensor(copies), tensor(index))
+            found = self._gradient(copies, index)
         except (NotImplementedError, TypeError, AttributeError) as error:  # a function of arrays
             raise ArgumentError(NO_GRADIENT.format(self._model)) from error
         if found is None:
             raise ArgumentError(NO_GRADIENT.format(self._model))
-        found = np.asarray(found, np.float64)
+        found = found.astype(np.float64)
         if not np.isfinite(found).all():
             raise DataError(
                 "The Jacobian must be finite. Received: one with NaN or infinity. Has the model "
@@ -80,15 +75,10 @@ class Jacobian:
 
 def _gradient_function(call: Callable, output_step: int | None) -> Callable:
     """`f(x, output) -> (batch, time, ...)`: of every row, the gradient of one output."""
-    import tensorflow as tf
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def gradient(x, output):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = tf.convert_to_tensor(call(x))
-            y = y if output_step is None else y[:, output_step]
-            chosen = tf.gather(tf.reshape(y, (tf.shape(y)[0], -1)), output, batch_dims=1)
-        return tape.gradient(chosen, x)
+    def chosen(x, output):
+        y = ops.convert_to_tensor(call(x))
+        y = y if output_step is None else y[:, output_step]
+        return ops.take_along_axis(ops.reshape(y, (ops.shape(y)[0], -1)), output[:, None], axis=1)
 
-    return gradient
+    return gradient_of(chosen)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.errors import DataError, sentence
+from keras_seqzoo.errors import DataError, check_sequence, is_int, sentence
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +73,15 @@ class TransductionScores:
         )
 
 
+def _rows(name: str, given: Any) -> list[tuple]:
+    check_sequence(**{name: given})
+    for one in given:
+        fits = isinstance(one, list | tuple | np.ndarray)
+        if not fits or not all(isinstance(token, str) or is_int(token) for token in one):
+            raise DataError(sentence(name, "lists of tokens, str or int", one))
+    return [tuple(one) for one in given]
+
+
 def transduction_scores(
     true: Iterable[Sequence[str]], said: Iterable[Sequence[str]]
 ) -> TransductionScores:
@@ -94,7 +103,7 @@ def transduction_scores(
     >>> print(transduction_scores([["a", "b"], ["c"]], [["a", "b"], ["c", "d"]]))
     Right as a whole: 0.500 of 2 sequences; token error rate 0.333.
     """
-    true, said = [tuple(one) for one in true], [tuple(one) for one in said]
+    true, said = _rows("true", true), _rows("said", said)
     if not true or len(true) != len(said):
         expected = f"as many sequences as `true` has, {len(true)}, and at least one"
         raise DataError(sentence("said", expected, len(said)))

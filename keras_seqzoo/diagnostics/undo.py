@@ -44,14 +44,18 @@ def refuse(reason: str, error: type[Exception] = ArgumentError) -> NoReturn:
     raise error(reason + NEXT_STEP)
 
 
-def normalization(layer: keras.layers.Normalization, y, found: Findings) -> np.ndarray:
-    """The values in front of a scaling layer."""
+def scaling(layer: keras.layers.Normalization) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation that a scaling layer uses."""
     if isinstance(layer, Normalization) and layer.input_mean is None:
         mean, variance = _array(layer.adapt_mean), _array(layer.adapt_variance)
-        deviation = np.where(variance > 0, np.sqrt(variance), 1.0)
-    else:
-        mean, variance = _array(layer.mean), _array(layer.variance)
-        deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+        return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
+    mean, variance = _array(layer.mean), _array(layer.variance)
+    return mean, np.maximum(np.sqrt(variance), keras.backend.epsilon())
+
+
+def normalization(layer: keras.layers.Normalization, y, found: Findings) -> np.ndarray:
+    """The values in front of a scaling layer."""
+    mean, deviation = scaling(layer)
     found.error *= float((1 / deviation if layer.invert else deviation).max())
     return (y - mean) / deviation if layer.invert else y * deviation + mean
 

@@ -8,6 +8,7 @@ from keras_seqzoo.layers.decoder import Decoder
 from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.ensemble import Ensemble
 from keras_seqzoo.layers.generating import Generated
+from keras_seqzoo.layers.history import HistoryPenalty
 from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import LastState, Pooling
 from keras_seqzoo.layers.recurrent import (
@@ -22,6 +23,7 @@ from keras_seqzoo.layers.scaling import Normalization, adapt, has_scaling
 from keras_seqzoo.layers.text import ClassNames, JoinTokens, SplitCharacters, SplitTokens
 from keras_seqzoo.layers.tokens import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
 from keras_seqzoo.losses import NormalizedMeanSquaredError, SmoothedCrossentropy
+from keras_seqzoo.regularizers import SpectralNorm
 
 __all__ = [
     "ClassNames",
@@ -40,6 +42,7 @@ __all__ = [
     "Ensemble",
     "Generated",
     "JoinTokens",
+    "HistoryPenalty",
     "LastState",
     "LinearChainCRF",
     "Normalization",
@@ -49,6 +52,7 @@ __all__ = [
     "SimpleRNN",
     "SmoothedCrossentropy",
     "SourceAttention",
+    "SpectralNorm",
     "SplitCharacters",
     "SplitTokens",
     "StepMask",

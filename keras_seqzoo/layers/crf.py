@@ -10,7 +10,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, is_int, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    check_choice,
+    check_positive,
+    check_sequence,
+    is_int,
+    sentence,
+)
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
 from keras_seqzoo.layers.portable import argmax, is_portable, scan
 
@@ -407,15 +414,16 @@ class CRFModel(keras.Model):
         super().call(inputs, training=training, mask=mask)
         return asked.pop("found")
 
-    def probabilities(self, inputs):
+    def probabilities(self, inputs, *, training: bool = False):
         """The probability of each tag at each step, `(batch, time, classes)`, 0 at padded steps.
 
         Args:
             inputs: as of the model itself.
+            training: bool, with dropout or without.
         """
         crf = _crf(self)
         with _asking(crf, tags=False):
-            found = self(inputs, training=False)
+            found = self(inputs, training=training)
         return crf.marginals(found["scores"], found.get("mask"))
 
     def train_step(self, *args):
@@ -476,6 +484,7 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
     Reference: [Ramshaw & Marcus, 1995](https://aclanthology.org/W95-0107)
     """
     check_choice("scheme", scheme, ("BIO", "BIOES"))
+    check_sequence(tag_names=tag_names)
     tags = [_parsed(name, scheme) for name in tag_names]
     if len(tags) < 2 or len(set(tags)) < len(tags):
         raise ArgumentError(sentence("tag_names", "at least two different names", tag_names))
@@ -488,7 +497,8 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
 
 
 def _parsed(name: Any, scheme: str) -> tuple[str, str]:
-    position, _, kind = name.partition("-") if isinstance(name, str) else ("", "", "")
+    name = name if isinstance(name, str) else ""
+    position, _, kind = name.partition("-")
     if name != "O" and not (kind and position in set(scheme) - {"O"}):
         marks = " or ".join(f'"{mark}-..."' for mark in scheme if mark != "O")
         raise ArgumentError(sentence("tag_names", f'names that are "O" or {marks}', name))

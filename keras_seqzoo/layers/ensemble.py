@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.errors import ArgumentError, check_kind, check_sequence
 from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.generating import Generates
 
@@ -38,7 +38,10 @@ class Ensemble(Generates):
     """
 
     def __init__(self, models: Sequence[EncoderDecoderModel]):
+        check_sequence(models=models)
         self.models = list(models)
+        for model in self.models:
+            check_kind(EncoderDecoderModel, models=model)
         kinds = {(model.says_tokens, model.width, model.inputs[0].shape) for model in self.models}
         if len(kinds) != 1:
             raise ArgumentError(

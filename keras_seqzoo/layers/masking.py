@@ -118,3 +118,22 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
     if float(np.finfo(np.float32).max) < abs(mask_value) != math.inf:
         raise ArgumentError(sentence("mask_value", "within the range of float32", mask_value))
     return StepMask(mask_value, name=name)(inputs)
+
+
+def input_mask(model: keras.Model, x):
+    """Real steps `(batch, time)` of `x`, as the first layer behind the input masks it, or None.
+
+    Args:
+        model: Functional or Sequential.
+        x: tensor, what goes into its first input.
+    """
+    for layer in model.layers:
+        try:
+            sees_input = layer.input is model.inputs[0]
+        except (AttributeError, ValueError):  # called never, or more than once
+            continue
+        if sees_input and not isinstance(layer, keras.layers.InputLayer):
+            found = layer.compute_mask(x, None)
+            if found is not None:
+                return ops.cast(found, "bool")
+    return None

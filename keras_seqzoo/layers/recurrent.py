@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from keras_seqzoo.errors import check_bool, check_kind
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.portable import is_portable, scan
 
@@ -304,7 +305,12 @@ def compile_recurrences(model: keras.Model, jit_compile: bool = True) -> None:
     Args:
         model: `keras.Model`; its layers of this package are set, those inside others too.
         jit_compile: bool.
+
+    Raises:
+        ArgumentError: if an argument is neither.
     """
+    check_kind(keras.Model, model=model)
+    check_bool(jit_compile=jit_compile)
     for layer in model._flatten_layers():
         if isinstance(layer, _Fused):
             layer.jit_compile = jit_compile

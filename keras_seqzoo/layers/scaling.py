@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.arrays import as_array, as_mask, check_finite
-from keras_seqzoo.errors import ArgumentError, DataError, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_kind, sentence
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
 
 
@@ -90,18 +91,21 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     """Sets the scaling in front of and behind a model from training rows, in place.
 
     Both layers get mean and variance of each feature of `x`. Padded steps are left out: those
-    that the model's own `mask_value` marks, and those where `mask` is False.
+    that the model's own `mask_value` marks, and those where `mask` is False. Rows that no memory
+    holds may come in batches.
 
     Args:
         model: a model with `Normalization` layers, as `get(..., normalize=True)` builds them.
-        x: array `(batch, time, features)`, raw training rows; never validation or test rows.
-        target: array `(batch, time, features)`, of an encoder-decoder whose targets are readings;
-            what comes out is scaled by it.
-        mask: bool array `(batch, time)`, True for real steps of `x`, or None.
+        x: array `(batch, time, features)`, raw training rows; never validation or test rows. Or
+            many of them one after another, as a `tf.data.Dataset`, a `PyDataset` or an iterator
+            gives them; of tuples, such as `(x, y)`, the first.
+        target: the same, of an encoder-decoder whose targets are readings; what comes out is
+            scaled by it.
+        mask: bool array `(batch, time)`, True for real steps of `x`, or None; None with batches.
 
     Raises:
         ArgumentError: if the model has no scaling layer, or a target is given that it has not, or
-            not given that it has.
+            not given that it has; or if a mask is given with batches.
         DataError: if `x` has another shape than the model takes, is empty, or is not finite.
 
     Example:
@@ -110,6 +114,7 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     >>> model = zoo.get("simple_rnn_identity", features=3)
     >>> zoo.adapt(model, np.random.default_rng(0).uniform(1, 15, (8, 20, 3)))
     """
+    check_kind(keras.Model, model=model)
     scalings = [layer for layer in model.layers if isinstance(layer, Normalization)]
     if not scalings:
         raise ArgumentError(
@@ -122,26 +127,52 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
         raise ArgumentError(sentence("target", expected, type(target)))
     of_target = [one for one in scalings if has_target and (one.invert or one.name == TARGET)]
     of_x = [layer for layer in scalings if layer not in of_target]
+    if mask is not None and _streams(x):
+        hint = "Mark padding by the model's mask_value."
+        raise ArgumentError(sentence("mask", "None where `x` comes in batches", type(mask), hint))
     if of_x:
-        _set_statistics(of_x, "x", real_steps(model, x, mask))
+        _set_statistics(of_x, "x", (_steps(model, part, mask) for part in _parts("x", x)))
     if of_target:
-        target = as_array("target", target)
         features = of_target[0].input.shape[-1]
-        if target.ndim != 3 or target.shape[-1] != features or target.dtype.kind not in "iuf":
-            raise DataError(
-                f"`target` must be numeric of shape (batch, time, {features}). Received: shape "
-                f"{target.shape}, dtype {target.dtype}."
-            )
-        steps = target.reshape(-1, features).astype(np.float64)
-        steps = steps[~np.isnan(steps).all(axis=-1)]
-        if not len(steps) or not np.isfinite(steps).all():
-            raise DataError("`target` must have steps, all finite or NaN as a whole.")
+        steps = (_target_steps(part, features) for part in _parts("target", target))
         _set_statistics(of_target, "target", steps)
 
 
-def _set_statistics(scalings: list[Normalization], name: str, steps: np.ndarray) -> None:
-    with np.errstate(over="ignore"):
-        mean, variance = steps.mean(axis=0), steps.var(axis=0)
+def _streams(x: Any) -> bool:
+    """Whether it gives arrays one after another, rather than being one."""
+    if isinstance(x, keras.utils.PyDataset):
+        return True
+    return isinstance(x, Iterable) and not (isinstance(x, Sequence) or hasattr(x, "__array__"))
+
+
+def _parts(name: str, x: Any) -> Iterable[Any]:
+    """The arrays that a stream gives, or the one that `x` is."""
+    if not _streams(x):
+        yield x
+        return
+    parts = map(x.__getitem__, range(x.num_batches)) if hasattr(x, "num_batches") else x
+    empty = True
+    for part in parts:
+        yield part[0] if isinstance(part, tuple) else part
+        empty = False
+    if empty:
+        raise DataError(f"`{name}` must give at least one batch. Received: none, from {type(x)}.")
+
+
+def _set_statistics(scalings: list[Normalization], name: str, parts: Iterable[np.ndarray]) -> None:
+    """Sets mean and variance of all steps, of which each part has some.
+
+    Parts are merged by [Chan et al., 1983](https://doi.org/10.1080/00031305.1983.10483115),
+    equation 2.1, which squares deviations alone.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for steps in parts:
+            here, away = len(steps), steps.mean(axis=0) - mean
+            squares = squares + steps.var(axis=0) * here
+            squares = squares + away**2 * (count * here / (count + here))
+            mean, count = mean + away * (here / (count + here)), count + here
+        variance = squares / count
     if not (variance <= np.finfo(np.float32).max).all():
         raise DataError(
             f"`{name}` must have variances that float32 holds. Received: "
@@ -150,11 +181,26 @@ def _set_statistics(scalings: list[Normalization], name: str, steps: np.ndarray)
     # Round-off of a constant feature is not variance.
     variance[variance <= (np.finfo(np.float32).eps * np.abs(mean)) ** 2] = 0.0
     for layer in scalings:
-        layer.set_statistics(mean, variance, len(steps))
+        layer.set_statistics(mean, variance, count)
 
 
-def real_steps(model: keras.Model, x, mask=None) -> np.ndarray:
-    """The real steps of `x`, `(steps, features)` in float64, without padding."""
+def _target_steps(target: Any, features: int) -> np.ndarray:
+    """The steps of a target that are not padding, `(steps, features)` in float64."""
+    target = as_array("target", target)
+    if target.ndim != 3 or target.shape[-1] != features or target.dtype.kind not in "iuf":
+        raise DataError(
+            f"`target` must be numeric of shape (batch, time, {features}). Received: shape "
+            f"{target.shape}, dtype {target.dtype}."
+        )
+    steps = target.reshape(-1, features).astype(np.float64)
+    steps = steps[~np.isnan(steps).all(axis=-1)]
+    if not len(steps) or not np.isfinite(steps).all():
+        raise DataError("`target` must have steps, all finite or NaN as a whole.")
+    return steps
+
+
+def _steps(model: keras.Model, x, mask=None) -> np.ndarray:
+    """The steps of `x` that are not padding, `(steps, features)` in float64."""
     x = as_array("x", x)
     features = model.inputs[0].shape[-1]
     if x.ndim != 3 or x.shape[-1] != features or x.dtype.kind not in "iuf":

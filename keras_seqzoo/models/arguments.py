@@ -8,6 +8,7 @@ from typing import Any
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.regularizers import SpectralNorm
 
 
 def identifier(module: ModuleType, **argument: Any) -> Any:
@@ -22,6 +23,8 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
         raise ArgumentError(sentence(name, "an identifier of keras.initializers", value))
     if kind == "regularizers" and isinstance(value, str) and value == "l1_l2":
         return module.L1L2(0.01, 0.01)  # as strong as "l1" and "l2"; Keras's "l1l2" has strength 0
+    if kind == "regularizers" and isinstance(value, str) and value == "spectral_norm":
+        return SpectralNorm()
     try:
         found = module.get(value)
     except Exception as error:  # Keras raises whatever the identifier makes it trip over

@@ -9,6 +9,7 @@ from keras_seqzoo.training.optimizer import Adam
 from keras_seqzoo.training.pairs import PairScores
 from keras_seqzoo.training.scores import SequenceScores
 from keras_seqzoo.training.windows import TrainedOnWindows, targets, train_on_windows
+from keras_seqzoo.training.workers import across_workers
 
 __all__ = [
     "Adam",
@@ -17,6 +18,7 @@ __all__ = [
     "SequenceScores",
     "Trained",
     "TrainedOnWindows",
+    "across_workers",
     "decodes",
     "encoding_of",
     "evaluate",

@@ -9,7 +9,7 @@ import keras
 from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError, check_kind, sentence
 from keras_seqzoo.training.answering import (
     answers_layer,
     decodes,
@@ -17,6 +17,9 @@ from keras_seqzoo.training.answering import (
     with_answers,
 )
 
+_NAMELESS = (
+    "`model` must have the names of its classes inside, as `train` gives it. Received: {!r}."
+)
 NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
 
 
@@ -59,6 +62,8 @@ def with_names(
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """
+    check_kind(keras.Model, model=model)
+    check_kind((Encoding, ParallelEncoding), encoding=encoding)
     if isinstance(encoding, ParallelEncoding):
         return with_answers(model, encoding, **decoding)
     if decoding:
@@ -108,6 +113,8 @@ def network_of(model: keras.Model) -> keras.Model:
     Args:
         model: `keras.Model`.
     """
+    if not has_names(model):
+        raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
     answers = answers_layer(model)
     return model.get_layer(NETWORK) if answers is None else answers.network
 
@@ -122,10 +129,7 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
         ArgumentError: if it has no names inside.
     """
     if not has_names(model):
-        raise ArgumentError(
-            f"`model` must have the names of its classes inside, as `train` gives it. Received: "
-            f"{model.name!r}."
-        )
+        raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
     if decodes(model):
         return encoding_of_answers(model)
     known = {layer.name: layer for layer in model.layers}

@@ -13,7 +13,7 @@ import numpy as np
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, ParallelEncoding, ParallelExamples
 from keras_seqzoo.diagnostics import TransductionScores, identity_error, transduction_scores
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError, check_kind, sentence
 from keras_seqzoo.training.examples import MULTIPLE
 
 # Rows that are answered at once in validation, as a beam's first step is as large.
@@ -49,6 +49,7 @@ class PairScores(keras.callbacks.Callback):
 
     def __init__(self, encoding: ParallelEncoding, examples: ParallelExamples, **options: Any):
         super().__init__()
+        check_kind(ParallelEncoding, encoding=encoding)
         encoding.check(examples)
         self.encoding, self.examples = encoding, examples
         self.options = {"batch_size": _ROWS, "max_length": encoding.max_length} | options

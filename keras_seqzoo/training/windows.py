@@ -13,7 +13,17 @@ import pandas as pd
 from keras_seqzoo import layers, registry
 from keras_seqzoo.diagnostics import identity_error, leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
-from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_bool,
+    check_choice,
+    check_count,
+    check_positive,
+    check_seed,
+    is_real,
+    sentence,
+)
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.seeds import seeded
 
@@ -48,6 +58,8 @@ def targets(task: str, x: np.ndarray, *, last: bool = False) -> tuple[np.ndarray
         x: array `(windows, time, features)`.
         last: bool, whether the last step alone is to come out.
     """
+    check_choice("task", task, TASKS)
+    check_bool(last=last)
     given, target = (x[:, :-1], x[:, 1:]) if task == "forecasting" else (x, x)
     return (given, target[:, -1]) if last else (given, target)
 
@@ -87,10 +99,18 @@ def train_on_windows(
     check_choice("task", entry.task, TASKS)
     if learning_rate is None:
         learning_rate = entry.space["learning_rate"].default
+    if not is_real(learning_rate) or learning_rate <= 0:
+        raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
     if entry.task == "identity" and not arguments.get("return_sequences", True):
         raise ArgumentError(sentence("return_sequences", "True to train on whole windows", False))
     if np.ndim(x) != 3 or np.shape(x)[1] < 2:
         raise DataError(f"`x` must be windows (batch, time, features). Received: {np.shape(x)}.")
+    check_positive(epochs=epochs, batch_size=batch_size)
+    check_count(patience=patience)
+    check_seed(seed)
+    if np.ndim(validation) != 3 or np.shape(validation)[1:] != np.shape(x)[1:]:
+        expected = f"windows of {np.shape(x)[1:]}, as `x`"
+        raise DataError(sentence("validation", expected, np.shape(validation)))
     started = time.monotonic()
     with seeded(seed):
         model = registry.get(name, features=x.shape[-1], **arguments)

@@ -79,6 +79,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
         super().__init__(name=name, tunable=True)
         errors.check_positive(block=block)
         self.block = block
+        if space is not None:
+            errors.check_kind(Mapping, space=space)
         entry = registry.entry(name)
         self.arguments = entry.arguments()
         self.fixed = fixed

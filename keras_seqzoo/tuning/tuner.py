@@ -525,6 +525,8 @@ def _objectives(given: Any) -> Any:
         return [_objectives(one) for one in given] if len(given) > 1 else _objectives(given[0])
     if isinstance(given, keras_tuner.Objective):
         return given
+    if not isinstance(given, str):
+        raise errors.ArgumentError(errors.sentence("objective", "a name or several", given))
     if given in (*OBJECTIVES, *pairs.OBJECTIVES):
         return keras_tuner.Objective(given, "min")
     if given in sequences.OBJECTIVES:

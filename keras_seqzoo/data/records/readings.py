@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.errors import ArgumentError, DataError, is_real, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_sequence, is_int, is_real, sentence
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +45,7 @@ class Readings:
     def __post_init__(self) -> None:
         values = _read_only(self.values)
         object.__setattr__(self, "values", values)
+        check_sequence(columns=self.columns, starts=self.starts, notes=self.notes)
         for name in ("columns", "starts", "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.columns) != values.shape[1]:
@@ -163,8 +164,10 @@ def _read_only(values: Any) -> np.ndarray:
 
 def _check_starts(starts: tuple[int, ...], steps: int) -> None:
     """Raises `DataError` unless `starts` begins with 0, rises, and stays below `steps`."""
-    rises = all(one < other for one, other in itertools.pairwise(starts))
-    if not starts or starts[0] != 0 or not rises or starts[-1] >= steps:
+    rises = all(map(is_int, starts)) and all(
+        one < other for one, other in itertools.pairwise(starts)
+    )
+    if not starts or not rises or starts[0] != 0 or starts[-1] >= steps:
         expected = f"rising row numbers below {steps} that begin with 0"
         raise DataError(sentence("starts", expected, starts))
 

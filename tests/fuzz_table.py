@@ -1,0 +1,455 @@
+"""Every public call, with arguments that work; the fuzz replaces some of them by anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_seqzoo as zoo
+from keras_seqzoo import artifacts, data, diagnostics, layers, models, training, tuning
+from keras_seqzoo.errors import SeqZooError
+
+OURS = (SeqZooError,)
+# Layers take Keras's arguments beside ours, and Keras says no in its own words.
+KERAS = (SeqZooError, ValueError, TypeError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One public call.
+
+    `valid` gives arguments that work, `"0"` and so on by position; `checked` are those that the
+    fuzz replaces, all by default; `slow` calls build, train or export.
+    """
+
+    call: Callable[..., Any]
+    valid: Callable[[], dict[str, Any]]
+    checked: tuple[str, ...] = ()
+    slow: bool = False
+    refusals: tuple[type[Exception], ...] = OURS
+
+
+@functools.cache
+def model() -> keras.Model:
+    return zoo.get("simple_rnn_identity", features=2, units=3)
+
+
+@functools.cache
+def compiled() -> keras.Model:
+    made = zoo.get("simple_rnn_identity", features=2, units=2)
+    made.compile("sgd", "mse")
+    return made
+
+
+@functools.cache
+def scaled() -> keras.Model:
+    """One to adapt to whatever comes."""
+    return zoo.get("simple_rnn_identity", features=2, units=2)
+
+
+@functools.cache
+def tagging_head() -> keras.Model:
+    return zoo.get("bilstm_crf_tagger", features=2, units=2)
+
+
+@functools.cache
+def rows() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(6, 7, 2)).astype("float32")
+
+
+@functools.cache
+def states() -> np.ndarray:
+    inner = keras.Model(model().input, model().get_layer("recurrent").output)
+    return np.asarray(keras.ops.convert_to_numpy(inner(rows()[:2, :4])))
+
+
+@functools.cache
+def readings() -> data.Readings:
+    return zoo.sensor_readings(steps=120)
+
+
+@functools.cache
+def labelled() -> data.Examples:
+    return data.Examples([["a", "b"], ["b"], ["c", "a"], ["a"]], labels=["x", "y", "x", "y"])
+
+
+@functools.cache
+def tagged() -> data.Examples:
+    sequences = [["a", "b"], ["b"], ["c", "a", "b"], ["a", "b"]]
+    tags = [["O", "B-p"], ["O"], ["O", "O", "O"], ["B-p", "O"]]
+    return data.Examples(sequences, tags=tags)
+
+
+@functools.cache
+def paired() -> data.ParallelExamples:
+    return data.ParallelExamples([["a", "b"], ["b"], ["c"]], [["x"], ["y", "x"], ["x"]])
+
+
+@functools.cache
+def encoding() -> data.Encoding:
+    return data.Encoding.learn(tagged())
+
+
+@functools.cache
+def tagger() -> keras.Model:
+    return zoo.get("gru_tagger", **encoding().arguments(), units=3, embedding_size=2)
+
+
+@functools.cache
+def named() -> keras.Model:
+    return zoo.with_names(tagger(), encoding())
+
+
+@functools.cache
+def pair_encoding() -> data.ParallelEncoding:
+    return data.ParallelEncoding.learn(paired())
+
+
+@functools.cache
+def autoencoder() -> keras.Model:
+    return zoo.get("linear_rnn_autoencoder", features=2, units=3, code_size=2)
+
+
+@functools.cache
+def speaker() -> keras.Model:
+    sizes = pair_encoding().arguments()
+    return zoo.get("gru_encoder_decoder", **sizes, units=3, embedding_size=2)
+
+
+def layer(made: type, /, **valid: Any) -> Row:
+    """A layer, whose own arguments are fuzzed."""
+    return Row(made, lambda: valid, refusals=KERAS)
+
+
+def read(call: Callable[..., Any], **valid: Any) -> Row:
+    """A reader: nothing is at the path, or something that it cannot read."""
+    return Row(call, lambda: {"0": str(Path(__file__))} | valid)
+
+
+FILE = str(Path(__file__))
+ROWS = {
+    # The zoo.
+    "describe": Row(zoo.describe, lambda: {"0": "gru_tagger"}),
+    "get": Row(
+        zoo.get,
+        lambda: {"0": "simple_rnn_identity", "features": 2, "units": 3, "activation": "tanh",
+                 "time": None, "mask_value": None, "name": "a", "recurrent_regularizer": "l2"},
+        slow=True,
+    ),
+    "list_models": Row(
+        zoo.list_models, lambda: {"0": "*", "task": None, "exclude": (), "causal": True}
+    ),
+    "register": Row(
+        zoo.register,
+        lambda: {"0": "mine", "1": models.sequence_tagger, "task": "tagging", "summary": "a",
+                 "inputs": "a", "outputs": "b", "causal": True, "defaults": {}, "space": {},
+                 "references": (), "family": "mine"},
+    ),
+    "unregister": Row(zoo.unregister, lambda: {"0": "mine"}),
+    # Diagnostics.
+    "adapt": Row(zoo.adapt, lambda: {"0": scaled(), "1": rows(), "target": None, "mask": None}),
+    "anomaly": Row(
+        zoo.anomaly,
+        lambda: {"0": np.tanh, "1": rows()[0], "2": rows()[1], "kind": "identity",
+                 "quantile": 0.9, "window": 3, "stride": 1, "combine": "mean", "alone": False,
+                 "seed": 0},
+    ),
+    "anomaly_score": Row(
+        zoo.anomaly_score,
+        lambda: {"0": np.tanh, "1": rows(), "kind": "identity", "alone": False, "mask": None,
+                 "batch_size": 8},
+    ),
+    "classification_scores": Row(
+        zoo.classification_scores, lambda: {"0": ["a", "b"], "1": ["a", "a"]}
+    ),
+    "tagging_scores": Row(
+        zoo.tagging_scores,
+        lambda: {"0": [["O", "B-a"]], "1": [["O", "O"]], "scheme": "BIO"},
+    ),
+    "transduction_scores": Row(
+        zoo.transduction_scores, lambda: {"0": [["a", "b"]], "1": [["a"]]}
+    ),
+    "identity_error": Row(
+        zoo.identity_error,
+        lambda: {"0": np.tanh, "1": rows(), "2": rows(), "mask": None, "batch_size": 8},
+    ),
+    "leakage": Row(
+        zoo.leakage,
+        lambda: {"0": np.tanh, "1": rows(), "method": "swap", "cuts": 2, "burn_in": 1,
+                 "mask": None, "output_step": None, "scale": "feature", "threshold": 0.01,
+                 "resamples": 0, "block": 1, "seed": 0, "batch_size": 8},
+    ),
+    "recoverability": Row(
+        zoo.recoverability,
+        lambda: {"0": np.tanh, "1": rows(), "lags": 2, "readout": "ridge", "layer": None,
+                 "held_out": 0.5, "burn_in": 0, "mask": None, "output_step": None, "block": 1,
+                 "resamples": 0, "seed": 0},
+    ),
+    "injectivity": Row(
+        zoo.injectivity,
+        lambda: {"0": model(), "1": rows()[:2, :3], "layer": None, "tolerance": None,
+                 "distance": 1.0, "mask": None, "output_step": None, "batch_size": 8},
+        slow=True,
+    ),
+    "invert": Row(
+        zoo.invert,
+        lambda: {"0": model(), "1": states(), "layer": "recurrent", "initial_state": None},
+        slow=True,
+    ),
+    "audit": Row(
+        zoo.audit,
+        lambda: {"0": np.tanh, "1": rows(), "causal": True, "max_leakage": 0.5, "max_horizon": 3,
+                 "mask": None, "mask_value": None, "sides": "both", "along": None, "skip": (),
+                 "tolerance": 32.0, "block": 1, "seed": 0},
+        slow=True,
+    ),
+    "certify": Row(
+        zoo.certify,
+        lambda: {"0": model(), "1": rows()[:1], "lags": 3, "mask": None, "batch_size": 8},
+        slow=True,
+    ),
+    "HistoryPenalty": Row(
+        layers.HistoryPenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
+    ),
+    "SpectralNorm": Row(zoo.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
+    "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}, slow=True),
+    "across_workers": Row(training.across_workers, lambda: {"0": compiled()}),
+    "StateLeakage": Row(
+        zoo.StateLeakage,
+        lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
+    ),
+    # Data.
+    "read_examples": read(zoo.read_examples, format="csv"),
+    "read_parallel": read(zoo.read_parallel, source_units="tokens", target_units="tokens"),
+    "read_readings": read(zoo.read_readings, columns=None, missing="split", repeats="mean"),
+    "read_conll": read(data.read_conll, token_column=0, tag_column=-1),
+    "read_conllu": read(data.read_conllu, field="upos"),
+    "read_labelled": read(data.read_labelled, text="text", label="label", separator=None,
+                          lower=False),
+    "read_pairs": read(data.read_pairs, tags=__file__ + "?", labels=None),
+    "read_ts": read(data.read_ts),
+    "sensor_readings": Row(
+        zoo.sensor_readings, lambda: {"steps": 120, "seed": 0, "interval": "5min"}
+    ),
+    "sensor_fault": Row(data.sensor_fault, lambda: {"steps": 200, "seed": 0}),
+    "windows": Row(zoo.windows, lambda: {"0": readings(), "length": 3, "stride": 2}),
+    "window_positions": Row(
+        data.window_positions, lambda: {"0": readings(), "length": 3, "stride": 2}
+    ),
+    "forecasting_pairs": Row(
+        data.forecasting_pairs, lambda: {"0": readings(), "past": 3, "steps": 2, "stride": 1}
+    ),
+    "Batches": Row(
+        data.Batches,
+        lambda: {"0": [[1, 2], [3]], "1": [[0, 1], [0]], "weights": None, "batch_size": 2,
+                 "shuffle": True, "seed": 0, "multiple": 1, "padding": 0},
+    ),
+    "Examples": Row(
+        data.Examples,
+        lambda: {"0": [["a"], ["b"]], "labels": ["x", "y"], "tags": None, "notes": (),
+                 "source": ""},
+    ),
+    "ParallelExamples": Row(
+        data.ParallelExamples,
+        lambda: {"0": [["a"]], "1": [["b"]], "source_units": "tokens", "target_units": "tokens"},
+    ),
+    "Vocabulary": Row(data.Vocabulary, lambda: {"0": ["a", "b"]}),
+    "Readings": Row(
+        data.Readings,
+        lambda: {"values": rows()[0], "columns": ("a", "b"), "times": None, "starts": (0,)},
+        checked=("columns", "starts", "values"),
+    ),
+    "answers": Row(
+        data.answers, lambda: {"0": model(), "1": data.Batches(list(rows()), batch_size=2)},
+        slow=True,
+    ),
+    # Training, searching, files.
+    "train": Row(
+        zoo.train,
+        lambda: {"0": "gru_tagger", "1": tagged(), "2": tagged(), "validation_split": 0.5,
+                 "epochs": 1, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "verbose": 0,
+                 "units": 2, "embedding_size": 2},
+        slow=True,
+    ),
+    "train_on_windows": Row(
+        training.train_on_windows,
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "2": rows(), "epochs": 1,
+                 "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
+                 "units": 2},
+        slow=True,
+    ),
+    "targets": Row(training.targets, lambda: {"0": "identity", "1": rows(), "last": False}),
+    "evaluate": Row(
+        training.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}, slow=True
+    ),
+    "measure_memory": Row(
+        training.measure_memory,
+        lambda: {"0": tagger(), "1": encoding(), "2": tagged(), "seed": 0},
+        slow=True,
+    ),
+    "with_names": Row(zoo.with_names, lambda: {"0": tagger(), "1": encoding()}, slow=True),
+    "has_names": Row(training.has_names, lambda: {"0": named()}),
+    "decodes": Row(training.decodes, lambda: {"0": named()}),
+    "encoding_of": Row(training.encoding_of, lambda: {"0": named()}),
+    "network_of": Row(training.network_of, lambda: {"0": named()}),
+    "SequenceScores": Row(
+        zoo.SequenceScores, lambda: {"0": encoding(), "1": tagged(), "batch_size": 4}
+    ),
+    "PairScores": Row(zoo.PairScores, lambda: {"0": pair_encoding(), "1": paired()}),
+    "Encoding": Row(
+        data.Encoding, lambda: {"target": "tags", "classes": ("a", "b"),
+                                "tokens": data.Vocabulary(["a"])},
+    ),
+    "ParallelEncoding": Row(
+        data.ParallelEncoding,
+        lambda: {"source": data.Vocabulary(["a"]), "target": data.Vocabulary(["b"]),
+                 "source_units": "tokens", "target_units": "tokens", "max_length": 5},
+    ),
+    "hypermodel": Row(
+        zoo.hypermodel, lambda: {"0": "simple_rnn_identity", "space": {"units": [2, 3]},
+                                 "block": 1, "features": 2},
+    ),
+    "ZooHyperModel": Row(
+        tuning.ZooHyperModel, lambda: {"0": "gru_tagger", "space": None, "block": 1},
+    ),
+    "search": Row(
+        zoo.search,
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_split": 0.5,
+                 "max_trials": 1, "epochs": 1, "batch_size": 8, "population": 1,
+                 "pruning": False, "seed": 0, "block": 1, "report": False, "verbose": 0,
+                 "objective": None, "space": {"units": [2]}, "sampler": "random"},
+        checked=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
+        slow=True,
+    ),
+    "export": Row(
+        zoo.export,
+        lambda: {"0": model(), "format": "tf_saved_model", "verify": False, "overwrite": False,
+                 "verbose": 0},
+        slow=True,
+    ),
+    "load": Row(
+        zoo.load,
+        lambda: {"0": FILE, "custom_objects": None, "sha256": None, "max_bytes": 10**6,
+                 "max_config": 10**6, "max_size": 10**6, "max_layers": 100},
+    ),
+    # Constructors and parts of models.
+    "encoder": Row(models.encoder, lambda: {"0": autoencoder()}, slow=True),
+    "decoder": Row(models.decoder, lambda: {"0": autoencoder()}, slow=True),
+    "sequence_autoencoder": Row(
+        models.sequence_autoencoder,
+        lambda: {"features": 2, "cell": "gru", "units": 3, "code_size": 2, "depth": 1,
+                 "bidirectional": False, "reconstruct": "sequence"},
+        slow=True,
+    ),
+    "sequence_classifier": Row(
+        models.sequence_classifier,
+        lambda: {"features": 2, "classes": 3, "cell": "gru", "units": 3, "depth": 1,
+                 "bidirectional": False, "pooling": "mean"},
+        slow=True,
+    ),
+    "sequence_tagger": Row(
+        models.sequence_tagger,
+        lambda: {"vocabulary_size": 9, "classes": 3, "head": "crf", "cell": "gru", "units": 3,
+                 "embedding_size": 2},
+        slow=True,
+    ),
+    "simple_rnn_identity": Row(
+        models.simple_rnn_identity, lambda: {"features": 2, "units": 3}, slow=True
+    ),
+    # Layers.
+    "ClassNames": layer(layers.ClassNames, names=["a", "b"]),
+    "GRU": layer(layers.GRU, units=3),
+    "LSTM": layer(layers.LSTM, units=3),
+    "SimpleRNN": layer(layers.SimpleRNN, units=3),
+    "AllSteps": layer(layers.AllSteps, name="a"),
+    "Answers": Row(
+        layers.Answers,
+        lambda: {"0": speaker(), "max_length": 3, "beam_width": 2, "length_penalty": 0.0},
+        refusals=KERAS,
+    ),
+    "ApplyMask": layer(layers.ApplyMask, name="a"),
+    "Bidirectional": Row(
+        layers.Bidirectional,
+        lambda: {"0": layers.GRU(2), "merge_mode": "concat"},
+        refusals=KERAS,
+    ),
+    "CharacterBiLSTM": layer(
+        layers.CharacterBiLSTM, vocabulary_size=5, units=4, embedding_size=3
+    ),
+    "CharacterCNN": layer(
+        layers.CharacterCNN, vocabulary_size=5, units=4, embedding_size=3, width=3
+    ),
+    "CodeDecoder": layer(
+        layers.CodeDecoder, outputs=2, units=3, mode="repeat", cell="gru", depth=1,
+        attention=None, heads=1, dropout=0.1,
+    ),
+    "Decoder": layer(
+        layers.Decoder, units=4, cell="gru", depth=1, attention=None, heads=1,
+        input_feeding=False, dropout=0.1,
+    ),
+    "CRFModel": Row(
+        layers.CRFModel,
+        lambda: {"inputs": tagging_head().inputs[0], "outputs": tagging_head().outputs[0]},
+        refusals=KERAS,
+    ),
+    "EncoderDecoderModel": Row(
+        layers.EncoderDecoderModel,
+        lambda: {"inputs": model().inputs, "outputs": model().outputs},
+        refusals=KERAS,
+    ),
+    "Ensemble": Row(layers.Ensemble, lambda: {"0": [speaker()]}),
+    "JoinTokens": layer(layers.JoinTokens, separator=" "),
+    "LastState": layer(layers.LastState, both_ways=True),
+    "LinearChainCRF": layer(
+        layers.LinearChainCRF, classes=3, allowed=None, allowed_start=None, allowed_end=None
+    ),
+    "Normalization": layer(layers.Normalization, name="a"),
+    "NormalizedMeanSquaredError": layer(layers.NormalizedMeanSquaredError, variance=[1.0]),
+    "Pooling": layer(layers.Pooling, pooling="mean"),
+    "ScheduledSampling": layer(layers.ScheduledSampling, rate=0.1),
+    "SmoothedCrossentropy": layer(layers.SmoothedCrossentropy, label_smoothing=0.1),
+    "SourceAttention": layer(layers.SourceAttention, kind="dot", units=4, heads=2),
+    "SplitCharacters": layer(layers.SplitCharacters, max_characters=3),
+    "SplitTokens": layer(layers.SplitTokens, name="a"),
+    "StepMask": layer(layers.StepMask, mask_value=0.0),
+    "TokenMask": layer(layers.TokenMask, name="a"),
+    "WordDropout": layer(layers.WordDropout, rate=0.1),
+    "Adam": layer(training.Adam, learning_rate=0.1, beta_1=0.9, clipnorm=1.0),
+    "bio_constraints": Row(
+        layers.bio_constraints, lambda: {"0": ["O", "B-a", "I-a"], "scheme": "BIO"}
+    ),
+    "compile_recurrences": Row(
+        layers.compile_recurrences, lambda: {"0": model(), "jit_compile": True}, refusals=KERAS
+    ),
+    "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, refusals=KERAS),
+    "step_mask": Row(
+        layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS
+    ),
+}  # fmt: skip
+# What calls give back; nobody makes one.
+RESULTS = (
+    artifacts.Parity, artifacts.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
+    diagnostics.AuditReport, diagnostics.Certificate, diagnostics.Finding,
+    diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
+    diagnostics.RecoverabilityReport,
+    diagnostics.Scores, diagnostics.TransductionScores, layers.Generated, training.Memory,
+    training.Trained, training.TrainedOnWindows, tuning.Search,
+)  # fmt: skip
+
+
+def public() -> dict[str, Any]:
+    """Every public callable by its name."""
+    found = {}
+    for room in ("", *(f".{room}" for room in zoo._ROOMS)):
+        module = importlib.import_module(f"keras_seqzoo{room}")
+        for name in getattr(module, "__all__", ()):
+            if callable(getattr(module, name)):
+                found[name] = getattr(module, name)
+    return found
