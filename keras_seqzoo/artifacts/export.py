@@ -49,11 +49,13 @@ def export(
     - "litert", `.tflite` files: the LiteRT interpreter, with its built-in operations alone. Rows
       come one at a time.
     - "openvino", `.xml` files with a `.bin` each: OpenVINO.
-    - "torch", `.pt2` files of `torch.export`: PyTorch. Written on that backend, without `generate_*`.
+    - "torch", `.pt2` files of `torch.export`: PyTorch. Written on that backend, without
+      `generate_*`.
 
     All but the first hold numbers only, and compute in the precision of the weights; an output that
     would be called as an input is (the state, of a step) is "next_" and that name. What a format
-    cannot hold of a model is left out and said in the report; without a `serve`, nothing is written.
+    cannot hold of a model is left out and said in the report; without a `serve`, nothing is
+    written.
 
     With `verify`, the artifact is moved, loaded in a fresh process where keras and keras_seqzoo
     cannot be imported, and compared with the model on several batch sizes, lengths and paddings;
@@ -151,9 +153,7 @@ def _prove(model, folder: Path, chosen: Format, known, left_out, written) -> Par
     return parity
 
 
-def _write(
-    model: keras.Model, known: Mapping[str, Endpoint], folder: Path, chosen: Format
-) -> None:
+def _write(model: keras.Model, known: Mapping[str, Endpoint], folder: Path, chosen: Format) -> None:
     precision = contextlib.nullcontext() if chosen.low_precision else in_full_precision(model)
     try:
         with without_cudnn(model), precision:

@@ -94,9 +94,7 @@ class Format:
 _TITLES = {"tensorflow": "TensorFlow", "torch": "PyTorch"}
 
 
-def write_saved_model(
-    model: keras.Model, endpoints: Mapping[str, Endpoint], folder: Path
-) -> None:
+def write_saved_model(model: keras.Model, endpoints: Mapping[str, Endpoint], folder: Path) -> None:
     """Writes all endpoints as one SavedModel."""
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -113,9 +111,7 @@ def write_onnx(model: keras.Model, endpoints: Mapping[str, Endpoint], folder: Pa
 
     for name, endpoint in endpoints.items():
         endpoint = for_other_runtimes(endpoint)
-        traced = tf.function(
-            endpoint.function, input_signature=endpoint.signature, autograph=False
-        )
+        traced = tf.function(endpoint.function, input_signature=endpoint.signature, autograph=False)
         with _quietly():
             proto, _ = tf2onnx.convert.from_function(traced, endpoint.signature, opset=OPSET)
         _name_axes(proto.graph)

@@ -45,7 +45,10 @@ def model_card(
         _size(model, form),
         "## Endpoints",
         _endpoints(model, form, known),
-        *([_list(f"Left out: `{name}`, as {why}." for name, why in left_out.items())] * bool(left_out)),
+        *(
+            [_list(f"Left out: `{name}`, as {why}." for name, why in left_out.items())]
+            * bool(left_out)
+        ),
         *([] if card is None else ["## Arguments of the entry", _arguments(card)]),
         "## Layers",
         _layers(model),
@@ -124,9 +127,7 @@ def _parity(parity: Parity | None) -> str:
     if parity is None:
         return "Not checked: the artifact was written with `verify=False`."
     table = pd.DataFrame(parity.cases).astype({"difference": "object"})
-    rows = [
-        (*row[:-1], f"{row[-1]:.1e}") for row in table.itertuples(index=False, name=None)
-    ]
+    rows = [(*row[:-1], f"{row[-1]:.1e}") for row in table.itertuples(index=False, name=None)]
     return (
         "Answers of the artifact, served in a process of its own without keras, against the "
         f"model's: the largest difference is {parity.difference:.1e} of the output's deviation; "

@@ -30,8 +30,8 @@ def main(form: str, artifact: str, given: str, answers: str) -> None:
             cases.setdefault(case, {})[name] = inputs[key]
     for case, arrays in cases.items():
         endpoint = case.split()[1]
-        answers = over_time(ask, arrays) if endpoint == OVER_TIME else ask(endpoint, arrays)
-        for name, array in answers.items():
+        said = over_time(ask, arrays) if endpoint == OVER_TIME else ask(endpoint, arrays)
+        for name, array in said.items():
             found[f"{case}/{name}"] = array
     np.savez(answers, **found)
 
@@ -49,9 +49,7 @@ def tensorflow(artifact):
         names = list(specs)
         # TensorFlow spells some names otherwise: those that are left over, in their order.
         left = iter([name for name in names if name not in arrays])
-        tensors = {
-            (name if name in names else next(left)): array for name, array in arrays.items()
-        }
+        tensors = {(name if name in names else next(left)): array for name, array in arrays.items()}
         tensors = {name: _tensor(array, specs[name].dtype) for name, array in tensors.items()}
         served = getattr(model, endpoint)(*tensors.values())
         served = served if isinstance(served, dict) else {"output": served}
@@ -88,7 +86,8 @@ def onnx(artifact):
         session = sessions[endpoint]
         taken = [one.name for one in session.get_inputs()]
         names = [one.name for one in session.get_outputs()]
-        return _by_name(taken, dict(zip(names, session.run(None, _given(arrays, taken)))))
+        outputs = session.run(None, _given(arrays, taken))
+        return _by_name(taken, dict(zip(names, outputs, strict=True)))
 
     return ask
 

@@ -74,7 +74,10 @@ class Parity:
         table = table.reset_index().to_string(index=False, float_format="{:.1e}".format)
         lines += [f"  {line}" for line in table.splitlines()]
         if self.left_out:
-            lines += ["", *(f"  Left out: {name}, as {why}." for name, why in self.left_out.items())]
+            lines += [
+                "",
+                *(f"  Left out: {name}, as {why}." for name, why in self.left_out.items()),
+            ]
         return "\n".join(lines)
 
 
