@@ -42,6 +42,8 @@ class Format:
         strings: bool, whether it holds strings.
         low_precision: bool, whether it computes in float16 and bfloat16.
         without: mapping of endpoints that it cannot hold to the reasons.
+        tolerance: float, in units of the output's deviation, how far its runtime may be off: others
+            than TensorFlow have other approximations of exp and tanh.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Format:
     strings: bool = False
     low_precision: bool = False
     without: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tolerance: float = 1e-4
 
     def check(self) -> None:
         """Raises `ArgumentError` unless this process can write it."""
@@ -209,7 +212,13 @@ def _quietly() -> Iterator[None]:
 FORMATS = {
     one.name: one
     for one in (
-        Format("tf_saved_model", write_saved_model, strings=True, low_precision=True),
+        Format(
+            "tf_saved_model",
+            write_saved_model,
+            strings=True,
+            low_precision=True,
+            tolerance=0.0,
+        ),
         Format(
             "onnx",
             write_onnx,
@@ -224,6 +233,7 @@ FORMATS = {
             extra="litert",
             modules={"ai_edge_litert": "ai-edge-litert"},
             rows=1,
+            tolerance=1e-3,
         ),
         Format(
             "openvino",

@@ -15,6 +15,7 @@ from keras_seqzoo.artifacts.formats import Format
 from keras_seqzoo.artifacts.tracing import named
 from keras_seqzoo.artifacts.verify import Parity
 from keras_seqzoo.card import Card
+from keras_seqzoo.diagnostics.functions import output_of
 from keras_seqzoo.errors import UnknownNameError
 
 CARD = "model_card.md"
@@ -85,7 +86,7 @@ def _size(model: keras.Model, form: Format) -> str:
 
 
 def _endpoints(model: keras.Model, form: Format, known: Mapping[str, Endpoint]) -> str:
-    said = named((decoder_of(model) or model).output)
+    said = named(output_of(decoder_of(model) or model))
     rows = []
     for name, endpoint in known.items():
         takes = ", ".join(

@@ -131,7 +131,8 @@ def check_parity(
             }
         )
     tolerance = max(
-        TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in (*model.layers, model)
+        form.tolerance,
+        *(TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in (*model.layers, model)),
     )
     worst = max(
         _worst([ours[name] for ours, _ in pairs], [theirs[name] for _, theirs in pairs], tolerance)
