@@ -251,7 +251,7 @@ def test_a_model_that_cannot_be_served_is_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "options", [{"format": "onnx"}, {"format": None}, {"verify": 1}, {"overwrite": "yes"}]
+    "options", [{"format": "pickle"}, {"format": None}, {"verify": 1}, {"overwrite": "yes"}]
 )
 def test_an_unknown_option_is_refused_before_anything_is_written(options, tmp_path):
     (name,) = options
@@ -270,7 +270,7 @@ def test_a_failed_proof_leaves_what_was_there(there, tmp_path, monkeypatch):
         zoo.export(build(), path, verify=False)
     before = content(tmp_path)
 
-    def check_parity(model, artifact):
+    def check_parity(model, artifact, *_):
         assert (artifact / "saved_model.pb").is_file()
         raise ArtifactError("It answers otherwise.")
 
@@ -284,10 +284,10 @@ def test_a_failed_proof_leaves_what_was_there(there, tmp_path, monkeypatch):
 def test_an_artifact_with_other_weights_is_caught(tmp_path, monkeypatch):
     write = export_module._write
 
-    def write_another(model, folder):
+    def write_another(model, known, folder, form):
         another = build()
         another.set_weights([1.01 * weight for weight in model.get_weights()])
-        write(another, folder)
+        write(another, known, folder, form)
 
     monkeypatch.setattr(export_module, "_write", write_another)
     with pytest.raises(ArtifactError, match="answers otherwise than the model"):
@@ -297,7 +297,9 @@ def test_an_artifact_with_other_weights_is_caught(tmp_path, monkeypatch):
 
 def test_an_artifact_that_cannot_be_served_is_caught(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        export_module, "_write", lambda model, folder: (folder / "saved_model.pb").write_bytes(b"x")
+        export_module,
+        "_write",
+        lambda model, known, folder, form: (folder / "saved_model.pb").write_bytes(b"x"),
     )
     with pytest.raises(ArtifactError, match="cannot be served without keras"):
         zoo.export(build(), tmp_path / "served")
@@ -433,7 +435,7 @@ def test_an_offset_does_not_hide_a_wrong_artifact(tmp_path, monkeypatch):
     readout = other.get_layer("readout")
     readout.set_weights([np.zeros_like(weight) for weight in readout.get_weights()])
     write = export_module._write
-    monkeypatch.setattr(export_module, "_write", lambda _, folder: write(other, folder))
+    monkeypatch.setattr(export_module, "_write", lambda _, *to: write(other, *to))
     with pytest.raises(ArtifactError, match="otherwise than the model"):
         zoo.export(model, tmp_path / "served")
 

@@ -106,6 +106,16 @@ def export(
     _check_model(model)
     chosen.check()
     path = _folder(path, chosen)
+    with without_cudnn(model):
+        parity = _export(model, path, chosen, verify=verify, overwrite=overwrite)
+    if verbose and parity is not None:
+        print(parity)
+    return parity
+
+
+def _export(
+    model: keras.Model, path: Path, chosen: Format, *, verify: bool, overwrite: bool
+) -> Parity | None:
     known, left_out = _fitting(model, chosen)
     with files.replacing_folder(path, overwrite=overwrite) as folder:
         _write(model, known, folder, chosen)
@@ -113,8 +123,6 @@ def export(
         parity = _prove(model, folder, chosen, known, left_out, written) if verify else None
         card = model_card(model, chosen, known, left_out, written, parity)
         files.write_text(folder / CARD, card)
-    if verbose and parity is not None:
-        print(parity)
     return parity
 
 
@@ -156,7 +164,7 @@ def _prove(model, folder: Path, chosen: Format, known, left_out, written) -> Par
 def _write(model: keras.Model, known: Mapping[str, Endpoint], folder: Path, chosen: Format) -> None:
     precision = contextlib.nullcontext() if chosen.low_precision else in_full_precision(model)
     try:
-        with without_cudnn(model), precision:
+        with precision:
             asked = endpoints(model)  # again: states have the precision of the layers
             chosen.write(model, {name: asked[name] for name in known}, folder)
     except Exception as error:  # converters fail in as many ways as there are operations

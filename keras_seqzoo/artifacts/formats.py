@@ -116,11 +116,21 @@ def write_onnx(model: keras.Model, endpoints: Mapping[str, Endpoint], folder: Pa
         endpoint = for_other_runtimes(endpoint)
         traced = tf.function(endpoint.function, input_signature=endpoint.signature, autograph=False)
         with _quietly():
-            proto, _ = tf2onnx.convert.from_function(traced, endpoint.signature, opset=OPSET)
+            proto, _ = tf2onnx.convert.from_function(
+                traced,
+                endpoint.signature,
+                opset=OPSET,
+                custom_op_handlers={"SelectV2": (_where, [])},
+            )
         _name_axes(proto.graph)
         # What it does not know, tf2onnx tells the log, and leaves in the graph.
         onnx.checker.check_model(proto, full_check=True)
         onnx.save(proto, folder / f"{name}.onnx")
+
+
+def _where(context, node, name, arguments) -> None:
+    """A choice stays one; tf2onnx multiplies by 0 and 1, which makes NaN of a NaN not chosen."""
+    node.type = "Where"
 
 
 def _name_axes(graph) -> None:
