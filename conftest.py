@@ -13,6 +13,40 @@ import pytest
 
 from keras_seqzoo import registry
 
+# Files whose every test exports, compiles or reads TensorFlow's graphs, or runs commands that do.
+TENSORFLOW = (
+    "test_artifacts.py", "test_cli.py", "test_cli_sequences.py", "test_faults.py",
+    "test_formats.py", "test_hostile.py", "test_named.py", "test_optimizer.py", "test_pairs.py",
+    "test_population.py", "test_population_classes.py", "test_recurrent.py", "test_scores.py",
+    "test_search.py", "test_search_sequences.py", "test_systems.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what is TensorFlow's own under KERAS_BACKEND=jax or torch.
+
+    There runs what a backend can change: models, layers, training, saving, leakage, generation.
+    Examples in docstrings show TensorFlow's tensors.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        return
+    skipped = pytest.mark.skip(reason=f"TensorFlow's own; the backend is {backend}")
+    for item in items:
+        its_own = item.get_closest_marker("tensorflow") or item.path.name in TENSORFLOW
+        if its_own or isinstance(item, pytest.DoctestItem):
+            item.add_marker(skipped)
+
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    def _as_numpy(tensor, dtype=None, copy=None):
+        return np.array(tensor.detach().cpu().numpy(), dtype=dtype)
+
+    # Tests read any backend's tensors by np.asarray; PyTorch's own refuses where gradients are.
+    torch.Tensor.__array__ = _as_numpy
+
 
 @pytest.fixture(autouse=True)
 def seeded():

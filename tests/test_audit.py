@@ -291,7 +291,7 @@ def test_any_model_is_audited(name):
     assert report["look_ahead"].verdict == "holds"
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.tensorflow
 def test_an_artifact_is_audited(tmp_path):
     model = seeded(zoo.get("simple_rnn_identity", features=3, units=4))
     zoo.export(model, tmp_path / "served", verify=False)

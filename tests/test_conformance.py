@@ -242,6 +242,7 @@ def test_the_output_has_the_promised_shape(name, case):
     check_shapes(build_case(name, case), TABLE[name][case])
 
 
+@pytest.mark.tensorflow
 @every_case
 def test_batch_and_time_are_dynamic(name, case):
     check_dynamic_axes(build_case(name, case))
@@ -326,6 +327,7 @@ def check_gradients(build) -> None:
         assert np.abs(gradient).max() > 0, f"{weight.path} has a gradient of zero"
 
 
+@pytest.mark.tensorflow
 @every_case
 def test_every_weight_gets_a_gradient(name, case):
     check_gradients(build_case(name, case))

@@ -11,7 +11,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -20,9 +19,6 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.training import across_workers
 
 PROGRAM = Path(__file__).with_name("distributed.py")
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's"
-)
 
 
 def started(how: str, path: Path, **variables: str) -> subprocess.Popen:
@@ -64,14 +60,14 @@ def single(tmp_path_factory) -> Path:
     return path
 
 
-@on_tensorflow
+@pytest.mark.tensorflow
 def test_two_devices_end_at_the_weights_of_one(single, tmp_path):
     path = tmp_path / "found.npz"
     ended(started("mirrored", path, KERAS_BACKEND="tensorflow"))
     same(single, path)
 
 
-@on_tensorflow
+@pytest.mark.tensorflow
 def test_two_processes_end_at_the_weights_of_one(single, tmp_path):
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     paths = [tmp_path / f"{number}.npz" for number in range(2)]
@@ -146,7 +142,7 @@ STREAMED = """
 """
 
 
-@on_tensorflow
+@pytest.mark.tensorflow
 def test_data_that_are_larger_than_what_is_held_stream_through():
     """Ten times the data, 0.8 GB of float32, take hardly more memory."""
     peaks = []

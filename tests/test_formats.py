@@ -21,9 +21,6 @@ from keras_seqzoo.artifacts.model_card import CARD
 from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.errors import ArgumentError, ArtifactError
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="these are written on TensorFlow"
-)
 NAN = float("nan")
 OTHERS = [name for name, form in FORMATS.items() if form.backend == "tensorflow" and form.ending]
 

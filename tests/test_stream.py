@@ -366,7 +366,7 @@ ALONE = """
 """
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.tensorflow
 def test_an_artifact_steps_without_keras(tmp_path):
     model = forecaster(depth=2)
     parity = zoo.export(model, tmp_path / "served", verbose=0)
@@ -379,7 +379,7 @@ def test_an_artifact_steps_without_keras(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
+@pytest.mark.tensorflow
 def test_an_artifact_of_what_looks_ahead_has_no_step(tmp_path):
     zoo.export(zoo.get("bilstm_tagger", units=2), tmp_path / "served", verify=False)
     artifact = zoo.load(tmp_path / "served")

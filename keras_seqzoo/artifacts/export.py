@@ -49,7 +49,8 @@ def export(
     - "litert", `.tflite` files: the LiteRT interpreter, with its built-in operations alone. Rows
       come one at a time.
     - "openvino", `.xml` files with a `.bin` each: OpenVINO.
-    - "torch", `.pt2` files of `torch.export`: PyTorch. Written on that backend, without
+    - "torch", `.pt2` files of `torch.export`: PyTorch. Written on that backend, of models built
+      with `time=`, for that many steps; a `step` needs none. Rows come one at a time. Without
       `generate_*`.
 
     All but the first hold numbers only, and compute in the precision of the weights; an output that
@@ -143,8 +144,7 @@ def _fitting(model: keras.Model, chosen: Format) -> tuple[dict[str, Endpoint], d
     if "serve" in left_out:
         raise errors.ArgumentError(
             f"`model` must be one that format={chosen.name!r} can hold. Received: {model.name!r}, "
-            f"but {left_out['serve']}. Export the model without names around it, or as "
-            "format='tf_saved_model'."
+            f"but {left_out['serve']}."
         )
     return {name: one for name, one in known.items() if name not in left_out}, left_out
 

@@ -24,7 +24,15 @@ from keras_seqzoo.artifacts.tracing import for_other_runtimes
 from keras_seqzoo.errors import ArgumentError
 
 OPSET = 18  # of ONNX: the newest that tf2onnx writes
-_TOKENS = "it is told how many tokens to say, and torch.export fixes the sizes of what it traces"
+_TOKENS = "it is told how many tokens to say, and torch.export unrolls loops"
+_STRINGS = (
+    "it takes strings, and this format holds numbers only: export the model without names around "
+    "it, or as format='tf_saved_model'"
+)
+_STEPS = (
+    "torch.export unrolls loops, so that the number of steps must be fixed: build the model with "
+    "time="
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Format:
         modules: mapping of modules that must be there to the packages that bring them.
         rows: int, the only batch size there is, or None for any.
         strings: bool, whether it holds strings.
+        any_time: bool, whether it takes any number of steps.
         low_precision: bool, whether it computes in float16 and bfloat16.
         without: mapping of endpoints that it cannot hold to the reasons.
         tolerance: float, in units of the output's deviation, how far its runtime may be off: others
@@ -54,6 +63,7 @@ class Format:
     modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
     rows: int | None = None
     strings: bool = False
+    any_time: bool = True
     low_precision: bool = False
     without: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tolerance: float = 1e-4
@@ -85,9 +95,15 @@ class Format:
             endpoints: mapping of name to `Endpoint`.
         """
         found = {name: why for name, why in self.without.items() if name in endpoints}
+        if not self.any_time:
+            found |= {
+                name: _STEPS
+                for name, endpoint in endpoints.items()
+                if any(None in tuple(spec.shape)[1:] for spec in endpoint.signature)
+            }
         if not self.strings:
             found |= {
-                name: "it takes strings, and this format holds numbers only"
+                name: _STRINGS
                 for name, endpoint in endpoints.items()
                 if any(spec.dtype.name == "string" for spec in endpoint.signature)
             }
@@ -167,7 +183,7 @@ def write_openvino(model: keras.Model, endpoints: Mapping[str, Endpoint], folder
 
 
 def write_torch(model: keras.Model, endpoints: Mapping[str, Endpoint], folder: Path) -> None:
-    """Writes a .pt2 file of `torch.export` for each endpoint; batch and time stay free."""
+    """Writes a .pt2 file of `torch.export` for each endpoint; nothing stays free."""
     import torch
 
     class Asked(torch.nn.Module):
@@ -179,27 +195,15 @@ def write_torch(model: keras.Model, endpoints: Mapping[str, Endpoint], folder: P
             return self.function(*inputs)
 
     for name, endpoint in endpoints.items():
-        endpoint = for_other_runtimes(endpoint)
-        examples = tuple(map(_example, endpoint.signature))
-        free = tuple(
-            {axis: torch.export.Dim.AUTO for axis, size in enumerate(spec.shape) if size is None}
+        endpoint = for_other_runtimes(endpoint, rows=1)
+        examples = tuple(
+            torch.ones(tuple(spec.shape), dtype=getattr(torch, spec.dtype.name))
             for spec in endpoint.signature
         )
         with torch.no_grad(), _quietly():
-            program = torch.export.export(
-                Asked(endpoint.function).eval(), examples, dynamic_shapes=(free,), strict=False
-            )
+            module = Asked(endpoint.function).eval()
+            program = torch.export.export(module, examples, strict=False)
             torch.export.save(program, folder / f"{name}.pt2")
-
-
-def _example(spec):
-    """A tensor of that shape; sizes of 1 would be taken for constants."""
-    import torch
-
-    shape = [
-        (3 if axis == 0 else 7) if size is None else size for axis, size in enumerate(spec.shape)
-    ]
-    return torch.ones(shape, dtype=getattr(torch, spec.dtype.name))
 
 
 @contextlib.contextmanager
@@ -257,6 +261,8 @@ FORMATS = {
             write_torch,
             ".pt2",
             backend="torch",
+            any_time=False,
+            rows=1,
             extra="torch",
             modules={"torch": "torch"},
             without=dict.fromkeys(("generate_greedy", "generate_beam", "generate"), _TOKENS),

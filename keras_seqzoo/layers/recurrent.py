@@ -7,7 +7,6 @@ from keras import ops
 
 from keras_seqzoo.errors import check_bool, check_kind
 from keras_seqzoo.layers.masking import PACKAGE
-from keras_seqzoo.layers.portable import is_portable, scan
 
 
 class _Fused:
@@ -28,10 +27,7 @@ class _Fused:
           knows.
         - "cudnn": Keras's own layer, which takes cuDNN where that can do it: gated layers on a
           machine with a GPU, unless `use_cudnn=False`.
-        - "scan": Keras's cell in PyTorch's own loop, where that backend exports a model.
         """
-        if is_portable() and keras.backend.backend() == "torch":
-            return "scan"
         if keras.backend.backend() != "tensorflow" or self.unroll or self.cell.recurrent_dropout:
             return "keras"
         if self.cell.dropout and getattr(self.cell, "dropout_mask_count", None):
@@ -41,8 +37,7 @@ class _Fused:
         return "fused" if self._recurrence() else "keras"
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        path = self.implementation_path
-        if path not in ("fused", "scan"):
+        if self.implementation_path != "fused":
             return super().inner_loop(sequences, initial_state, mask, training=training)
         cell = self.cell
         dropped = cell.get_dropout_mask(sequences[:, 0, :]) if training else None
@@ -56,8 +51,6 @@ class _Fused:
             mask = None if mask is None else ops.flip(mask, 1)
         if not isinstance(initial_state, list | tuple):
             initial_state = [initial_state]
-        if path == "scan":
-            return self._outputs(*self._scanned(sequences, initial_state, mask), mask)
         bias, recurrent_bias = self._biases()
         steps, states = _kernels().run(
             self._recurrence(),
@@ -74,26 +67,9 @@ class _Fused:
         )
         return self._outputs(steps, states, mask)
 
-    def _scanned(self, sequences, states, mask):
-        """The hidden states of all steps, and the last states."""
-
-        def step(before, now):
-            x, real = now
-            _, after = self.cell(x, list(before), training=False)
-            after = list(after) if isinstance(after, list | tuple) else [after]
-            if real is not None:
-                after = [
-                    ops.where(real[:, None], *pair) for pair in zip(after, before, strict=True)
-                ]
-            return after, after[0]
-
-        inputs = [None if one is None else ops.swapaxes(one, 0, 1) for one in (sequences, mask)]
-        last, steps = scan(step, list(states), inputs)
-        return (ops.swapaxes(steps, 0, 1) if self.return_sequences else None), last
-
     def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
         # Keras draws a mask in inference too, so that evaluation changes how training goes on.
-        if self.implementation_path not in ("fused", "scan"):
+        if self.implementation_path != "fused":
             super()._maybe_config_dropout_masks(cell, input_sequence, input_state)
 
     def _biases(self):

@@ -92,7 +92,8 @@ def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float
             hint = "A CRF is trained by the likelihood of whole sequences."
             raise ArgumentError(sentence("label_smoothing", "0 with a CRF", label_smoothing, hint))
         return None
-    if label_smoothing:
+    # On PyTorch, Keras divides probabilities by their sum, which at padded steps is 0.
+    if label_smoothing or keras.backend.backend() == "torch":
         return SmoothedCrossentropy(label_smoothing)
     return keras.losses.SparseCategoricalCrossentropy()
 

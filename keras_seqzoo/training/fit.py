@@ -199,7 +199,8 @@ def compile_network(
 ) -> None:
     """Compiles a network to be trained by `fit_batches`, with Adam."""
     optimizer = Adam(learning_rate, global_clipnorm=global_clipnorm)
-    steps = _STEPS_PER_EXECUTION
+    # PyTorch has no graph that could hold several.
+    steps = 1 if keras.backend.backend() == "torch" else _STEPS_PER_EXECUTION
     network.compile(optimizer, loss, metrics=metrics, steps_per_execution=steps)
 
 
