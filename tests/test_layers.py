@@ -89,6 +89,7 @@ def test_padded_steps_become_zero_and_carry_the_mask():
     np.testing.assert_array_equal(array(found._keras_mask), mask)
 
 
+@pytest.mark.tensorflow
 def test_nan_padding_reaches_no_gradient():
     x = tf.Variable(np.where([[[True], [False]]], random(1, 2, 1), np.nan))
     with tf.GradientTape() as tape:
@@ -147,6 +148,7 @@ def test_a_feature_without_variance_is_only_shifted():
     np.testing.assert_allclose(array(layer(np.array([[5.0, 6.0]], "float32"))), [[2.0, 3.0]])
 
 
+@pytest.mark.tensorflow
 def test_weights_set_late_are_seen_by_a_compiled_function():
     layer = Normalization()
     layer.build((None, 1))
@@ -352,6 +354,7 @@ def test_the_loss_survives_its_config_and_a_model_file(variance, tmp_path):
     np.testing.assert_allclose(loaded.test_on_batch(x, x), model.test_on_batch(x, x), rtol=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_scaling_keeps_its_precision_under_a_mixed_policy(tmp_path):
     x = (20_000 + np.random.default_rng(0).normal(size=(32, 6, 1))).astype("float32")
     keras.config.set_dtype_policy("mixed_float16")

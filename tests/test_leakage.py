@@ -123,6 +123,7 @@ def test_scores_of_a_model_of_fixed_time_are_per_step():
         assert zoo.leakage(scorer, x).index == 0
 
 
+@pytest.mark.tensorflow
 def test_saved_model_of_a_last_step_is_read_as_one(tmp_path):
     x = white(0, rows=128, steps=3, features=3).astype("float32")
     model = zoo.get("simple_rnn_identity", features=3, return_sequences=False)
@@ -300,6 +301,7 @@ def test_block_widens_the_interval_of_overlapping_windows():
     assert ten > 1.3 * one
 
 
+@pytest.mark.tensorflow
 def test_scores_per_step_and_saved_models_and_callables_are_served():
     x = white(0, rows=32, features=2).astype("float32")
     model = zoo.get("simple_rnn_identity", features=2)
@@ -316,6 +318,7 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
     assert zoo.identity_error(served, x.astype("float64")) == zoo.identity_error(served, x)
 
 
+@pytest.mark.tensorflow
 def test_rows_of_another_shape_than_the_model_takes_are_refused(tmp_path):
     model = zoo.get("simple_rnn_identity", features=2, time=6)
     zoo.export(model, tmp_path / "served", verify=False)

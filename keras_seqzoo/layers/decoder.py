@@ -417,7 +417,7 @@ def _summed_later(values, fed):
     @ops.custom_gradient
     def fed_beside(values, fed):
         def gradient(*args, upstream=None):
-            (upstream,) = args or (upstream,)
+            upstream = args[0] if upstream is None else upstream
             by_values = ops.matmul(ops.swapaxes(weights[0], 1, 2), upstream)
             return by_values, upstream
 
