@@ -92,7 +92,16 @@ def test_one_step_of_one_row(name):
     check_trains(model, x, eager=True)
 
 
-@pytest.mark.parametrize("name", TABLE)
+# One for each way in which steps are gone through; the others in the long run.
+WAYS = (
+    "simple_rnn_identity", "gru_classifier", "bilstm_crf_tagger", "lstm_autoencoder",
+    "attention_gru_encoder_decoder", "vector_encoder_decoder",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.long] * (one not in WAYS)) for one in TABLE]
+)
 def test_thousands_of_steps(name):
     model = built(name)
     x = given(model, 1, 5_000)

@@ -21,7 +21,7 @@ from keras_seqzoo.errors import SeqZooError
 
 X = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
 # How often each scenario changes a folder, counted; a test below finds where it has grown.
-EVENTS = {"save": 4, "export": 4, "train": 14, "search": 16}
+EVENTS = {"save": 4, "export": 8, "train": 14, "search": 16}
 SOME = {
     "save": ("event:4", "size:5000"),
     "export": ("event:4", "size:10", "size:3000", "size:20000"),

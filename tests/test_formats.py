@@ -48,7 +48,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.long] * (one == "pairs")) for one in MODELS]
+)
 @pytest.mark.parametrize("form", OTHERS)
 def test_each_kind_of_model_is_served_by_each_runtime(form, name, tmp_path):
     needs(form)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo import layers
-from keras_seqzoo.artifacts.endpoints import decoder_of, endpoints
+from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER, _ROWS, _STEPS = 7, 3, 7
@@ -35,15 +35,15 @@ class Sample:
         return len(next(iter(self.inputs.values())))
 
 
-def samples(model: keras.Model) -> Iterator[Sample]:
-    """Random input for each endpoint."""
+def samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sample]:
+    """Random input for each of the endpoints, `known` by name."""
     network = decoder_of(model)
-    known = endpoints(model)
     if network is None:
         for sample in inputs_of(model):
             yield sample
             # What rounds otherwise may grow from step to step, with some weights.
-            if "step" in known and (sample.steps <= _STEPS or _fixed(model)):
+            few = sample.batch <= _ROWS and (sample.steps <= _STEPS or _fixed(model))
+            if "step" in known and few:
                 yield dataclasses.replace(sample, endpoint="step", over_time=True)
         return
     for sample in inputs_of(network):
@@ -60,8 +60,9 @@ def samples(model: keras.Model) -> Iterator[Sample]:
         for name, inputs in given.items():
             if name in known:
                 yield dataclasses.replace(sample, inputs=inputs, endpoint=name)
-    name = list(known)[-1]
-    if model is not network:
+    for name in ("generate_text", "generate"):
+        if name not in known:
+            continue
         for sample in inputs_of(model):
             if sample.batch <= _ROWS:
                 yield dataclasses.replace(sample, endpoint=name)

@@ -61,7 +61,8 @@ class Examples:
             _check_labels(labels, len(self))
             object.__setattr__(self, "labels", labels)
         if self.tags is not None:
-            for tags in [self.tags, *([] if isinstance(self.tags, str) else self.tags)]:
+            check_sequence(tags=self.tags)
+            for tags in self.tags:
                 if not isinstance(tags, str):
                     check_sequence(tags=tags)
             tags = tuple(tags if isinstance(tags, str) else tuple(tags) for tags in self.tags)

@@ -110,13 +110,15 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
 
     Raises:
         ArgumentError: if `mask_value` is neither None nor a number that float32 holds; NaN and
-            infinity are numbers here.
+            infinity are numbers here. Or if `inputs` have no axis of time.
     """
     if mask_value is None:
         return None
     check_mask_value(mask_value)
     if float(np.finfo(np.float32).max) < abs(mask_value) != math.inf:
         raise ArgumentError(sentence("mask_value", "within the range of float32", mask_value))
+    if len(getattr(inputs, "shape", ())) < 2:
+        raise ArgumentError(sentence("inputs", "a tensor (batch, time, features)", inputs))
     return StepMask(mask_value, name=name)(inputs)
 
 
