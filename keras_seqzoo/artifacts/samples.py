@@ -89,7 +89,7 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
 
 
 def _fixed(model: keras.Model) -> bool:
-    return any(tensor.shape[1] is not None for tensor in model.inputs)
+    return any(has_time(tensor) and tensor.shape[1] is not None for tensor in model.inputs)
 
 
 def has_time(tensor: Any) -> bool:
