@@ -269,11 +269,11 @@ def test_without_initial_states_they_are_zero(kind, padding, sequences):
 def test_large_layers_run_in_parts(kind):
     x = tf.zeros((7, 2, FEATURES))
     cell, smaller = (single(kind, units)._recurrence() for units in (large(kind), large(kind) - 1))
-    assert kernels._parts(cell, x, True, 1) == 2
-    assert kernels._parts(smaller, x, True, 1) == 1
-    assert kernels._parts(cell, x[:3], True, 1) == 1
-    assert kernels._parts(type(cell)(128), x, False, 1) == 2
-    assert kernels._parts(type(cell)(31), x, False, 1) == 1
+    assert kernels.parts_of(cell, x, True, 1) == 2
+    assert kernels.parts_of(smaller, x, True, 1) == 1
+    assert kernels.parts_of(cell, x[:3], True, 1) == 1
+    assert kernels.parts_of(type(cell)(128), x, False, 1) == 2
+    assert kernels.parts_of(type(cell)(31), x, False, 1) == 1
 
 
 @by_kernel

@@ -178,8 +178,10 @@ class Decoder(keras.layers.Layer):
         drops = self.drops(inputs, training)
         if self.attention == "additive" or self.input_feeding:
             given = self.feed(inputs), target_mask
-            run = self._looking_after if self.input_feeding else self._looking_before
-            return run(given, source, self.begin(initial_state), drops)
+            state = self.begin(initial_state)
+            if self.input_feeding:
+                return self._looking_after(given, source, state, drops)
+            return self._looking_before(given, source, state, drops, training)
         x, states = inputs, list(initial_state)
         each = len(states) // self.depth
         for number, layer in enumerate(self.recurrent):
@@ -350,25 +352,41 @@ class Decoder(keras.layers.Layer):
 
         return over_steps(body, tuple(state), given, self.units, self.compute_dtype)
 
-    def _looking_before(self, given, source: Source, state: DecoderState, drops):
+    def _looking_before(self, given, source: Source, state: DecoderState, drops, training):
         kernels = self.kernels()
-        fed, told = _summed_later(source.values, given[0])
-        source = source._replace(values=ops.stop_gradient(source.values))
+        if self.depth == 1 and keras.backend.backend() == "tensorflow" and not is_portable():
+            return self._combined(*self._in_one(given, source, state, training), kernels)
 
         def body(carry, now):
             fed, real = now
             state = DecoderState(carry, ())
-            h, context, after, weights = self._advance(fed, state, source, kernels, drops)
-            output = [h, context] if is_portable() else [h, context, weights]
-            return kept(real, after, carry), ops.concatenate(output, axis=-1)
+            h, context, after, _ = self._advance(fed, state, source, kernels, drops)
+            return kept(real, after, carry), ops.concatenate([h, context], axis=-1)
 
-        width = 2 * self.units
-        if not is_portable():  # there, nothing is trained, and widths must be known
-            width = width + ops.shape(source.keys)[1]
-        found = over_steps(body, state.recurrent, (fed, given[1]), width, self.compute_dtype)
-        h, context = found[..., : self.units], found[..., self.units : 2 * self.units]
-        told(ops.stop_gradient(found[..., 2 * self.units :]))
-        return self._combined(h, context, kernels)
+        found = over_steps(body, state.recurrent, given, 2 * self.units, self.compute_dtype)
+        return self._combined(*ops.split(found, 2, axis=-1), kernels)
+
+    def _in_one(self, given, source: Source, state: DecoderState, training):
+        """States and contexts of a single layer, by a loop that has its own gradient."""
+        from keras_seqzoo.layers import looking
+
+        (layer,), look = self.recurrent, self.look
+        _, recurrent_bias = layer._biases()
+        fed, target_mask = given
+        weights = (layer.cell.recurrent_kernel, recurrent_bias)
+        weights += (look.query_kernel, look.bias, look.score)
+        return looking.run(
+            layer._recurrence(),
+            fed,
+            source.keys,
+            source.values,
+            state.recurrent,
+            *(None if weight is None else self._cast(weight) for weight in weights),
+            source_mask=source.mask,
+            mask=target_mask,
+            keep=bool(training),
+            jit_compile=layer.jit_compile and bool(training),
+        )
 
     def drops(self, inputs, training):
         """What `step` takes: one mask for each gap between layers, the same at every step.
@@ -398,34 +416,6 @@ class Decoder(keras.layers.Layer):
         )
 
 
-def _summed_later(values, fed):
-    """Gives a loop over time the gradient of `weights @ values`, which it adds to what it is fed,
-    as one product.
-
-    Automatic differentiation would add an array as large as the values to another at each step.
-
-    Args:
-        values: `(batch, source, size)`, which the loop takes as constants.
-        fed: `(batch, time, size)`.
-
-    Returns:
-        What to feed in place of `fed`, and a function to tell the weights of all steps,
-        `(batch, time, source)`, once they are there.
-    """
-    weights: list[Any] = []
-
-    @ops.custom_gradient
-    def fed_beside(values, fed):
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            by_values = ops.matmul(ops.swapaxes(weights[0], 1, 2), upstream)
-            return by_values, upstream
-
-        return fed + 0.0, gradient
-
-    return fed_beside(values, fed), weights.append
-
-
 def kept(real, after, before):
     """The state after a step where it is real, else that before; a mask of None is all real."""
     if real is None:
@@ -433,7 +423,7 @@ def kept(real, after, before):
     return tree.map_structure(lambda a, b: ops.where(real[:, None], a, b), after, before)
 
 
-def over_steps(body, carry, inputs, width: Any, dtype: str):
+def over_steps(body, carry, inputs, width: int, dtype: str):
     """Outputs `(batch, time, width)` of a loop over time: `ops.scan` with the batch in front, and
     outputs that need not look like the carry, as TensorFlow's would have to.
 
@@ -441,7 +431,7 @@ def over_steps(body, carry, inputs, width: Any, dtype: str):
         body: from a carry and what `inputs` are at a step to the carry after, and an output.
         carry: of the first step.
         inputs: tensors `(batch, time, ...)`, nested; Nones stay Nones.
-        width: int or tensor, of an output `(batch, width)`.
+        width: int, of an output `(batch, width)`.
         dtype: str, of outputs.
     """
     inputs = _of_each(inputs, lambda x: ops.swapaxes(x, 0, 1))
@@ -451,7 +441,7 @@ def over_steps(body, carry, inputs, width: Any, dtype: str):
 
     first = tree.flatten(inputs)[0]
     length = tf.shape(first)[0]
-    like = tf.TensorShape((first.shape[1], width if isinstance(width, int) else None))
+    like = tf.TensorShape((first.shape[1], width))
     outputs = tf.TensorArray(dtype, length, element_shape=like)
     arrays = _of_each(
         inputs, lambda x: tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)

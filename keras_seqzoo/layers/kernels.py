@@ -97,7 +97,7 @@ class SimpleRNN:
 
     def recurrent_gradient(self, before, delta, kept):
         """The recurrent kernel's, of all steps; `before` are the hidden states before each."""
-        return _outer(before, delta)
+        return outer(before, delta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +213,7 @@ class GRUResetBefore(GRU):
     def recurrent_gradient(self, before, delta, kept):
         _, r, _ = self._gates(kept)
         halves, candidate = delta[..., : 2 * self.units], delta[..., 2 * self.units :]
-        return tf.concat((_outer(before, halves), _outer(r * before, candidate)), -1)
+        return tf.concat((outer(before, halves), outer(r * before, candidate)), -1)
 
 
 Cell = SimpleRNN | LSTM | GRU | GRUResetBefore
@@ -276,7 +276,7 @@ def histories(cell: Cell, inputs, states: Sequence, *weights, mask=None) -> tupl
     """
     tensors = _tensors(inputs, states, *weights, mask)
     _, (parts, _) = _forward(cell, mask is not None, True, True, True, *tensors)
-    return tuple(_join(states, _rows_of(inputs), 1) for states in zip(*parts, strict=True))
+    return tuple(join(states, rows_of(inputs), 1) for states in zip(*parts, strict=True))
 
 
 def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask) -> list:
@@ -301,35 +301,51 @@ def _differentiable(
     several knows none.
     """
     masked = kind[-1] > 0
-    static = functools.partial(_forward, cell, masked, sequences, contain)
-    forward = _compiled(functools.partial(static, keep), jit_compile)
-    forward_kept = forward if keep else _compiled(functools.partial(static, True), jit_compile)
+    forward = functools.partial(_forward, cell, masked, sequences, contain)
     backward = functools.partial(_backward, cell, masked, sequences, contain)
-    backward = _compiled(backward, jit_compile)
+    return differentiable(forward, backward, keep, jit_compile)
+
+
+def differentiable(
+    forward: Callable, backward: Callable, keep: bool, jit_compile: bool = False
+) -> Callable:
+    """A function of tensors alone with a gradient written by hand, and that one's.
+
+    Args:
+        forward: from `keep` and tensors to results, and what `backward` needs, if kept.
+        backward: from the tensors, the results' gradients and what was kept to a gradient for each
+            tensor of floating point; the others come last.
+        keep: bool, whether to keep what a gradient needs. Without it a gradient is as right, and
+            runs `forward` once more.
+        jit_compile: bool, whether XLA compiles either alone, once for each shape.
+    """
+    once = _compiled(functools.partial(forward, keep), jit_compile)
+    once_kept = once if keep else _compiled(functools.partial(forward, True), jit_compile)
+    back = _compiled(backward, jit_compile)
 
     def plain(tensors):
         """For automatic differentiation, any number of times."""
-        return static(False, *tensors)[0]
+        return forward(False, *tensors)[0]
 
     @tf.custom_gradient
-    def recurrence(*tensors):
+    def function(*tensors):
         # Stopped, or an outer tape would differentiate the inside as well, for nothing.
-        results, kept = forward(*map(tf.stop_gradient, tensors))
+        results, kept = once(*map(tf.stop_gradient, tensors))
 
         def gradient(*upstream):
-            memory = kept if keep else forward_kept(*map(tf.stop_gradient, tensors))[1]
+            memory = kept if keep else once_kept(*map(tf.stop_gradient, tensors))[1]
             return _gradient(tensors, upstream, memory)
 
         return results, gradient
 
     def _gradient(tensors, upstream, memory):
-        differentiable = len(tensors) - masked
+        floating = sum(tensor.dtype.is_floating for tensor in tensors)
 
         @tf.custom_gradient
         def first(*arguments):
             stopped = [tf.stop_gradient(argument) for argument in arguments]
             given, above = stopped[: len(tensors)], stopped[len(tensors) :]
-            return backward(given, above, memory), lambda *above: second(arguments, above)
+            return back(given, above, memory), lambda *above: second(arguments, above)
 
         def second(arguments, above):
             watched = [argument for argument in arguments if argument.dtype.is_floating]
@@ -337,20 +353,20 @@ def _differentiable(
                 outer.watch(watched)
                 given, upstream = arguments[: len(tensors)], arguments[len(tensors) :]
                 with tf.GradientTape() as inner:
-                    inner.watch(given[:differentiable])
+                    inner.watch(given[:floating])
                     results = plain(given)
                 gradients = inner.gradient(
                     results,
-                    given[:differentiable],
+                    given[:floating],
                     upstream,
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
             found = iter(outer.gradient(gradients, watched, above))
             return [next(found) if one.dtype.is_floating else None for one in arguments]
 
-        return (*first(*tensors, *upstream), *[None] * masked)
+        return (*first(*tensors, *upstream), *[None] * (len(tensors) - floating))
 
-    return recurrence
+    return function
 
 
 def _compiled(function: Callable, jit_compile: bool) -> Callable:
@@ -372,34 +388,32 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     inputs, kernel, recurrent_kernel, bias, recurrent_bias, *states = tensors
     mask = states.pop() if masked else None
     if cell.sigmoids:
-        scale = np.ones((cell.gates, cell.units))
-        scale[list(cell.sigmoids)] = 0.5
-        scale = tf.constant(scale.reshape(-1), inputs.dtype)
+        scale = halves(cell, inputs.dtype)
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
     ways = _ways(kernel)
-    parts, rows = _parts(cell, inputs, keep, ways), _rows_of(inputs)
+    parts, rows = parts_of(cell, inputs, keep, ways), rows_of(inputs)
     weights = (kernel, bias, recurrent_kernel, recurrent_bias[..., None, :])
     kernels, biases, recurrent_kernels, recurrent_biases = (
         _of_parts(weight, parts, ways) for weight in weights
     )
     states = list(zip(*(_split_states(state, parts, ways) for state in states), strict=True))
-    inputs = _split_steps(inputs, parts, ways)
+    inputs = split_steps(inputs, parts, ways)
     projections = [
-        _array(_project(*pair) + one) for *pair, one in zip(inputs, kernels, biases, strict=True)
+        as_array(_project(*pair) + one) for *pair, one in zip(inputs, kernels, biases, strict=True)
     ]
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
     # The outputs of all parts in one, one after the other: joining them later takes longer.
     show, apart = sequences and not keep, parts == 1 or is_portable()
-    shown = [_empty(part[0], time if apart else time * parts) for part in states if show]
+    shown = [empty_array(part[0], time if apart else time * parts) for part in states if show]
     shown = shown if apart else shown[:1]
     histories = [
-        tuple(_empty(state, time + 1).write(0, state) for state in part) if keep else ()
+        tuple(empty_array(state, time + 1).write(0, state) for state in part) if keep else ()
         for part in states
     ]
     beside = cell.kept_beside if keep else 0
-    extras = [tuple(_empty(part[0], time) for _ in range(beside)) for part in states]
+    extras = [tuple(empty_array(part[0], time) for _ in range(beside)) for part in states]
 
     # Written, XLA computes the gates once, and not again for each of their uses.
     write_gates = keep or under_xla()
@@ -422,10 +436,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
             if contain:
                 new = tuple(held(state, LARGEST_STATE) for state in new)
             after.append(new)
-            histories[part] = _write(histories[part], t + 1, new)
+            histories[part] = write_each(histories[part], t + 1, new)
             if write_gates:
                 projections[part] = projections[part].write(t, kept[0])
-            extras[part] = _write(extras[part], t, kept[1:])
+            extras[part] = write_each(extras[part], t, kept[1:])
             if show and apart:
                 shown[part] = shown[part].write(t, new[0])
             elif show:
@@ -444,16 +458,16 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     if not keep:
         steps = [array.stack() for array in shown]
         if show and apart:
-            last.insert(0, _join_steps(steps, rows, ways))
+            last.insert(0, join_steps(steps, rows, ways))
         elif show and ways == 1:
             steps = tf.reshape(steps[0], (time, -1, cell.units))[:, :rows]
             last.insert(0, _swapped(steps))
         elif show:
             steps = tf.reshape(steps[0], (time, parts, -1, cell.units))
-            last.insert(0, _join_steps(tf.unstack(steps, axis=1), rows, ways))
+            last.insert(0, join_steps(tf.unstack(steps, axis=1), rows, ways))
         return last, ()
     if sequences:
-        last.insert(0, _join_steps([part[0][1:] for part in histories], rows, ways))
+        last.insert(0, join_steps([part[0][1:] for part in histories], rows, ways))
     kept = [
         (gates.stack(), *(array.stack() for array in part))
         for gates, part in zip(projections, extras, strict=True)
@@ -466,12 +480,12 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    parts, rows, ways = len(histories), _rows_of(inputs), _ways(kernel)
-    inputs = _split_steps(inputs, parts, ways)
+    parts, rows, ways = len(histories), rows_of(inputs), _ways(kernel)
+    inputs = split_steps(inputs, parts, ways)
     upstream = list(upstream)
     by_step = None
     if sequences:
-        by_step = list(map(_array, _split_steps(upstream.pop(0), parts, ways, apart=True)))
+        by_step = list(map(as_array, split_steps(upstream.pop(0), parts, ways, apart=True)))
     states = list(zip(*(_split_states(state, parts, ways) for state in upstream), strict=True))
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     transposed = _of_parts(tf.linalg.matrix_transpose(recurrent_kernel), parts, ways)
@@ -481,9 +495,9 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
         cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates)
         for part, gates in zip(histories, kept, strict=True)
     ]
-    deltas = [_array(part[0]) for part in factors]
-    beside = [tuple(map(_array, part[1:])) for part in factors]
-    extras = [tuple(_empty(part[0], time) for _ in range(cell.written_beside)) for part in states]
+    deltas = [as_array(part[0]) for part in factors]
+    beside = [tuple(map(as_array, part[1:])) for part in factors]
+    extras = [tuple(empty_array(part[0], time) for _ in range(cell.written_beside)) for part in states]
 
     def body(t, states, deltas, extras):
         earlier = []
@@ -499,7 +513,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
                 new = tuple(tf.where(now, *pair) for pair in zip(new, gradients, strict=True))
             earlier.append(new)
             deltas[part] = deltas[part].write(t, written[0])
-            extras[part] = _write(extras[part], t, written[1:])
+            extras[part] = write_each(extras[part], t, written[1:])
         return t - 1, earlier, deltas, extras
 
     _, states, deltas, extras = tf.while_loop(
@@ -519,14 +533,14 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
         by_inputs.append(_project(delta, back_to_inputs[part]))
         sums.append(
             (
-                _outer(steps, delta),
+                outer(steps, delta),
                 cell.recurrent_gradient(histories[part][0][:-1], inner, kept[part]),
                 tf.reduce_sum(delta, (0, 1)),
                 tf.reduce_sum(inner, (0, 1)),
             )
         )
     return (
-        _join_steps(by_inputs, rows, ways, add=True),
+        join_steps(by_inputs, rows, ways, add=True),
         *((tf.add_n if ways == 1 else tf.stack)(each) for each in zip(*sums, strict=True)),
         *(_join_states(state, rows, ways) for state in zip(*states, strict=True)),
     )
@@ -547,7 +561,7 @@ def _ways(kernel) -> int:
     return 1 if len(kernel.shape) == 2 else 2
 
 
-def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
+def parts_of(cell: Cell, inputs, keep: bool, ways: int = 1) -> int:
     """How many run side by side: both directions, or parts of the rows."""
     if ways > 1:
         return ways
@@ -557,7 +571,7 @@ def _parts(cell: Cell, inputs, keep: bool, ways: int) -> int:
     return 1 if small or on_gpu() or is_portable() else PARTS
 
 
-def _rows_of(tensor):
+def rows_of(tensor):
     return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
 
 
@@ -567,48 +581,48 @@ def _of_parts(weight, parts: int, ways: int) -> list:
 
 
 def _split_states(state, parts: int, ways: int) -> list:
-    return tf.unstack(state) if ways > 1 else _split(state, parts)
+    return tf.unstack(state) if ways > 1 else split(state, parts)
 
 
 def _join_states(states: Sequence, rows, ways: int):
-    return tf.stack(states) if ways > 1 else _join(states, rows)
+    return tf.stack(states) if ways > 1 else join(states, rows)
 
 
-def _split_steps(steps, parts: int, ways: int, *, apart: bool = False) -> list:
+def split_steps(steps, parts: int, ways: int = 1, *, apart: bool = False) -> list:
     """`(batch, time, width)` as `(time, rows, width)` of each part.
 
     The second of two directions sees the steps from the last one on, and, with `apart`, the second
     half of the width.
     """
     if ways == 1:
-        return [_swapped(part) for part in _split(steps, parts)]
+        return [_swapped(part) for part in split(steps, parts)]
     steps = _swapped(steps)
     first, second = tf.split(steps, 2, -1) if apart else (steps, steps)
     return [first, tf.reverse(second, [0])]
 
 
-def _join_steps(parts: Sequence, rows, ways: int, *, add: bool = False):
-    """What `_split_steps` split; both directions side by side, or their sum with `add`."""
+def join_steps(parts: Sequence, rows, ways: int = 1, *, add: bool = False):
+    """What `split_steps` split; both directions side by side, or their sum with `add`."""
     if ways == 1:
-        return _join([_swapped(part) for part in parts], rows)
+        return join([_swapped(part) for part in parts], rows)
     first, second = parts
     second = tf.reverse(second, [0])
     return _swapped(first + second if add else tf.concat((first, second), -1))
 
 
-def _split(tensor, parts: int) -> list:
+def split(tensor, parts: int) -> list:
     """Parts of as many rows each, after rows of zeros where there are too few."""
     if parts == 1:
         return [tensor]
     rows = tensor.shape[0]
     if rows is None or rows % parts:
         paddings = [[0, 0]] * len(tensor.shape)
-        paddings[0] = [0, -_rows_of(tensor) % parts]
+        paddings[0] = [0, -rows_of(tensor) % parts]
         tensor = tf.pad(tensor, paddings)
     return tf.split(tensor, parts)
 
 
-def _join(parts: Sequence, rows, axis: int = 0):
+def join(parts: Sequence, rows, axis: int = 0):
     if len(parts) == 1:
         return parts[0]
     joined = tf.concat(parts, axis)
@@ -625,10 +639,17 @@ def _project(steps, kernel):
     return tf.tensordot(steps, kernel, 1)
 
 
-def _outer(steps, deltas):
+def outer(steps, deltas):
     """`sum_t steps_t^T deltas_t`, as one product."""
     rows, columns = (tf.reshape(one, (-1, one.shape[-1])) for one in (steps, deltas))
     return tf.matmul(rows, columns, transpose_a=True)
+
+
+def halves(cell: Cell, dtype):
+    """What weights are multiplied by so that sigmoids may be tanhs, `(gates * units,)`."""
+    scale = np.ones((cell.gates, cell.units))
+    scale[list(cell.sigmoids)] = 0.5
+    return tf.constant(scale.reshape(-1), dtype)
 
 
 def _half(tanh):
@@ -636,24 +657,26 @@ def _half(tanh):
     return 0.5 * tanh + 0.5
 
 
-def _array(steps) -> tf.TensorArray:
+def as_array(steps) -> tf.TensorArray:
     return tf.TensorArray(
         steps.dtype, tf.shape(steps)[0], clear_after_read=False, element_shape=steps.shape[1:]
     ).unstack(steps)
 
 
-def _empty(like, size) -> tf.TensorArray:
-    return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=like.shape)
+def empty_array(like, size, width: int | None = None) -> tf.TensorArray:
+    """Of as many as `size` like this one; with `width`, of as many rows of that width."""
+    shape = like.shape if width is None else (like.shape[0], width)
+    return tf.TensorArray(like.dtype, size, clear_after_read=False, element_shape=shape)
 
 
-def _write(arrays: tuple, t, values) -> tuple:
+def write_each(arrays: tuple, t, values) -> tuple:
     """Writes a value into each array; there may be fewer arrays than values."""
     return tuple(array.write(t, value) for array, value in zip(arrays, values, strict=False))
 
 
 def _mask_arrays(mask, parts: int, ways: int) -> list:
     mask = mask if len(mask.shape) == 3 else mask[..., None]
-    return list(map(_array, _split_steps(mask, parts, ways)))
+    return list(map(as_array, split_steps(mask, parts, ways)))
 
 
 def _as_wide(mask, array):
