@@ -361,10 +361,9 @@ TABLE = {
             65_233, (*STEPS, 1), "no arguments",
         ),
         "additive": Row(
-            WORDS | {"attention": "additive", "decoder": "teacher_forced",
-                     "cell": "simple_rnn", "depth": 2},
-            "tokens embedding mask both_ways_1 both_ways_2 last_state code decoder masked",
-            925, (*STEPS, 11), "looks before each step, in a loop with a mask",
+            WORDS | {"attention": "additive", "decoder": "teacher_forced", "cell": "simple_rnn"},
+            "tokens embedding mask both_ways_1 last_state code decoder masked",
+            690, (*STEPS, 11), "looks before each step, in a loop with a mask",
         ),
         "dot": Row(
             WORDS | {"attention": "dot", "decoder": "free_running", "cell": "lstm", "depth": 2,

@@ -20,11 +20,12 @@ from keras_seqzoo.models.encoder_decoder import encoder_decoder
 KINDS = [
     {"attention": "general", "cell": "gru"},
     {"attention": "additive", "cell": "lstm", "depth": 2},
+    {"attention": "additive", "cell": "gru"},
     {"attention": "dot", "cell": "gru", "bidirectional": False, "input_feeding": True},
     {"attention": "multi_head", "cell": "simple_rnn", "depth": 2, "input_feeding": True},
     {"attention": None, "cell": "lstm"},
 ]
-IDS = [str(kind["attention"]) for kind in KINDS]
+IDS = [f"{kind['attention']}_{kind['cell']}" for kind in KINDS]
 SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_size": 5}
 
 

@@ -89,7 +89,9 @@ def with_gradients(function, tensors):
         tape.watch(tensors)
         results = function(tensors)
         weighed = [
-            tf.tensordot(tf.reshape(one, [-1]), tf.cos(tf.cast(tf.range(tf.size(one)), one.dtype)), 1)
+            tf.tensordot(
+                tf.reshape(one, [-1]), tf.cos(tf.cast(tf.range(tf.size(one)), one.dtype)), 1
+            )
             for one in results
         ]
     return results, tape.gradient(weighed, tensors, unconnected_gradients="zero")
