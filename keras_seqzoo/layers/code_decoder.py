@@ -129,12 +129,12 @@ class CodeDecoder(keras.layers.Layer):
 
     def _by_itself(self, code, real, memory, initial, training):
         decoder = self.decoder
-        source, kernels = decoder.source(memory, real), decoder.kernels()
-        drops = decoder.drops(code, training)
+        kernels = decoder.kernels()
+        source, drops = decoder.source(memory, real, kernels), decoder.drops(code, training)
 
         def body(carry, real):
             state, said = carry
-            fed = decoder.feed(ops.concatenate([code, said], axis=-1))
+            fed = decoder.feed(ops.concatenate([code, said], axis=-1), kernels)
             output, after, _ = decoder.step_of(fed, DecoderState(*state), source, kernels, drops)
             carry = kept(real, (tuple(after), self.readout(output)), carry)
             return carry, carry[1]

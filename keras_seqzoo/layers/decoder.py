@@ -36,14 +36,20 @@ class Source(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """Parts of kernels that steps multiply by, or None, cut out once: XLA multiplies slowly by what
-    is cut out inside a loop.
+    """The kernels' parts, cut apart once: a gradient joins them again, and XLA multiplies slowly by
+    what is cut out inside a loop.
 
     Attributes:
-        combine: `(units, units)`, what the output makes of the state.
-        feedback: `(units, gates)`, what the lowest layer makes of the last output.
+        fed: `(width, size)`, what steps make of their inputs, of `Decoder.feed`.
+        contexts: `(memory, size)`, what contexts are multiplied with, or None without attention. A
+            sum of products is the product of the sum, so that steps of the source are, once, in
+            place of contexts at each step of the target.
+        combine: `(units, units)`, what the output makes of the state; None without attention.
+        feedback: `(units, gates)`, what the lowest layer makes of the last output, or None.
     """
 
+    fed: Any
+    contexts: Any
     combine: Any
     feedback: Any
 
@@ -174,14 +180,14 @@ class Decoder(keras.layers.Layer):
         target_mask=None,
         training=None,
     ):
-        source = self.source(memory, memory_mask)
+        kernels = self.kernels()
+        source = self.source(memory, memory_mask, kernels)
         drops = self.drops(inputs, training)
         if self.attention == "additive" or self.input_feeding:
-            given = self.feed(inputs), target_mask
-            state = self.begin(initial_state)
+            given, state = (self.feed(inputs, kernels), target_mask), self.begin(initial_state)
             if self.input_feeding:
-                return self._looking_after(given, source, state, drops)
-            return self._looking_before(given, source, state, drops, training)
+                return self._looking_after(given, source, state, kernels, drops)
+            return self._looking_before(given, source, state, kernels, drops, training)
         x, states = inputs, list(initial_state)
         each = len(states) // self.depth
         for number, layer in enumerate(self.recurrent):
@@ -191,20 +197,21 @@ class Decoder(keras.layers.Layer):
                 x = x * drops[number][:, None]
         if self.attention is None:
             return x
-        return self._combined(x, self._looked(x, source)[0], self.kernels())
+        return self._combined(x, self._looked(x, source, kernels)[0], kernels)
 
-    def source(self, memory, memory_mask=None) -> Source:
+    def source(self, memory, memory_mask, kernels: Kernels) -> Source:
         """What follows from the source alone.
 
         Args:
             memory: `(batch, source, memory)`, or None without attention.
             memory_mask: `(batch, source)`, or None.
+            kernels: of `kernels`.
         """
         if self.attention is None:
             return Source(None, None, None)
         keys, values = self.look.keys(memory)
         if self.attention != "multi_head":
-            values = ops.matmul(values, self._context_kernel())
+            values = ops.matmul(values, kernels.contexts)
         return Source(keys, values, memory_mask)
 
     def begin(self, initial_state) -> DecoderState:
@@ -216,22 +223,21 @@ class Decoder(keras.layers.Layer):
         output = ops.zeros_like(initial_state[0]) if self.input_feeding else ()
         return DecoderState(tuple(initial_state), output)
 
-    def feed(self, x):
+    def feed(self, x, kernels: Kernels):
         """What steps make of their inputs alone, for any number of them; `step_of` takes it.
 
         Args:
             x: `(..., width)`.
+            kernels: of `kernels`.
 
         Returns:
             `(..., size)`.
         """
-        cell, width, x = self.recurrent[0].cell, x.shape[-1], self._cast(x)
-        kernel = self._cast(cell.kernel)[:width]
-        bias = self._cast(cell.bias[0] if self.cell == "gru" else cell.bias)
+        bias = self.recurrent[0].cell.bias
+        bias = self._cast(bias[0] if self.cell == "gru" else bias)
         if self.attention == "additive":  # the output looks at it too
-            kernel = ops.concatenate([kernel, self._cast(self.combine.kernel)[-width:]], axis=-1)
             bias = ops.concatenate([bias, self._cast(self.combine.bias)], axis=-1)
-        return ops.matmul(x, kernel) + bias
+        return ops.matmul(self._cast(x), kernels.fed) + bias
 
     def step(self, x, state: DecoderState, source: Source, drops=None):
         """One step.
@@ -246,17 +252,22 @@ class Decoder(keras.layers.Layer):
             The output `(batch, units)`, the state after, and the weights of attention
             `(batch, source)`, or None without.
         """
-        return self.step_of(self.feed(x), state, source, self.kernels(), drops)
+        kernels = self.kernels()
+        return self.step_of(self.feed(x, kernels), state, source, kernels, drops)
 
     def kernels(self) -> Kernels:
-        """For `step_of` in a loop."""
-        combine = feedback = None
-        if self.attention is not None:
-            memory = self.look.memory
-            combine = self._cast(self.combine.kernel)[memory : memory + self.units]
+        """For all that follows from weights."""
+        fed, contexts, combine, feedback = self._cast(self.recurrent[0].cell.kernel), *[None] * 3
         if self.input_feeding:
-            feedback = self._cast(self.recurrent[0].cell.kernel)[-self.units :]
-        return Kernels(combine, feedback)
+            fed, feedback = _cut(fed, -self.units)
+        if self.attention is not None:
+            contexts, combine = _cut(self._cast(self.combine.kernel), self.look.memory)
+        if self.attention == "additive":
+            fed, before = _cut(fed, -self.look.memory)
+            combine, beside = _cut(combine, self.units)
+            fed = ops.concatenate([fed, beside], axis=-1)
+            contexts = ops.concatenate([before, contexts], axis=-1)
+        return Kernels(fed, contexts, combine, feedback)
 
     def step_of(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops=None):
         """`step`, with `feed(x)` in place of `x`."""
@@ -264,7 +275,7 @@ class Decoder(keras.layers.Layer):
         output = h
         if self.attention is not None:
             if self.attention != "additive":
-                context, weights = self._look(h, source)
+                context, weights = self._look(h, source, kernels)
             output = self._combined(h, context, kernels)
         return output, DecoderState(recurrent, output if self.input_feeding else ()), weights
 
@@ -275,7 +286,7 @@ class Decoder(keras.layers.Layer):
         each = len(state.recurrent) // self.depth
         projected, context, weights = fed, None, None
         if self.attention == "additive":
-            contexts, weights = self._look(state.recurrent[-each], source)
+            contexts, weights = self._look(state.recurrent[-each], source, kernels)
             given = fed + contexts
             projected, context = given[:, : -self.units], given[:, -self.units :]
         elif self.input_feeding:
@@ -306,30 +317,19 @@ class Decoder(keras.layers.Layer):
         h = z * states[0] + (1 - z) * n
         return h, [h]
 
-    def _look(self, query, source: Source):
+    def _look(self, query, source: Source, kernels: Kernels):
         """Contexts, multiplied by what contexts are multiplied with, and weights; rows of one
         source look at it together.
         """
         asked = ops.reshape(query, (ops.shape(source.keys)[0], -1, query.shape[-1]))
-        contexts, weights = self._looked(asked, source)
+        contexts, weights = self._looked(asked, source, kernels)
         return tuple(ops.reshape(x, (-1, ops.shape(x)[-1])) for x in (contexts, weights))
 
-    def _looked(self, queries, source: Source):
+    def _looked(self, queries, source: Source, kernels: Kernels):
         contexts, weights = self.look.attend(queries, *source)
         if self.attention == "multi_head":
-            contexts = ops.matmul(contexts, self._context_kernel())
+            contexts = ops.matmul(contexts, kernels.contexts)
         return self._cast(contexts), weights
-
-    def _context_kernel(self):
-        """What a context is multiplied with. A sum of products is the product of the sum, so that
-        steps of the source are, once, in place of contexts at each step of the target.
-        """
-        kernel = self._cast(self.combine.kernel)
-        memory = self.look.memory
-        if self.attention != "additive":
-            return kernel[:memory]
-        before = self._cast(self.recurrent[0].cell.kernel)[-memory:]
-        return ops.concatenate([before, kernel[:memory]], axis=-1)
 
     def _combined(self, h, context, kernels: Kernels):
         """`tanh(W [context, h])`, of additive attention with the input beside them."""
@@ -342,9 +342,7 @@ class Decoder(keras.layers.Layer):
         """Steps are run outside of `call` too, where Keras does not cast weights."""
         return ops.cast(x, self.compute_dtype)
 
-    def _looking_after(self, given, source: Source, state: DecoderState, drops):
-        kernels = self.kernels()
-
+    def _looking_after(self, given, source: Source, state: DecoderState, kernels, drops):
         def body(carry, now):
             fed, real = now
             output, state, _ = self.step_of(fed, DecoderState(*carry), source, kernels, drops)
@@ -352,8 +350,7 @@ class Decoder(keras.layers.Layer):
 
         return over_steps(body, tuple(state), given, self.units, self.compute_dtype)
 
-    def _looking_before(self, given, source: Source, state: DecoderState, drops, training):
-        kernels = self.kernels()
+    def _looking_before(self, given, source: Source, state, kernels, drops, training):
         if self.depth == 1 and keras.backend.backend() == "tensorflow" and not is_portable():
             return self._combined(*self._in_one(given, source, state, training), kernels)
 
@@ -414,6 +411,11 @@ class Decoder(keras.layers.Layer):
             | {name: getattr(self, name) for name in names}
             | {"recurrent_regularizer": keras.regularizers.serialize(self.recurrent_regularizer)}
         )
+
+
+def _cut(kernel, place: int):
+    """Its rows before and after a place."""
+    return ops.split(kernel, [place % kernel.shape[0]], axis=0)
 
 
 def kept(real, after, before):

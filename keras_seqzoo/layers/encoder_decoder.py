@@ -106,7 +106,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         """What decoding starts from: the memory and its mask, and the decoder's first state."""
         memory, mask, *initial = self._encoder(source)
         decoder = self.get_layer("decoder")
-        return decoder.source(memory, mask), decoder.begin(initial)
+        return decoder.source(memory, mask, decoder.kernels()), decoder.begin(initial)
 
     def step(self, before, state, source):
         """What comes next: log-probabilities of tokens, or a reading.
@@ -119,18 +119,21 @@ class EncoderDecoderModel(Generates, keras.Model):
         Returns:
             That, the state after, and the weights of attention, or None without.
         """
-        return self._go_on(before, self._fed(before), state, source, self._decoder.kernels())
+        kernels = self._decoder.kernels()
+        return self._go_on(before, self._fed(before, kernels), state, source, kernels)
 
     def stepping(self, looked_at, rows):
         """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
         few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
-        table = None
+        kernels, table = self._decoder.kernels(), None
         if self.says_tokens and few:
-            table = self._fed(ops.arange(self.width, dtype="int32"))
-        kernels = self._decoder.kernels()
+            table = self._fed(ops.arange(self.width, dtype="int32"), kernels)
 
         def step(before, state):
-            fed = self._fed(before) if table is None else ops.take(table, before, axis=0)
+            if table is None:
+                fed = self._fed(before, kernels)
+            else:
+                fed = ops.take(table, before, axis=0)
             return self._go_on(before, fed, state, looked_at, kernels)
 
         return step
@@ -139,8 +142,8 @@ class EncoderDecoderModel(Generates, keras.Model):
     def _decoder(self):
         return self.get_layer("decoder")
 
-    def _fed(self, before):
-        return self._decoder.feed(self._feed(before[:, None])[:, 0])
+    def _fed(self, before, kernels):
+        return self._decoder.feed(self._feed(before[:, None])[:, 0], kernels)
 
     def _go_on(self, before, fed, state, source, kernels):
         output, state, weights = self._decoder.step_of(fed, state, source, kernels)
