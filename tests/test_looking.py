@@ -14,7 +14,7 @@ CELLS = {
     "lstm": kernels.LSTM,
 }
 MASKS = ("none", "source", "target", "both")
-WIDTH, COMPARED = 2, 3
+COMPARED = 3
 pytestmark = pytest.mark.tensorflow
 
 
@@ -23,7 +23,7 @@ def given(cell, batch=3, time=4, source=5, dtype="float64"):
     rng = np.random.default_rng(1)
     gates = cell.gates * cell.units
     shapes = [
-        (batch, time, gates + WIDTH), (batch, source, COMPARED), (batch, source, gates + WIDTH),
+        (batch, time, gates), (batch, source, COMPARED), (batch, source, gates),
         *[(batch, cell.units)] * (2 if isinstance(cell, kernels.LSTM) else 1),
         (cell.units, gates), (gates,), (cell.units, COMPARED), (COMPARED,), (COMPARED,),
     ]  # fmt: skip
@@ -52,7 +52,7 @@ def by_the_equations(cell, tensors, there, real):
     """Step by step, as written, for automatic differentiation."""
     fed, keys, values, *states = tensors[:-5]
     recurrent_kernel, recurrent_bias, query_kernel, bias, score = tensors[-5:]
-    hidden, shown, width, units = [], [], cell.gates * cell.units, cell.units
+    hidden, weights, units = [], [], cell.units
     for t in range(fed.shape[1]):
         seen = tf.tanh((states[0] @ query_kernel + bias)[:, None] + keys)
         powers = tf.exp(tf.reduce_sum(seen * score, -1))
@@ -60,8 +60,7 @@ def by_the_equations(cell, tensors, there, real):
             powers = tf.where(there, powers, 0)
         sums = tf.reduce_sum(powers, -1, keepdims=True)
         shares = tf.math.divide_no_nan(powers, sums)
-        both = fed[:, t] + tf.einsum("bs,bsv->bv", shares, values)
-        projected, h = both[:, :width], states[0]
+        projected, h = fed[:, t] + tf.einsum("bs,bsv->bv", shares, values), states[0]
         if isinstance(cell, kernels.LSTM):
             i, f, g, o = tf.split(projected + h @ recurrent_kernel, 4, -1)
             c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
@@ -79,8 +78,8 @@ def by_the_equations(cell, tensors, there, real):
             new = [tf.where(real[:, t, None], *pair) for pair in zip(new, states, strict=True)]
         states = new
         hidden.append(states[0])
-        shown.append(both[:, width:])
-    return tf.stack(hidden, 1), tf.stack(shown, 1)
+        weights.append(shares)
+    return tf.stack(hidden, 1), tf.stack(weights, 1)
 
 
 def with_gradients(function, tensors):

@@ -18,7 +18,6 @@ from keras_seqzoo.layers.decoder import DecoderState, Source
 from keras_seqzoo.training.answering import answers_layer
 
 BEAM_WIDTH = 5
-_SOURCE = ("keys", "values", "mask")  # of what `encode` gives, what stays as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
 
     def step(before, *state):
         known = dict(zip(states, state, strict=True))
-        looked_at = Source(*(known.get(name) for name in _SOURCE))
+        looked_at = Source(*map(known.get, Source._fields))
         said, after, _ = network.step(before, _state(known), looked_at)
         return {"said": said} | _carried(after)
 

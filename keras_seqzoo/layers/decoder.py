@@ -27,11 +27,13 @@ class Source(NamedTuple):
     Attributes:
         keys: of `SourceAttention.keys`.
         values: the same, multiplied by what contexts are multiplied with.
+        shown: the same, by what additive attention's are for the output.
         mask: `(batch, source)`, True for real steps.
     """
 
     keys: Any
     values: Any
+    shown: Any
     mask: Any
 
 
@@ -40,16 +42,21 @@ class Kernels(NamedTuple):
     what is cut out inside a loop.
 
     Attributes:
-        fed: `(width, size)`, what steps make of their inputs, of `Decoder.feed`.
-        contexts: `(memory, size)`, what contexts are multiplied with, or None without attention. A
-            sum of products is the product of the sum, so that steps of the source are, once, in
-            place of contexts at each step of the target.
+        fed: `(width, gates)`, what the lowest layer makes of the input.
+        beside: `(width, units)`, what the output makes of it; None unless attention is additive.
+        contexts: `(memory, size)`, what contexts are multiplied with, for the output, or, of
+            additive attention, for the lowest layer; None without attention. A sum of products is
+            the product of the sum, so that steps of the source are, once, in place of contexts at
+            each step of the target.
+        shown: `(memory, units)`, the same for the output; None unless attention is additive.
         combine: `(units, units)`, what the output makes of the state; None without attention.
         feedback: `(units, gates)`, what the lowest layer makes of the last output, or None.
     """
 
     fed: Any
+    beside: Any
     contexts: Any
+    shown: Any
     combine: Any
     feedback: Any
 
@@ -184,10 +191,11 @@ class Decoder(keras.layers.Layer):
         source = self.source(memory, memory_mask, kernels)
         drops = self.drops(inputs, training)
         if self.attention == "additive" or self.input_feeding:
-            given, state = (self.feed(inputs, kernels), target_mask), self.begin(initial_state)
-            if self.input_feeding:
-                return self._looking_after(given, source, state, kernels, drops)
-            return self._looking_before(given, source, state, kernels, drops, training)
+            state = self.begin(initial_state)
+            if self._has_own_loop:
+                return self._in_own_loop(inputs, target_mask, source, state, kernels, training)
+            run = self._looking_after if self.input_feeding else self._looking_before
+            return run((self.feed(inputs, kernels), target_mask), source, state, kernels, drops)
         x, states = inputs, list(initial_state)
         each = len(states) // self.depth
         for number, layer in enumerate(self.recurrent):
@@ -208,11 +216,13 @@ class Decoder(keras.layers.Layer):
             kernels: of `kernels`.
         """
         if self.attention is None:
-            return Source(None, None, None)
-        keys, values = self.look.keys(memory)
+            return Source(None, None, None, None)
+        (keys, values), shown = self.look.keys(memory), None
+        if self.attention == "additive":
+            shown = ops.matmul(values, kernels.shown)
         if self.attention != "multi_head":
             values = ops.matmul(values, kernels.contexts)
-        return Source(keys, values, memory_mask)
+        return Source(keys, values, shown, memory_mask)
 
     def begin(self, initial_state) -> DecoderState:
         """The state before the first step.
@@ -233,11 +243,20 @@ class Decoder(keras.layers.Layer):
         Returns:
             `(..., size)`.
         """
+        fed = self._fed(x, kernels)
+        if self.attention != "additive":
+            return fed
+        return ops.concatenate([fed, self._beside(x, kernels)], axis=-1)
+
+    def _fed(self, x, kernels: Kernels):
         bias = self.recurrent[0].cell.bias
-        bias = self._cast(bias[0] if self.cell == "gru" else bias)
-        if self.attention == "additive":  # the output looks at it too
-            bias = ops.concatenate([bias, self._cast(self.combine.bias)], axis=-1)
-        return ops.matmul(self._cast(x), kernels.fed) + bias
+        return ops.matmul(self._cast(x), kernels.fed) + self._cast(
+            bias[0] if self.cell == "gru" else bias
+        )
+
+    def _beside(self, x, kernels: Kernels):
+        """What additive attention's output makes of the input."""
+        return ops.matmul(self._cast(x), kernels.beside) + self._cast(self.combine.bias)
 
     def step(self, x, state: DecoderState, source: Source, drops=None):
         """One step.
@@ -257,17 +276,16 @@ class Decoder(keras.layers.Layer):
 
     def kernels(self) -> Kernels:
         """For all that follows from weights."""
-        fed, contexts, combine, feedback = self._cast(self.recurrent[0].cell.kernel), *[None] * 3
+        fed, *others = self._cast(self.recurrent[0].cell.kernel), *[None] * 5
+        beside, contexts, shown, combine, feedback = others
         if self.input_feeding:
             fed, feedback = _cut(fed, -self.units)
         if self.attention is not None:
             contexts, combine = _cut(self._cast(self.combine.kernel), self.look.memory)
         if self.attention == "additive":
-            fed, before = _cut(fed, -self.look.memory)
+            shown, (fed, contexts) = contexts, _cut(fed, -self.look.memory)
             combine, beside = _cut(combine, self.units)
-            fed = ops.concatenate([fed, beside], axis=-1)
-            contexts = ops.concatenate([before, contexts], axis=-1)
-        return Kernels(fed, contexts, combine, feedback)
+        return Kernels(fed, beside, contexts, shown, combine, feedback)
 
     def step_of(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops=None):
         """`step`, with `feed(x)` in place of `x`."""
@@ -326,9 +344,11 @@ class Decoder(keras.layers.Layer):
         return tuple(ops.reshape(x, (-1, ops.shape(x)[-1])) for x in (contexts, weights))
 
     def _looked(self, queries, source: Source, kernels: Kernels):
-        contexts, weights = self.look.attend(queries, *source)
+        contexts, weights = self.look.attend(queries, source.keys, source.values, source.mask)
         if self.attention == "multi_head":
             contexts = ops.matmul(contexts, kernels.contexts)
+        if self.attention == "additive":
+            contexts = ops.concatenate([contexts, ops.matmul(weights, source.shown)], axis=-1)
         return self._cast(contexts), weights
 
     def _combined(self, h, context, kernels: Kernels):
@@ -350,10 +370,7 @@ class Decoder(keras.layers.Layer):
 
         return over_steps(body, tuple(state), given, self.units, self.compute_dtype)
 
-    def _looking_before(self, given, source: Source, state, kernels, drops, training):
-        if self.depth == 1 and keras.backend.backend() == "tensorflow" and not is_portable():
-            return self._combined(*self._in_one(given, source, state, training), kernels)
-
+    def _looking_before(self, given, source: Source, state: DecoderState, kernels, drops):
         def body(carry, now):
             fed, real = now
             state = DecoderState(carry, ())
@@ -363,18 +380,22 @@ class Decoder(keras.layers.Layer):
         found = over_steps(body, state.recurrent, given, 2 * self.units, self.compute_dtype)
         return self._combined(*ops.split(found, 2, axis=-1), kernels)
 
-    def _in_one(self, given, source: Source, state: DecoderState, training):
-        """States and contexts of a single layer, by a loop that has its own gradient."""
+    @property
+    def _has_own_loop(self) -> bool:
+        """Whether there is a loop that has its own gradient."""
+        single = self.attention == "additive" and self.depth == 1
+        return single and keras.backend.backend() == "tensorflow" and not is_portable()
+
+    def _in_own_loop(self, inputs, target_mask, source: Source, state, kernels, training):
+        """As `_looking_before`."""
         from keras_seqzoo.layers import looking
 
         (layer,), look = self.recurrent, self.look
-        _, recurrent_bias = layer._biases()
-        fed, target_mask = given
-        weights = (layer.cell.recurrent_kernel, recurrent_bias)
+        weights = (layer.cell.recurrent_kernel, layer._biases()[1])
         weights += (look.query_kernel, look.bias, look.score)
-        return looking.run(
+        h, weights = looking.run(
             layer._recurrence(),
-            fed,
+            self._fed(inputs, kernels),
             source.keys,
             source.values,
             state.recurrent,
@@ -384,6 +405,8 @@ class Decoder(keras.layers.Layer):
             keep=bool(training),
             jit_compile=layer.jit_compile and bool(training),
         )
+        shown = self._beside(inputs, kernels) + ops.matmul(weights, source.shown)
+        return self._combined(h, shown, kernels)
 
     def drops(self, inputs, training):
         """What `step` takes: one mask for each gap between layers, the same at every step.

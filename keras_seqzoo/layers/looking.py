@@ -1,17 +1,15 @@
 """A recurrence that looks at a source before each step, with a gradient written by hand.
 
 With additive attention (Bahdanau et al., 2015, https://arxiv.org/abs/1409.0473, appendix A.1.2),
-`K_s` the keys of a source's steps, `V_s` its values, multiplied by all that contexts are multiplied
-by, `v` and `W` the attention's weights, and `f_t` what a step makes of its input:
+`K_s` the keys of a source's steps, `V_s` its values, multiplied by what contexts are multiplied by,
+`v` and `W` the attention's weights, and `p_t` the projected inputs of a cell of `kernels`:
 
     e_ts = v tanh(W h_{t-1} + b + K_s),   w_t = softmax(e_t)
-    [p_t, q_t] = f_t + sum_s w_ts V_s,    h_t = cell(p_t, h_{t-1})
+    h_t = cell(p_t + sum_s w_ts V_s, h_{t-1})
 
-`p_t` takes the place of a projected input in a cell of `kernels`; `q_t` is for the output. What
-automatic differentiation keeps of a step is as large as the keys, several times; here that is the
-states, gates and weights `w_t`, and the way back computes `tanh(W h_{t-1} + b + K_s)` again. What
-needs no loop, and there is one product for all steps: the gradients of the values, of all weights
-but `v`, and what of `w_t`'s comes from `q_t`.
+What automatic differentiation keeps of a step is as large as the keys, several times; here that is
+the states, gates and weights `w_t`, and the way back computes `tanh(W h_{t-1} + b + K_s)` again.
+The gradients of the values and of all weights but `v` are one product each, for all steps.
 """
 
 from __future__ import annotations
@@ -48,10 +46,10 @@ def run(
 
     Args:
         cell: which recurrence.
-        fed: `(batch, time, gates * units + width)`, what steps make of their inputs, biases
-            included; floating point, and all tensors below have its dtype.
+        fed: `(batch, time, gates * units)`, the projected inputs, biases included; floating point,
+            and all tensors below have its dtype.
         keys: `(batch, source, compared)`.
-        values: `(batch, source, gates * units + width)`.
+        values: `(batch, source, gates * units)`.
         states: the initial ones, `(batch, units)` each.
         recurrent_kernel: `(units, gates * units)`.
         recurrent_bias: `(gates * units,)`, or None.
@@ -64,8 +62,8 @@ def run(
         jit_compile: bool, as of `kernels.run`.
 
     Returns:
-        The hidden states of all steps, `(batch, time, units)`, and what contexts and inputs give
-        the output, `(batch, time, width)`.
+        The hidden states of all steps, `(batch, time, units)`, and the weights over the source,
+        `(batch, time, source)`.
     """
     if recurrent_bias is None:
         recurrent_bias = tf.zeros_like(recurrent_kernel[0])
@@ -75,8 +73,7 @@ def run(
     function = _differentiable(
         cell,
         (source_mask is not None, mask is not None),
-        # A trace that has seen several sizes knows none.
-        (tensors[0].shape[-1], tensors[1].shape[-1]),
+        tensors[1].shape[-1],  # a trace that has seen several knows none
         keep,
         jit_compile and not kernels.under_xla(),
     )
@@ -97,11 +94,9 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
     by_row, weights, states, masks = _sorted(tensors, masked)
     recurrent_kernel, recurrent_bias, query_kernel, bias, score = weights
     fed, keys, values = by_row
-    width = recurrent_kernel.shape[-1]
     if cell.sigmoids:
         scale = kernels.halves(cell, fed.dtype)
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
-        scale = tf.concat((scale, tf.ones(fed.shape[-1] - width, fed.dtype)), 0)
         fed, values = fed * scale, values * scale
     parts, rows = kernels.parts_of(cell, fed, keep), kernels.rows_of(fed)
     fed = [kernels.as_array(part) for part in kernels.split_steps(fed, parts)]
@@ -113,73 +108,61 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
         tuple(kernels.empty_array(state, time + 1).write(0, state) for state in part)
         for part in states
     ]
-    wide = tensors[0].shape[-1] - width
-    shown = [kernels.empty_array(part[0], time, wide) for part in states]
-    widths = [width, *[cell.units] * cell.kept_beside, query_kernel.shape[-1]]
+    shares = [kernels.empty_array(part[..., 0], time) for part in keys]
+    widths = [recurrent_kernel.shape[-1], *[cell.units] * cell.kept_beside, query_kernel.shape[-1]]
     kept = [
-        (
-            *(kernels.empty_array(state, time, size) for size in widths),
-            kernels.empty_array(key[..., 0], time),
-        )
-        if keep
-        else ()
-        for (state, *_), key in zip(states, keys, strict=True)
+        tuple(kernels.empty_array(part[0], time, width) for width in widths if keep)
+        for part in states
     ]
 
-    def body(t, states, histories, shown, kept):
+    def body(t, states, histories, shares, kept):
         after = []
         for part, before in enumerate(states):
             asked = before[0] @ query_kernel + bias
-            shares = _shares(_compared(asked, keys[part]), score, there[part])
-            given = fed[part].read(t) + tf.reduce_sum(shares[..., None] * values[part], 1)
-            new, gates = cell.step(given[:, :width], before, recurrent_kernel, recurrent_bias)
+            share = _shares(_compared(asked, keys[part]), score, there[part])
+            given = fed[part].read(t) + tf.reduce_sum(share[..., None] * values[part], 1)
+            new, gates = cell.step(given, before, recurrent_kernel, recurrent_bias)
             if real is not None:
                 here = real[part].read(t)
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
             after.append(new)
             histories[part] = kernels.write_each(histories[part], t + 1, new)
-            shown[part] = shown[part].write(t, given[:, width:])
-            kept[part] = kernels.write_each(kept[part], t, (*gates, asked, shares))
-        return t + 1, after, histories, shown, kept
+            shares[part] = shares[part].write(t, share)
+            kept[part] = kernels.write_each(kept[part], t, (*gates, asked))
+        return t + 1, after, histories, shares, kept
 
-    _, _, histories, shown, kept = tf.while_loop(
+    _, _, histories, shares, kept = tf.while_loop(
         lambda t, *_: t < time,
         body,
-        (0, states, histories, shown, kept),
+        (0, states, histories, shares, kept),
         maximum_iterations=time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
-    results = (
-        kernels.join_steps([part[0][1:] for part in histories], rows),
-        kernels.join_steps([array.stack() for array in shown], rows),
-    )
-    return results, (histories, [tuple(array.stack() for array in part) for part in kept])
+    shares = [array.stack() for array in shares]
+    hidden = kernels.join_steps([part[0][1:] for part in histories], rows)
+    kept = [tuple(array.stack() for array in part) for part in kept]
+    return (hidden, kernels.join_steps(shares, rows)), (histories, shares, kept)
 
 
 def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
     """Gradients by all tensors but the masks, in the order of `_forward`."""
     by_row, weights, _, masks = _sorted(tensors, masked)
     recurrent_kernel, _, query_kernel, _, score = weights
-    width = recurrent_kernel.shape[-1]
-    histories, kept = memory
+    histories, all_shares, kept = memory
     parts, rows = len(histories), kernels.rows_of(by_row[0])
-    by_hidden, by_shown = (kernels.split_steps(one, parts) for one in upstream)
+    by_hidden, by_shares = (
+        list(map(kernels.as_array, kernels.split_steps(one, parts))) for one in upstream
+    )
     keys, values = (kernels.split(one, parts) for one in by_row[1:])
     _, real = _masks_of_parts(masks, parts)
     transposed, to_query = map(tf.linalg.matrix_transpose, (recurrent_kernel, query_kernel))
-    time = tf.shape(by_hidden[0])[0]
+    time = by_hidden[0].size()
     factors = [
-        cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates[:-2])
+        cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates[:-1])
         for part, gates in zip(histories, kept, strict=True)
     ]
-    asked, shares = ([kernels.as_array(part[place]) for part in kept] for place in (-2, -1))
-    # By the weights, as far as the output alone tells.
-    by_shares = [
-        kernels.as_array(tf.einsum("tbv,bsv->tbs", one, part[..., width:]))
-        for one, part in zip(by_shown, values, strict=True)
-    ]
-    values = [part[..., :width] for part in values]
-    by_hidden = list(map(kernels.as_array, by_hidden))
+    asked = [kernels.as_array(part[-1]) for part in kept]
+    shares = list(map(kernels.as_array, all_shares))
     deltas = [kernels.as_array(part[0]) for part in factors]
     beside = [tuple(map(kernels.as_array, part[1:])) for part in factors]
     states = [tuple(tf.zeros_like(one[0]) for one in part) for part in histories]
@@ -225,11 +208,11 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
     for part, history in enumerate(histories):
         written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
         ask, before = by_asked[part].stack(), history[0][:-1]
-        by_fed.append(tf.concat((cell.delta(written), by_shown[part]), -1))
-        by_values.append(tf.einsum("tbs,tbv->bsv", kept[part][-1], by_fed[-1]))
+        by_fed.append(cell.delta(written))
+        by_values.append(tf.einsum("tbs,tbv->bsv", all_shares[part], by_fed[-1]))
         sums.append(
             (
-                cell.recurrent_gradient(before, written[0], kept[part][:-2]),
+                cell.recurrent_gradient(before, written[0], kept[part][:-1]),
                 tf.reduce_sum(written[0], (0, 1)),
                 kernels.outer(before, ask),
                 tf.reduce_sum(ask, (0, 1)),

@@ -54,7 +54,8 @@ class Pooling(keras.layers.Layer):
             lowest = ops.full_like(inputs, -float("inf"))
             highest = ops.max(ops.where(real, inputs, lowest), axis=1)
             return ops.where(ops.any(real, axis=1), highest, ops.zeros_like(highest))
-        return ops.sum(self._weights(inputs, real) * inputs, axis=1)
+        weights = ops.swapaxes(self._weights(inputs, real), 1, 2)
+        return ops.matmul(weights, inputs)[:, 0]
 
     def _weights(self, inputs, real):
         """`(batch, time, 1)`, 0 for padding; they sum to 1 where any step is real."""
