@@ -283,7 +283,7 @@ def _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mas
     tensors = [inputs, kernel, recurrent_kernel, bias, *states]
     tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
     tensors.insert(4, tf.zeros_like(tensors[3]) if recurrent_bias is None else recurrent_bias)
-    return tensors if mask is None else [*tensors, mask]
+    return tensors if mask is None else [*tensors, tf.convert_to_tensor(mask)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -497,7 +497,9 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     ]
     deltas = [as_array(part[0]) for part in factors]
     beside = [tuple(map(as_array, part[1:])) for part in factors]
-    extras = [tuple(empty_array(part[0], time) for _ in range(cell.written_beside)) for part in states]
+    extras = [
+        tuple(empty_array(part[0], time) for _ in range(cell.written_beside)) for part in states
+    ]
 
     def body(t, states, deltas, extras):
         earlier = []
