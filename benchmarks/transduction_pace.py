@@ -12,9 +12,9 @@ loop over them.
 Ours trains as a long `zoo.train` does, with the recurrences compiled by XLA, and with the whole
 step compiled. Keras gets the same batches by its own layers and optimizer, plain and compiled by
 XLA, which cannot differentiate its loop with additive attention; PyTorch tensors made beforehand,
-`nn.GRU` on packed sequences, and its Adam as it comes and fused into one operation. All have as many parameters. Each side runs in a process of
-its own, in turn; medians of the epochs after the first, which compiles. Writes
-results/transduction_pace_ATTENTION.json.
+`nn.GRU` on packed sequences, and its Adam as it comes and fused into one operation. All have as
+many parameters. Each side runs in a process of its own, in turn; medians of the epochs after the
+first, which compiles. Writes results/transduction_pace_ATTENTION.json.
 """
 
 from __future__ import annotations

@@ -130,10 +130,7 @@ class EncoderDecoderModel(Generates, keras.Model):
             table = self._fed(ops.arange(self.width, dtype="int32"), kernels)
 
         def step(before, state):
-            if table is None:
-                fed = self._fed(before, kernels)
-            else:
-                fed = ops.take(table, before, axis=0)
+            fed = self._fed(before, kernels) if table is None else ops.take(table, before, axis=0)
             return self._go_on(before, fed, state, looked_at, kernels)
 
         return step

@@ -574,6 +574,7 @@ def parts_of(cell: Cell, inputs, keep: bool, ways: int = 1) -> int:
 
 
 def rows_of(tensor):
+    """How many there are, an int where that is known."""
     return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
 
 
@@ -625,6 +626,7 @@ def split(tensor, parts: int) -> list:
 
 
 def join(parts: Sequence, rows, axis: int = 0):
+    """What `split` split, along this axis, without the rows added."""
     if len(parts) == 1:
         return parts[0]
     joined = tf.concat(parts, axis)
@@ -660,6 +662,7 @@ def _half(tanh):
 
 
 def as_array(steps) -> tf.TensorArray:
+    """Of `(time, ...)`, to be read step by step."""
     return tf.TensorArray(
         steps.dtype, tf.shape(steps)[0], clear_after_read=False, element_shape=steps.shape[1:]
     ).unstack(steps)
