@@ -4,6 +4,11 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
 
+import atexit
+import gc
+import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +17,9 @@ import numpy as np
 import pytest
 
 from keras_seqzoo import registry
+from keras_seqzoo.artifacts import verify
+
+run_alone = verify._run_alone
 
 # Files whose every test exports, compiles or reads TensorFlow's graphs, or runs commands that do.
 TENSORFLOW = (
@@ -46,6 +54,49 @@ if keras.backend.backend() == "torch":
 
     # Tests read any backend's tensors by np.asarray; PyTorch's own refuses where gradients are.
     torch.Tensor.__array__ = _as_numpy
+
+
+# What a proof runs, for one artifact after the other: importing TensorFlow takes longer than most.
+SERVER = """
+import json, runpy, sys
+serve = runpy.run_path(sys.argv[1])["main"]
+for line in sys.stdin:
+    try:
+        serve(*json.loads(line))
+        print("null", flush=True)
+    except Exception as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
+"""
+servers: list[subprocess.Popen] = []
+
+
+def serve_with_others(arguments: list[str]) -> str | None:
+    """`verify._run_alone` in a process that has served others before; keras is not there either."""
+    if arguments[0] != "tf_saved_model":
+        return run_alone(arguments)
+    if not servers:
+        command = [sys.executable, "-I", "-c", SERVER, str(verify._CHILD)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        servers.append(subprocess.Popen(command, text=True, **pipes))
+        atexit.register(servers[0].kill)
+    servers[0].stdin.write(json.dumps(arguments) + "\n")
+    servers[0].stdin.flush()
+    return json.loads(servers[0].stdout.readline())
+
+
+@pytest.fixture(autouse=True)
+def one_server(request, monkeypatch):
+    """Artifacts are proved by one process, but for the tests of proofs themselves."""
+    if request.path.name not in ("test_artifacts.py", "test_faults.py", "test_systems.py"):
+        monkeypatch.setattr(verify, "_run_alone", serve_with_others)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def gone_through_once():
+    """What a module of tests leaves behind is not looked through by every later collection."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

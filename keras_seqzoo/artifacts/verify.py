@@ -230,20 +230,11 @@ def _serve_alone(artifact: Path, form: str, asked: list[Sample]) -> list[dict[st
             for name, array in sample.inputs.items()
         }
         np.savez(given, **cases)
-        # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
-        command = [sys.executable, "-I", _CHILD, form, artifact, given, answers]
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        done = subprocess.run(
-            list(map(str, command)),
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or not answers.exists():
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        failure = _run_alone([form, str(artifact), str(given), str(answers)])
+        if failure or not answers.exists():
             raise ArtifactError(
-                f"The artifact cannot be served without keras: {lines[-1]}. Nothing was written."
+                f"The artifact cannot be served without keras: {failure or 'no answers'}. Nothing "
+                "was written."
             )
         served: list[dict[str, np.ndarray]] = [{} for _ in asked]
         with np.load(answers, allow_pickle=False) as found:
@@ -251,6 +242,21 @@ def _serve_alone(artifact: Path, form: str, asked: list[Sample]) -> list[dict[st
                 case, _, name = key.partition("/")
                 served[int(case.split()[0])][name] = found[key]
         return served
+
+
+def _run_alone(arguments: list[str]) -> str | None:
+    """Runs `serve_alone.py`, and returns why it failed, if it did."""
+    # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
+    done = subprocess.run(
+        [sys.executable, "-I", str(_CHILD), *arguments],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.returncode:
+        return None
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
 
 
 def _saved(array: np.ndarray) -> np.ndarray:

@@ -600,9 +600,9 @@ def _messages(scores, steps, end, real):
     """Messages `(time, batch, states)` and scales `(time, batch, 1)`, differentiable."""
     if keras.backend.backend() != "tensorflow":
         return _log_messages(scores, steps, end, real, ops.logsumexp)
-    import tensorflow as tf
+    from keras_seqzoo.layers.gradients import custom_gradient
 
-    @tf.custom_gradient
+    @custom_gradient
     def messages(scores, steps, end):
         found, adjoint = _messages_and_adjoint(scores, steps, end, real)
         return found, lambda gradient, _: adjoint(gradient)

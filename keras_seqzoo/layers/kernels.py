@@ -41,6 +41,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
+from keras_seqzoo.layers.gradients import custom_gradient
 from keras_seqzoo.layers.portable import is_portable
 
 # From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
@@ -327,7 +328,7 @@ def differentiable(
         """For automatic differentiation, any number of times."""
         return forward(False, *tensors)[0]
 
-    @tf.custom_gradient
+    @custom_gradient
     def function(*tensors):
         # Stopped, or an outer tape would differentiate the inside as well, for nothing.
         results, kept = once(*map(tf.stop_gradient, tensors))
@@ -341,7 +342,7 @@ def differentiable(
     def _gradient(tensors, upstream, memory):
         floating = sum(tensor.dtype.is_floating for tensor in tensors)
 
-        @tf.custom_gradient
+        @custom_gradient
         def first(*arguments):
             stopped = [tf.stop_gradient(argument) for argument in arguments]
             given, above = stopped[: len(tensors)], stopped[len(tensors) :]

@@ -29,6 +29,16 @@ class Adam(keras.optimizers.Adam):
     Reference: [Kingma & Ba, 2015](https://arxiv.org/abs/1412.6980), end of section 2
     """
 
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """TensorFlow's backend alone calls it; and TensorFlow lets go of no graph that sums over
+        replicas, be there one.
+        """
+        import tensorflow as tf
+
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            return super()._all_reduce_sum_gradients(grads_and_vars)
+        return grads_and_vars
+
     def _clip_gradients(self, grads):
         if keras.backend.backend() != "tensorflow" or not self.global_clipnorm:
             return super()._clip_gradients(grads)

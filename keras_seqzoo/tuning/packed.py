@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from keras_seqzoo import layers
 from keras_seqzoo.layers import kernels
+from keras_seqzoo.layers.gradients import custom_gradient
 from keras_seqzoo.tuning import philox
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
@@ -537,7 +538,7 @@ class Packed:
         return tf.gather(values, tf.maximum(owners, 0), axis=-1)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _contained(y):
     """What overflows in one member, there or on the way back, must not reach the others."""
 
