@@ -51,12 +51,18 @@ def said(tokens: np.ndarray) -> list[int]:
     return [token for token in tokens if token]
 
 
-def forced(model, source: np.ndarray, answer: list[int], max_length: int) -> float:
-    """The log-probability of an answer where it is given as the target."""
-    says = [*answer, END] if len(answer) < max_length else answer
-    target = np.array([[START, *says[:-1]]], "int32")
-    probabilities = np.asarray(model.predict([source[None], target], verbose=0))[0]
-    return float(sum(np.log(probabilities[at, token]) for at, token in enumerate(says)))
+def forced(model, source: np.ndarray, answers: list[list[int]], max_length: int) -> list[float]:
+    """The log-probabilities of answers where they are given as targets."""
+    says = [[*one, END] if len(one) < max_length else one for one in answers]
+    targets = np.zeros((len(says), max_length), "int32")
+    for target, one in zip(targets, says, strict=True):
+        target[: len(one)] = [START, *one[:-1]]
+    sources = np.repeat(source[None], len(says), 0)
+    probabilities = model.predict([sources, targets], batch_size=len(says), verbose=0)
+    return [
+        float(np.log(shares[range(len(one)), one]).sum())
+        for shares, one in zip(probabilities, says, strict=True)
+    ]
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -117,7 +123,7 @@ def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
     for options in ({}, {"strategy": "beam", "beam_width": 4}, {"strategy": "sample", "seed": 3}):
         found = model.generate(source, max_length=6, **options)
         for row in range(4):
-            expected = forced(model, source[row], said(found.sequences[row]), 6)
+            (expected,) = forced(model, source[row], [said(found.sequences[row])], 6)
             assert found.scores[row] == pytest.approx(expected, abs=2e-5)
 
 
@@ -157,7 +163,8 @@ def test_a_beam_that_covers_all_finds_the_best(model):
     answers = [list(one) for size in sizes for one in itertools.product(tokens, repeat=size)]
     found = model.generate(source, max_length=length, strategy="beam", beam_width=40, num_return=5)
     for row in (0, 2):
-        scores = {tuple(one): forced(model, source[row], one, length) for one in answers}
+        by_target = forced(model, source[row], answers, length)
+        scores = dict(zip(map(tuple, answers), by_target, strict=True))
         best = sorted(scores, key=scores.get, reverse=True)[:5]
         np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
         assert said(found.sequences[row, 0]) == list(best[0])
