@@ -42,7 +42,7 @@ def samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sampl
         for sample in inputs_of(model):
             yield sample
             # What rounds otherwise may grow from step to step, with some weights.
-            few = sample.batch <= _ROWS and (sample.steps <= _STEPS or _fixed(model))
+            few = sample.batch <= _ROWS and (sample.steps <= _STEPS or _fixed_lengths(model))
             if "step" in known and few:
                 yield dataclasses.replace(sample, endpoint="step", over_time=True)
         return
@@ -71,10 +71,9 @@ def samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sampl
 def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
-    lengths = {tensor.shape[1] for tensor in model.inputs if has_time(tensor)}
     pads = _pads(model) and not any(tensor.dtype == "string" for tensor in model.inputs)
     for batch in BATCHES:
-        for steps in LENGTHS if lengths <= {None} else lengths - {None}:
+        for steps in _fixed_lengths(model) or LENGTHS:
             paddings = ("none", "left", "right") if pads and steps > 2 else ("none",)
             inputs = {
                 tensor.name: _drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs
@@ -88,8 +87,9 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
                 yield Sample(padding, steps, padded)
 
 
-def _fixed(model: keras.Model) -> bool:
-    return any(has_time(tensor) and tensor.shape[1] is not None for tensor in model.inputs)
+def _fixed_lengths(model: keras.Model) -> set[int]:
+    """How many steps its inputs must have; empty if they may have any number."""
+    return {tensor.shape[1] for tensor in model.inputs if has_time(tensor)} - {None}
 
 
 def has_time(tensor: Any) -> bool:

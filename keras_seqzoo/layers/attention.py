@@ -109,7 +109,7 @@ class SourceAttention(keras.layers.Layer):
             scores = ops.sum(seen * self.score, axis=-1)
         else:
             scores = ops.matmul(queries, ops.swapaxes(keys, 1, 2))
-        weights = _shares(scores, None if mask is None else mask[:, None])
+        weights = shares(scores, None if mask is None else mask[:, None])
         return ops.matmul(weights, values), weights
 
     def call(self, queries, memory, mask=None):
@@ -119,7 +119,7 @@ class SourceAttention(keras.layers.Layer):
         asked = self._split(ops.matmul(queries, self.query_kernel))
         asked = asked / float(self.units // self.heads) ** 0.5
         scores = ops.matmul(asked, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
-        weights = _shares(scores, None if mask is None else mask[:, None, None])
+        weights = shares(scores, None if mask is None else mask[:, None, None])
         contexts = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
         contexts = ops.reshape(contexts, (*ops.shape(queries)[:2], self.units))
         return ops.matmul(contexts, self.context_kernel), ops.mean(weights, axis=1)
@@ -141,7 +141,7 @@ class SourceAttention(keras.layers.Layer):
         return super().get_config() | own
 
 
-def _shares(scores, real):
+def shares(scores, real):
     """A softmax over the last axis, 0 where not real, and everywhere if nothing is.
 
     Keras's own warns of an axis of one step, as the source of one step has.

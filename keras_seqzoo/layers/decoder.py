@@ -250,9 +250,8 @@ class Decoder(keras.layers.Layer):
 
     def _fed(self, x, kernels: Kernels):
         bias = self.recurrent[0].cell.bias
-        return ops.matmul(self._cast(x), kernels.fed) + self._cast(
-            bias[0] if self.cell == "gru" else bias
-        )
+        bias = bias[0] if self.cell == "gru" else bias
+        return ops.matmul(self._cast(x), kernels.fed) + self._cast(bias)
 
     def _beside(self, x, kernels: Kernels):
         """What additive attention's output makes of the input."""
@@ -276,8 +275,8 @@ class Decoder(keras.layers.Layer):
 
     def kernels(self) -> Kernels:
         """For all that follows from weights."""
-        fed, *others = self._cast(self.recurrent[0].cell.kernel), *[None] * 5
-        beside, contexts, shown, combine, feedback = others
+        fed = self._cast(self.recurrent[0].cell.kernel)
+        beside = contexts = shown = combine = feedback = None
         if self.input_feeding:
             fed, feedback = _cut(fed, -self.units)
         if self.attention is not None:
@@ -391,15 +390,15 @@ class Decoder(keras.layers.Layer):
         from keras_seqzoo.layers import looking
 
         (layer,), look = self.recurrent, self.look
-        weights = (layer.cell.recurrent_kernel, layer._biases()[1])
-        weights += (look.query_kernel, look.bias, look.score)
+        own = layer.cell.recurrent_kernel, layer._biases()[1]
+        own += look.query_kernel, look.bias, look.score
         h, weights = looking.run(
             layer._recurrence(),
             self._fed(inputs, kernels),
             source.keys,
             source.values,
             state.recurrent,
-            *(None if weight is None else self._cast(weight) for weight in weights),
+            *(None if weight is None else self._cast(weight) for weight in own),
             source_mask=source.mask,
             mask=target_mask,
             keep=bool(training),

@@ -26,9 +26,9 @@ def custom_gradient(function: Callable) -> Callable:
     @functools.wraps(function)
     def call(*tensors):
         results = differentiable(*tensors)
-        for result in tf.nest.flatten(results)[:1]:
-            if not isinstance(result, tf.__internal__.EagerTensor):
-                _let_go(result)
+        result = tf.nest.flatten(results)[0]
+        if not isinstance(result, tf.__internal__.EagerTensor):
+            _let_go(result)
         return results
 
     return call

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from keras_seqzoo.layers import kernels
+from keras_seqzoo.layers.attention import shares
 from keras_seqzoo.layers.kernels import Cell
-
-_NEVER = -1e4  # of float16 too
 
 
 def run(
@@ -73,7 +72,7 @@ def run(
     function = _differentiable(
         cell,
         (source_mask is not None, mask is not None),
-        tensors[1].shape[-1],  # a trace that has seen several knows none
+        tensors[1].shape[-1],
         keep,
         jit_compile and not kernels.under_xla(),
     )
@@ -81,7 +80,10 @@ def run(
 
 
 @functools.lru_cache(maxsize=256)
-def _differentiable(cell: Cell, masked: tuple[bool, bool], sizes, keep: bool, jit_compile: bool):
+def _differentiable(
+    cell: Cell, masked: tuple[bool, bool], width: int, keep: bool, jit_compile: bool
+):
+    """As that of `kernels`; one for each width that queries and keys are compared in."""
     forward = functools.partial(_forward, cell, masked)
     backward = functools.partial(_backward, cell, masked)
     return kernels.differentiable(forward, backward, keep, jit_compile)
@@ -108,18 +110,19 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
         tuple(kernels.empty_array(state, time + 1).write(0, state) for state in part)
         for part in states
     ]
-    shares = [kernels.empty_array(part[..., 0], time) for part in keys]
+    looks = [kernels.empty_array(part[..., 0], time) for part in keys]
     widths = [recurrent_kernel.shape[-1], *[cell.units] * cell.kept_beside, query_kernel.shape[-1]]
     kept = [
         tuple(kernels.empty_array(part[0], time, width) for width in widths if keep)
         for part in states
     ]
 
-    def body(t, states, histories, shares, kept):
+    def body(t, states, histories, looks, kept):
         after = []
         for part, before in enumerate(states):
             asked = before[0] @ query_kernel + bias
-            share = _shares(_compared(asked, keys[part]), score, there[part])
+            seen = _compared(asked, keys[part])
+            share = shares(tf.linalg.matvec(seen, score), there[part])
             given = fed[part].read(t) + tf.reduce_sum(share[..., None] * values[part], 1)
             new, gates = cell.step(given, before, recurrent_kernel, recurrent_bias)
             if real is not None:
@@ -127,28 +130,28 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
             after.append(new)
             histories[part] = kernels.write_each(histories[part], t + 1, new)
-            shares[part] = shares[part].write(t, share)
+            looks[part] = looks[part].write(t, share)
             kept[part] = kernels.write_each(kept[part], t, (*gates, asked))
-        return t + 1, after, histories, shares, kept
+        return t + 1, after, histories, looks, kept
 
-    _, _, histories, shares, kept = tf.while_loop(
+    _, _, histories, looks, kept = tf.while_loop(
         lambda t, *_: t < time,
         body,
-        (0, states, histories, shares, kept),
+        (0, states, histories, looks, kept),
         maximum_iterations=time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
-    shares = [array.stack() for array in shares]
+    looks = [array.stack() for array in looks]
     hidden = kernels.join_steps([part[0][1:] for part in histories], rows)
     kept = [tuple(array.stack() for array in part) for part in kept]
-    return (hidden, kernels.join_steps(shares, rows)), (histories, shares, kept)
+    return (hidden, kernels.join_steps(looks, rows)), (histories, looks, kept)
 
 
 def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
     """Gradients by all tensors but the masks, in the order of `_forward`."""
     by_row, weights, _, masks = _sorted(tensors, masked)
     recurrent_kernel, _, query_kernel, _, score = weights
-    histories, all_shares, kept = memory
+    histories, looks, kept = memory
     parts, rows = len(histories), kernels.rows_of(by_row[0])
     by_hidden, by_shares = (
         list(map(kernels.as_array, kernels.split_steps(one, parts))) for one in upstream
@@ -162,7 +165,7 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
         for part, gates in zip(histories, kept, strict=True)
     ]
     asked = [kernels.as_array(part[-1]) for part in kept]
-    shares = list(map(kernels.as_array, all_shares))
+    looked = list(map(kernels.as_array, looks))
     deltas = [kernels.as_array(part[0]) for part in factors]
     beside = [tuple(map(kernels.as_array, part[1:])) for part in factors]
     states = [tuple(tf.zeros_like(one[0]) for one in part) for part in histories]
@@ -184,7 +187,7 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
                 now = real[part].read(t)
                 written = tuple(tf.where(now, one, 0) for one in written)
                 new = tuple(tf.where(now, *pair) for pair in zip(new, gradients, strict=True))
-            share = shares[part].read(t)
+            share = looked[part].read(t)
             by_share = by_shares[part].read(t) + tf.linalg.matvec(values[part], cell.delta(written))
             by_energy = share * (by_share - tf.reduce_sum(share * by_share, 1, keepdims=True))
             seen = _compared(asked[part].read(t), keys[part])
@@ -209,7 +212,7 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
         written = (deltas[part].stack(), *(array.stack() for array in extras[part]))
         ask, before = by_asked[part].stack(), history[0][:-1]
         by_fed.append(cell.delta(written))
-        by_values.append(tf.einsum("tbs,tbv->bsv", all_shares[part], by_fed[-1]))
+        by_values.append(tf.einsum("tbs,tbv->bsv", looks[part], by_fed[-1]))
         sums.append(
             (
                 cell.recurrent_gradient(before, written[0], kept[part][:-1]),
@@ -246,15 +249,3 @@ def _masks_of_parts(masks: Sequence, parts: int) -> tuple[list, list | None]:
 
 def _compared(asked, keys):
     return tf.tanh(asked[:, None] + keys)
-
-
-def _shares(seen, score, there):
-    """The weights, `(rows, source)`, 0 where there is nothing."""
-    energies = tf.linalg.matvec(seen, score)
-    if there is not None:
-        energies = tf.where(there, energies, tf.constant(_NEVER, energies.dtype))
-    powers = tf.exp(energies - tf.reduce_max(energies, -1, keepdims=True))
-    if there is not None:
-        powers = tf.where(there, powers, 0)
-    # That of the largest is 1: the sum is at least 1 unless there is nothing.
-    return powers / tf.maximum(tf.reduce_sum(powers, -1, keepdims=True), 1)
