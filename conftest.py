@@ -7,7 +7,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Tests compile much and run little of it.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
-import atexit
 import gc
 import json
 import subprocess
@@ -81,10 +80,16 @@ def serve_with_others(arguments: list[str]) -> str | None:
         command = [sys.executable, "-I", "-c", SERVER, str(verify._CHILD)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         servers.append(subprocess.Popen(command, text=True, **pipes))
-        atexit.register(servers[0].kill)
     servers[0].stdin.write(json.dumps(arguments) + "\n")
     servers[0].stdin.flush()
     return json.loads(servers[0].stdout.readline())
+
+
+def pytest_sessionfinish():
+    """The server ends with the tests."""
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 @pytest.fixture(autouse=True)
