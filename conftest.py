@@ -25,10 +25,10 @@ run_alone = verify._run_alone
 
 # Files whose every test exports, compiles or reads TensorFlow's graphs, or runs commands that do.
 TENSORFLOW = (
-    "test_artifacts.py", "test_cli.py", "test_cli_sequences.py", "test_faults.py",
-    "test_formats.py", "test_hostile.py", "test_named.py", "test_optimizer.py", "test_pairs.py",
-    "test_population.py", "test_population_classes.py", "test_recurrent.py", "test_scores.py",
-    "test_search.py", "test_search_sequences.py", "test_systems.py",
+    "test_artifacts.py", "test_bidirectional.py", "test_cli.py", "test_cli_sequences.py",
+    "test_faults.py", "test_formats.py", "test_hostile.py", "test_named.py", "test_optimizer.py",
+    "test_pairs.py", "test_population.py", "test_population_classes.py", "test_recurrent.py",
+    "test_scores.py", "test_search.py", "test_search_sequences.py", "test_systems.py",
 )  # fmt: skip
 
 
@@ -130,7 +130,19 @@ def names_in_examples(doctest_namespace):
 
 
 @pytest.fixture
-def float64():
+def doubles():
+    """Numbers of 64 bits, which JAX has only where it is asked for them."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def float64(doubles):
     """Keras in float64, where round-off hides nothing."""
     before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64")

@@ -96,3 +96,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"label_smoothing": self.label_smoothing}
+
+
+def crossentropy(label_smoothing: float = 0.0) -> keras.losses.Loss:
+    """Of probabilities against numbers of classes, finite where padded steps have none.
+
+    Keras's own is, on TensorFlow. Elsewhere it divides probabilities by their sum, and what is no
+    number stays none with a weight of 0.
+
+    Args:
+        label_smoothing: as of `SmoothedCrossentropy`.
+    """
+    if label_smoothing or keras.backend.backend() != "tensorflow":
+        return SmoothedCrossentropy(label_smoothing)
+    return keras.losses.SparseCategoricalCrossentropy()

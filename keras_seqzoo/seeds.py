@@ -8,8 +8,14 @@ import hashlib
 import random
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 from keras.src.backend.common import global_state
+
+if keras.backend.backend() == "torch":
+    import torch
+else:
+    torch = None
 
 
 def derive(seed: int, trial: int, purpose: str) -> int:
@@ -20,7 +26,8 @@ def derive(seed: int, trial: int, purpose: str) -> int:
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Gives Python's and NumPy's global generators, and Keras's count of names, their state back.
+    """Gives the generators of Python, NumPy and PyTorch, and Keras's count of names, their state
+    back.
 
     So the user's next layer is called as it would have been, and so are those of every trial:
     TensorFlow keeps 34 kB for each variable with a new name, for as long as the process lives.
@@ -31,7 +38,8 @@ def preserved() -> Iterator[None]:
     )
     known = dict(names)
     try:
-        yield
+        with torch.random.fork_rng() if torch else contextlib.nullcontext():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -41,11 +49,15 @@ def preserved() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds Python and NumPy inside. Keras draws the seeds of layers and initializers from Python.
+    """Seeds Python, NumPy and PyTorch inside.
 
-    TensorFlow's and Keras's own global seeds stay as they are: they could not be put back.
+    Keras draws the seeds of layers and initializers from Python; on PyTorch, dropout without a seed
+    draws from PyTorch. TensorFlow's and Keras's own global seeds stay as they are: they could not
+    be put back.
     """
     with preserved():
         random.seed(seed)
         np.random.seed(seed)
+        if torch:
+            torch.manual_seed(seed)
         yield

@@ -57,6 +57,7 @@ def test_the_halves_share_the_weights_of_the_model_and_leave_it_as_it_was(tmp_pa
     np.testing.assert_array_equal(model.get_layer("code").output.shape, (None, 2))
 
 
+@pytest.mark.tensorflow
 def test_both_halves_export(tmp_path):
     model = build_case("attention_autoencoder", "multi_head")()
     for half in (encoder(model), decoder(model)):
@@ -150,6 +151,7 @@ def test_every_row_alone_says_what_it_says_in_company():
         assert not found[len(alone) :].any()
 
 
+@pytest.mark.tensorflow
 def test_training_in_one_program_is_training_step_by_step():
     """XLA compiles the loop of a decoder that is fed what it says."""
     x = readings(8, 6, 2)
@@ -162,6 +164,7 @@ def test_training_in_one_program_is_training_step_by_step():
     assert isinstance(model, keras.Model)
 
 
+@pytest.mark.tensorflow
 def test_trials_of_autoencoders_are_not_trained_together():
     models = [zoo.get("gru_autoencoder", units=units, code_size=2) for units in (4, 8)]
     assert Packed.obstacle(*models) == "there is no rule for LastState"

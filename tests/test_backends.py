@@ -26,10 +26,13 @@ PROGRAM = """
         [["a", "b"], ["b", "c", "a"], ["c"]] * 8,
         tags=[["O", "B-x"], ["B-x", "O", "O"], ["O"]] * 8,
     )
-    trained = zoo.train(
-        "bilstm_crf_tagger", tagged, epochs=2, verbose=0, validation_split=0.3, units=4
+    trained, again = (
+        zoo.train("bilstm_crf_tagger", tagged, epochs=2, verbose=0, validation_split=0.3, units=4)
+        for _ in range(2)
     )
     assert np.isfinite(trained.history["loss"]).all(), trained.history
+    for one, other in zip(trained.network.get_weights(), again.network.get_weights()):
+        np.testing.assert_array_equal(one, other)  # dropout included
 
     # Attention in the loop of the decoder; generation is that of the file.
     rng = np.random.default_rng(0)

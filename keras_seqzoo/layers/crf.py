@@ -446,7 +446,10 @@ class CRFModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if self._decodes:
             y_pred = self._one_hot_tags(y_pred)
-            sample_weight = _as_column(sample_weight)
+            if sample_weight is not None:
+                # For each step: on PyTorch, Keras multiplies a mask into weights where they are.
+                steps = ops.ones_like(y_pred[..., 0])
+                sample_weight = steps * _as_column(ops.cast(sample_weight, steps.dtype))
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _one_hot_tags(self, y_pred):
@@ -571,7 +574,9 @@ class _GivenLosses(keras.losses.Loss):
 
 def _step_weights(losses, sample_weight, mask=None):
     """What Keras makes of weights and a mask: the weighted sum over the number of real steps."""
-    weights = None if sample_weight is None else _as_column(ops.cast(sample_weight, losses.dtype))
+    weights = None
+    if sample_weight is not None:
+        weights = _as_column(ops.cast(sample_weight, losses.dtype))
     if mask is None:
         return weights
     real = ops.cast(mask, losses.dtype)
@@ -582,9 +587,7 @@ def _step_weights(losses, sample_weight, mask=None):
 
 def _as_column(sample_weight):
     """A weight for each row becomes one for each of its steps."""
-    if sample_weight is None or len(sample_weight.shape) > 1:
-        return sample_weight
-    return sample_weight[:, None]
+    return sample_weight if len(sample_weight.shape) > 1 else sample_weight[:, None]
 
 
 # ---------------------------------------------------------------------------------------- messages

@@ -16,7 +16,7 @@ from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples
 from keras_seqzoo.data.batches import POOL
 from keras_seqzoo.errors import ArgumentError, sentence
-from keras_seqzoo.losses import SmoothedCrossentropy
+from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.training.scores import SequenceScores
 
 # What early stopping looks at, and what is said to be good.
@@ -92,10 +92,7 @@ def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float
             hint = "A CRF is trained by the likelihood of whole sequences."
             raise ArgumentError(sentence("label_smoothing", "0 with a CRF", label_smoothing, hint))
         return None
-    # On PyTorch, Keras divides probabilities by their sum, which at padded steps is 0.
-    if label_smoothing or keras.backend.backend() == "torch":
-        return SmoothedCrossentropy(label_smoothing)
-    return keras.losses.SparseCategoricalCrossentropy()
+    return crossentropy(label_smoothing)
 
 
 def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:

@@ -11,6 +11,7 @@ import keras_tuner
 
 from keras_seqzoo import errors
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples
+from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.training import pairs as recipe
 from keras_seqzoo.tuning.sequences import SequenceHyperModel
 
@@ -96,7 +97,7 @@ class PairHyperModel(SequenceHyperModel):
 
     def _loss(self, model: keras.Model):
         if self.encoding is None:
-            return keras.losses.SparseCategoricalCrossentropy() if model.says_tokens else "mse"
+            return crossentropy() if model.says_tokens else "mse"
         return super()._loss(model)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
