@@ -264,6 +264,7 @@ def test_output_step_reads_an_output_that_is_not_aligned():
     np.testing.assert_allclose(report.by_lag, [0, 0, 1, 0], atol=0.05)
 
 
+@pytest.mark.tensorflow
 def test_saved_models_are_measured(tmp_path):
     x = white(0, rows=64).astype("float32")
     model = zoo.get("simple_rnn_identity", features=2)

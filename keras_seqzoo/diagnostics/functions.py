@@ -67,7 +67,8 @@ def at_layer(model: Any, layer: str | None) -> Any:
             f"`layer` must be called once in {model.name!r}. Received: layer={layer!r}. Measure a "
             "model that ends in the call in question."
         ) from error
-    return keras.Model(model.inputs, output, name=model.name)
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(inputs, output, name=model.name)
 
 
 def run(function: Callable, x: np.ndarray, batch_size: int = BATCH_SIZE) -> np.ndarray:
