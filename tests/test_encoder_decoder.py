@@ -30,6 +30,7 @@ KINDS = [
     {"attention": None, "cell": "lstm"},
 ]
 IDS = [f"{kind['attention']}_{kind['cell']}" for kind in KINDS]
+BEAM = {"strategy": "beam", "beam_width": 3}  # one everywhere: each is compiled anew
 SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_size": 5}
 
 
@@ -124,7 +125,7 @@ def test_a_target_at_once_is_a_target_step_by_step(model):
 
 def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
     source = sources()
-    for options in ({}, {"strategy": "beam", "beam_width": 4}, {"strategy": "sample", "seed": 3}):
+    for options in ({}, BEAM, {"strategy": "sample", "seed": 3}):
         found = model.generate(source, max_length=6, **options)
         for row in range(4):
             (expected,) = forced(model, source[row], [said(found.sequences[row])], 6)
@@ -133,7 +134,7 @@ def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
 
 def test_a_row_alone_says_what_it_says_among_others(model):
     source = sources()
-    for options in ({}, {"strategy": "beam"}, {"return_attention": True}):
+    for options in ({}, BEAM, {"return_attention": True}):
         if "return_attention" in options and model.get_layer("decoder").attention is None:
             continue
         together = model.generate(source, max_length=6, **options)
@@ -176,10 +177,9 @@ def test_a_beam_that_covers_all_finds_the_best(model):
 
 def test_padding_and_company_change_nothing_that_is_said(model):
     source = sources()
-    together = model.generate(source, max_length=6, strategy="beam", beam_width=3)
-    longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, strategy="beam",
-                            beam_width=3)  # fmt: skip
-    alone = model.generate(source[:1, :4], max_length=6, strategy="beam", beam_width=3)
+    together = model.generate(source, max_length=6, **BEAM)
+    longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, **BEAM)
+    alone = model.generate(source[:1, :4], max_length=6, **BEAM)
     np.testing.assert_array_equal(together.sequences, longer.sequences)
     np.testing.assert_allclose(together.scores, longer.scores, atol=1e-5)
     np.testing.assert_array_equal(together.sequences[:1], alone.sequences)

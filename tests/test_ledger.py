@@ -373,6 +373,7 @@ WORKER = """
     tuner.Population, tuner.pays = Slow, lambda *_: True
     tuner.Search._try_out = tuner.Search._finish = lambda self: None
     print("started", flush=True)
+    sys.stdin.readline()
     table = t.search({directory!r}, storage={url!r}, sampler="random", max_trials={trials})
     print(len(table), flush=True)
 """
@@ -383,14 +384,23 @@ def start_worker(directory, url, *, pause, trials) -> subprocess.Popen:
         tests=os.path.dirname(__file__), directory=str(directory), url=url, pause=pause,
         trials=trials,
     )  # fmt: skip
-    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", script], text=True, **pipes)
+
+
+def let_go(worker: subprocess.Popen) -> None:
+    worker.stdin.write("\n")
+    worker.stdin.flush()
 
 
 def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres):
     trials = 40
     directory = tmp_path / "many"
     pause = {"pause": 0.15, "trials": trials}
-    first, killed = (start_worker(directory, postgres, **pause) for _ in range(2))
+    first, killed, late = (start_worker(directory, postgres, **pause) for _ in range(3))
+    for worker in (first, killed, late):
+        assert worker.stdout.readline() == "started\n"  # imports take their time
+    let_go(first), let_go(killed)
     url = postgres.replace("postgresql:", "postgresql+psycopg:")
     database, book = optuna.storages.RDBStorage(url), None
     while True:  # until the one to be killed holds trials and has ended some
@@ -412,7 +422,7 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
         for trial in book.trials
         if trial.state is TrialState.RUNNING and trial.user_attrs["worker"] in mine
     ]
-    late = start_worker(directory, postgres, **pause)
+    let_go(late)
     for worker in (first, late):
         out, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0

@@ -105,8 +105,8 @@ def export(
     errors.check_choice("verbose", verbose, (0, 1, 2))
     chosen = FORMATS[format]
     _check_model(model)
-    chosen.check()
     path = _folder(path, chosen)
+    chosen.check()
     with without_cudnn(model):
         parity = _export(model, path, chosen, verify=verify, overwrite=overwrite)
     if verbose and parity is not None:
