@@ -15,6 +15,7 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.layers.attention import shares
 from keras_seqzoo.layers.decoding import END, START
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.models.encoder_decoder import encoder_decoder
@@ -105,6 +106,23 @@ def test_attention_is_that_of_its_equation(kind, float64):
         np.testing.assert_allclose(weights[row, query, steps], share, atol=1e-9)
         np.testing.assert_allclose(contexts[row, query], expected, atol=1e-9)
     assert (weights[1, :, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("scores", [[2.0], [0.0, -60.0], [1.0, 3.0, -2.0]])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_shares_of_attention_have_the_gradient_of_a_softmax(scores, masked):
+    by = np.random.default_rng(0).normal(size=len(scores) + masked).astype("float32")
+    given = keras.Variable([*scores, 5.0] if masked else scores)
+    real = np.array([True] * len(scores) + [False]) if masked else None
+
+    def total():
+        found = shares(keras.ops.convert_to_tensor(given), real)
+        return keras.ops.sum(keras.ops.multiply(found, by))
+
+    (found,) = weight_gradients(total, [given])
+    share, by = softmax(np.array(scores)), by[: len(scores)]
+    expected = share * (by - share @ by)
+    np.testing.assert_allclose(found, [*expected, 0.0] if masked else expected, atol=1e-6)
 
 
 def test_attention_to_nothing_gives_zeros():

@@ -151,5 +151,7 @@ def shares(scores, real):
     powers = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True)))
     if real is not None:
         powers = ops.where(real, powers, ops.zeros_like(powers))
-    # That of the largest is 1: the sum is at least 1 unless nothing is real.
-    return powers / ops.maximum(ops.sum(powers, axis=-1, keepdims=True), 1)
+    # That of the largest is 1: the sum is at least 1 unless nothing is real. Not by a maximum,
+    # whose gradient JAX and PyTorch halve where both are 1, as for a source of one step.
+    total = ops.sum(powers, axis=-1, keepdims=True)
+    return powers / ops.where(total > 0, total, ops.ones_like(total))
