@@ -347,8 +347,10 @@ def test_it_learns_to_reverse_and_says_names():
     encoding = ParallelEncoding.learn(train)
     keras.utils.set_random_seed(0)
     model = encoder_decoder(**encoding.arguments(), units=32, embedding_size=16)
-    model.compile(keras.optimizers.Adam(0.01), crossentropy())
-    model.fit(encoding.batches(train, batch_size=32), epochs=20, verbose=0)
+    batches = encoding.batches(train, batch_size=32)
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
+    model.fit(batches, epochs=20, verbose=0)
     found = model.generate(encoding.sources(unseen.sources), max_length=10)
     right = [
         one == list(other)

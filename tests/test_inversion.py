@@ -58,6 +58,7 @@ def test_singular_values_of_a_linear_model_are_those_of_its_matrix():
     assert np.isnan(report.input_distance).all()
 
 
+@pytest.mark.tensorflow
 def test_jacobian_is_that_of_finite_differences(float64):
     model = simple_rnn(units=2)
     x = readings(1, rows=1, steps=4).astype("float64")
@@ -102,7 +103,7 @@ def test_last_state_cannot_tell_a_long_window():
         np.testing.assert_allclose(*y, atol=1e-5)
 
 
-def test_gauss_newton_comes_back_to_a_curved_level_set():
+def test_gauss_newton_comes_back_to_a_curved_level_set(doubles):
     report = zoo.injectivity(lambda x: ops.sum(x**2, -1), np.array([[[3.0, 4.0]]]))
     (twin,) = report.twins
     np.testing.assert_allclose(np.linalg.norm(twin), 5, rtol=1e-12)
@@ -142,7 +143,7 @@ def test_outputs_of_padded_steps_are_not_counted():
     np.testing.assert_allclose(padded.output_norm, short.output_norm, rtol=1e-4)
 
 
-def test_where_no_other_input_is_near_none_is_made_up():
+def test_where_no_other_input_is_near_none_is_made_up(doubles):
     report = zoo.injectivity(lambda x: x**3, np.zeros((1, 2, 1)))
     assert report.rank == 0
     assert report.twins == (None,)
@@ -181,7 +182,12 @@ def test_saved_models_are_looked_at(tmp_path):
         pytest.param(
             {"model": np.tanh}, ArgumentError, "differentiable", marks=pytest.mark.tensorflow
         ),
-        ({"model": lambda x: np.ones((len(x), 1), "float32")}, ArgumentError, "differentiable"),
+        pytest.param(  # JAX gives a gradient of zero
+            {"model": lambda x: np.ones((len(x), 1), "float32")},
+            ArgumentError,
+            "differentiable",
+            marks=pytest.mark.skipif(keras.backend.backend() == "jax", reason="on JAX it is one"),
+        ),
         ({"model": lambda x: x / 0}, DataError, "finite"),
     ],
 )

@@ -120,7 +120,7 @@ def test_scores_of_a_model_of_fixed_time_are_per_step():
     for time in (None, 24):
         inputs = keras.Input((time, 2))
         scorer = keras.Model(inputs, ops.sum(inputs**2, axis=-1))
-        assert zoo.leakage(scorer, x).index == 0
+        assert zoo.leakage(scorer, x).index < 1e-12
 
 
 @pytest.mark.tensorflow

@@ -41,13 +41,22 @@ def gradient_of(function: Callable) -> Callable:
 
     def found(x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray | None:
         tensors = [
-            None if one is None else ops.convert_to_tensor(one, str(one.dtype))
+            None if one is None else ops.convert_to_tensor(one, _known(one.dtype))
             for one in (x, *indices)
         ]
         result = gradient(*tensors)
         return None if result is None else np.asarray(ops.convert_to_numpy(result))
 
     return found
+
+
+def _known(dtype: np.dtype) -> str:
+    """As the backend has it: JAX knows 64 bits only where it was told to."""
+    if keras.backend.backend() != "jax":
+        return str(dtype)
+    import jax
+
+    return str(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def _by_tensorflow(function: Callable) -> Callable:
