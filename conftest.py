@@ -148,10 +148,10 @@ def doubles():
 
 
 @pytest.fixture
-def float64(doubles):
+def float64():
     """Keras in float64, where round-off hides nothing."""
-    if keras.backend.backend() == "torch":
-        pytest.skip("Keras multiplies matrices in float32 on PyTorch")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("Keras multiplies matrices in float32 on JAX and PyTorch")
     before = keras.config.dtype_policy(), keras.config.floatx()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")

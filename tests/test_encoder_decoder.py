@@ -246,7 +246,9 @@ def test_attention_is_given_for_what_was_said():
     assert not found.attention[0, :, 4:].any()  # padding
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("float64", marks=pytest.mark.tensorflow)]
+)
 def test_it_says_something_under_any_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
