@@ -58,7 +58,6 @@ def test_singular_values_of_a_linear_model_are_those_of_its_matrix():
     assert np.isnan(report.input_distance).all()
 
 
-@pytest.mark.tensorflow
 def test_jacobian_is_that_of_finite_differences(float64):
     model = simple_rnn(units=2)
     x = readings(1, rows=1, steps=4).astype("float64")

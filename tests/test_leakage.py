@@ -117,10 +117,11 @@ def test_index_is_that_of_lag_one_whatever_is_asked():
 
 def test_scores_of_a_model_of_fixed_time_are_per_step():
     x = white(0, rows=32, features=2)
+    round_off = 1e-12 if keras.backend.backend() == "jax" else 0
     for time in (None, 24):
         inputs = keras.Input((time, 2))
         scorer = keras.Model(inputs, ops.sum(inputs**2, axis=-1))
-        assert zoo.leakage(scorer, x).index < 1e-12
+        assert zoo.leakage(scorer, x).index <= round_off
 
 
 @pytest.mark.tensorflow

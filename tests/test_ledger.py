@@ -400,7 +400,8 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
     first, killed, late = (start_worker(directory, postgres, **pause) for _ in range(3))
     for worker in (first, killed, late):
         assert worker.stdout.readline() == "started\n"  # imports take their time
-    let_go(first), let_go(killed)
+    for worker in (first, killed):
+        let_go(worker)
     url = postgres.replace("postgresql:", "postgresql+psycopg:")
     database, book = optuna.storages.RDBStorage(url), None
     while True:  # until the one to be killed holds trials and has ended some

@@ -446,10 +446,7 @@ class CRFModel(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         if self._decodes:
             y_pred = self._one_hot_tags(y_pred)
-            if sample_weight is not None:
-                # For each step: on PyTorch, Keras multiplies a mask into weights where they are.
-                steps = ops.ones_like(y_pred[..., 0])
-                sample_weight = steps * _as_column(ops.cast(sample_weight, steps.dtype))
+            sample_weight = _of_steps(sample_weight, y_pred[..., 0])
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _one_hot_tags(self, y_pred):
@@ -574,9 +571,7 @@ class _GivenLosses(keras.losses.Loss):
 
 def _step_weights(losses, sample_weight, mask=None):
     """What Keras makes of weights and a mask: the weighted sum over the number of real steps."""
-    weights = None
-    if sample_weight is not None:
-        weights = _as_column(ops.cast(sample_weight, losses.dtype))
+    weights = _of_steps(sample_weight, losses)
     if mask is None:
         return weights
     real = ops.cast(mask, losses.dtype)
@@ -585,9 +580,15 @@ def _step_weights(losses, sample_weight, mask=None):
     return real if weights is None else real * weights
 
 
-def _as_column(sample_weight):
-    """A weight for each row becomes one for each of its steps."""
-    return sample_weight if len(sample_weight.shape) > 1 else sample_weight[:, None]
+def _of_steps(sample_weight, like):
+    """Weights of rows or of steps as `(batch, time)`, as `like` is, or None.
+
+    In full: on PyTorch, Keras multiplies a mask into weights where they are.
+    """
+    if sample_weight is None:
+        return None
+    weights = ops.cast(sample_weight, like.dtype)
+    return ops.ones_like(like) * (weights if len(weights.shape) > 1 else weights[:, None])
 
 
 # ---------------------------------------------------------------------------------------- messages
