@@ -400,10 +400,11 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
     first, killed, late = (start_worker(directory, postgres, **pause) for _ in range(3))
     for worker in (first, killed, late):
         assert worker.stdout.readline() == "started\n"  # imports take their time
+    url = postgres.replace("postgresql:", "postgresql+psycopg:")
+    # Makes the tables: Optuna's clash where two who begin at once both make them.
+    database, book = optuna.storages.RDBStorage(url), None
     for worker in (first, killed):
         let_go(worker)
-    url = postgres.replace("postgresql:", "postgresql+psycopg:")
-    database, book = optuna.storages.RDBStorage(url), None
     while True:  # until the one to be killed holds trials and has ended some
         time.sleep(0.2)
         assert first.poll() is None and killed.poll() is None
