@@ -363,6 +363,31 @@ def array_of_objects(archive):
     archive.layer()["config"]["bias_initializer"] = {"class_name": "__numpy__", "config": config}
 
 
+@hostile("an array of '<U100000000'")
+def array_of_wide_strings(archive):
+    config = {"value": ["a"] * 200, "dtype": "<U100000000"}
+    archive.layer()["inbound_nodes"][0]["kwargs"]["more"] = {
+        "class_name": "__numpy__", "config": config,
+    }  # fmt: skip
+
+
+@hostile("an array of 'float128'")
+def array_of_a_type_that_only_some_machines_have(archive):
+    config = {"value": [1, 2], "dtype": "float128"}
+    archive.layer()["config"]["bias_initializer"] = {"class_name": "__numpy__", "config": config}
+
+
+@hostile("a layer that is called on no tensor")
+def layer_that_runs_while_it_is_loaded(archive):
+    constant = {"value": [[[0.0] * 1000]], "dtype": "float32"}
+    args = [{"class_name": "__numpy__", "config": constant}]
+    archive.config["config"]["layers"].append({
+        "module": "keras.layers", "class_name": "UpSampling1D", "registered_name": None,
+        "name": "wide", "config": {"name": "wide", "size": 2**20},
+        "inbound_nodes": [{"args": args, "kwargs": {}}],
+    })  # fmt: skip
+
+
 @hostile("__typespec__")
 def type_of_tensorflow(archive):
     archive.layer()["config"]["dtype"] = {

@@ -14,7 +14,7 @@ import pytest
 
 import keras_seqzoo as zoo
 from keras_seqzoo import files
-from keras_seqzoo.artifacts import Parity
+from keras_seqzoo.artifacts import Parity, verify
 from keras_seqzoo.artifacts import export as export_function
 from keras_seqzoo.errors import ArgumentError, ArtifactError, ExistsError
 
@@ -232,15 +232,21 @@ def test_several_inputs_and_named_outputs_are_served_by_their_names(tmp_path):
     np.testing.assert_array_equal(served["difference"], one - other)
 
 
+def nested_stateful() -> keras.Model:
+    inner = keras.Sequential([keras.layers.SimpleRNN(2, stateful=True, name="memory")])
+    return keras.Sequential([keras.Input((None, 1), batch_size=2), inner])
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (nested_stateful, "stateful layers memory.*stateful=False"),
         (two_outputs, "one output, or a dict of outputs.* Received: 2 outputs without"),
         (stateful, "stateful layers memory.*stateful=False"),
         (lambda: keras.Sequential([keras.layers.Dense(1)]), "a built keras.Model"),
         (lambda: "model", "a built keras.Model"),
     ],
-    ids=["two outputs", "stateful", "unbuilt", "no model"],
+    ids=["stateful inside", "two outputs", "stateful", "unbuilt", "no model"],
 )
 def test_a_model_that_cannot_be_served_is_refused_before_anything_is_written(
     model, message, tmp_path
@@ -291,6 +297,22 @@ def test_an_artifact_with_other_weights_is_caught(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export_module, "_write", write_another)
     with pytest.raises(ArtifactError, match="answers otherwise than the model"):
+        zoo.export(build(), tmp_path / "served")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_endpoint_that_answers_nan_is_caught_among_right_ones(tmp_path, monkeypatch):
+    serve_alone = verify._serve_alone
+
+    def spoiled(artifact, form, given):
+        answers = serve_alone(artifact, form, given)
+        for sample, answer in zip(given, answers, strict=True):
+            if sample.endpoint == "step":
+                answer["output"] = answer["output"] * np.nan
+        return answers
+
+    monkeypatch.setattr(verify, "_serve_alone", spoiled)
+    with pytest.raises(ArtifactError, match="differs by nan"):
         zoo.export(build(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 

@@ -263,6 +263,8 @@ def test_every_entry_passes(name, title):
     assert report.passed, str(report)
     for check in ("repeats", "state", "rows", "inference"):
         assert report[check].verdict == "holds", str(report)
+    if {"mask", "real_steps"} & {layer.name for layer in model.layers}:
+        assert report["padding"].verdict == "holds", str(report)
     if causal:
         assert report["look_ahead"].verdict == "holds" or not report["look_ahead"].declared
 

@@ -15,6 +15,7 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.layers import decoding
 from keras_seqzoo.layers.attention import shares
 from keras_seqzoo.layers.decoding import END, START
 from keras_seqzoo.losses import crossentropy
@@ -190,7 +191,13 @@ def test_a_beam_that_covers_all_finds_the_best(model):
         scores = dict(zip(map(tuple, answers), by_target, strict=True))
         best = sorted(scores, key=scores.get, reverse=True)[:5]
         np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
+        of_each = [scores[tuple(said(one))] for one in found.sequences[row]]
+        np.testing.assert_allclose(found.scores[row], of_each, atol=2e-5)
         assert said(found.sequences[row, 0]) == list(best[0])
+    few = model.generate(source, max_length=1, strategy="beam", beam_width=40, num_return=7)
+    assert {tuple(said(one)) for one in few.sequences[1, :4]} == {(), (1,), (4,), (5,)}
+    assert np.isfinite(few.scores[:, :4]).all()
+    assert not few.sequences[:, 4:].any() and (few.scores[:, 4:] == -np.inf).all()
 
 
 def test_padding_and_company_change_nothing_that_is_said(model):
@@ -202,6 +209,24 @@ def test_padding_and_company_change_nothing_that_is_said(model):
     np.testing.assert_allclose(together.scores, longer.scores, atol=1e-5)
     np.testing.assert_array_equal(together.sequences[:1], alone.sequences)
     np.testing.assert_allclose(together.scores[:1], alone.scores, atol=1e-5)
+
+
+def test_padding_of_a_target_counts_in_no_loss():
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    so_far = np.concatenate([np.full((4, 1), START, "int32"), target[:, :-1]], axis=1)
+    found = []
+    for padding in (0, 6):
+        keras.utils.set_random_seed(5)
+        model = encoder_decoder(**SIZES)
+        model.compile(keras.optimizers.SGD(1.0), crossentropy(), run_eagerly=True)
+        x, y = (np.pad(one, ((0, 0), (0, padding))) for one in (so_far, target))
+        loss = model.train_on_batch([sources(), x], y)
+        found.append((loss, model.get_weights()))
+        assert not np.asarray(model([sources(), x]))[:, 5:].any()
+    (loss, weights), (padded_loss, padded_weights) = found
+    assert padded_loss == pytest.approx(loss, rel=1e-5)
+    for weight, padded in zip(weights, padded_weights, strict=True):
+        np.testing.assert_allclose(padded, weight, rtol=1e-4, atol=1e-6)
 
 
 def test_every_weight_gets_a_gradient(model):
@@ -232,6 +257,10 @@ def test_penalties_rank_answers_anew():
     covered = seen.attention.sum(2)
     looked = np.where(real, np.log(np.clip(covered, 1e-9, 1)), 0).sum(-1)
     assert (np.diff(seen.scores + 2 * looked, axis=1) <= 1e-5).all()
+    for answer, weights in zip(seen.sequences[1], seen.attention[1], strict=True):
+        asked = model.attention(sources()[1], said(answer))[:6]
+        np.testing.assert_allclose(weights[: len(asked)], asked, atol=1e-5)
+        assert not weights[len(asked) :].any()
 
 
 def test_attention_is_given_for_what_was_said():
@@ -285,23 +314,67 @@ def test_draws_follow_the_seed_and_the_probabilities():
     assert set(np.where(cold == 0, END, cold)) == {order[0]}
 
 
-@pytest.mark.parametrize("model", KINDS[:2], ids=IDS[:2], indirect=True)  # a process for each
-def test_a_loaded_model_says_the_same_in_a_fresh_process(tmp_path, model):
-    path = tmp_path / "model.keras"
-    model.save(path)
-    np.save(tmp_path / "source.npy", sources())
-    code = (
-        "import sys, numpy as np, keras_seqzoo as zoo\n"
-        "model = zoo.load(sys.argv[1] + '/model.keras')\n"
-        "found = model.generate(np.load(sys.argv[1] + '/source.npy'), max_length=6,"
-        " strategy='beam')\n"
-        "np.savez(sys.argv[1] + '/said.npz', tokens=found.sequences, scores=found.scores)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    expected = model.generate(sources(), max_length=6, strategy="beam")
-    with np.load(tmp_path / "said.npz") as found:
-        np.testing.assert_array_equal(found["tokens"], expected.sequences)
-        np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
+SAY_AGAIN = """
+import pathlib, sys
+import numpy as np
+import keras_seqzoo as zoo
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
+    found = zoo.load(path).generate(np.load(path.with_suffix(".npy")), max_length=4)
+    np.save(path.with_suffix(".said.npy"), found.sequences)
+"""
+
+
+def test_loaded_models_say_the_same_in_a_fresh_process(tmp_path):
+    known = {}
+    for number, kind in enumerate(KINDS[1::3]):
+        keras.utils.set_random_seed(number)
+        known[f"tokens_{number}"] = encoder_decoder(**SIZES, **kind), sources()
+    known["readings"] = encoder_decoder(**VECTORS), readings()
+    for name, (model, source) in known.items():
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", source)
+    subprocess.run([sys.executable, "-c", SAY_AGAIN, str(tmp_path)], check=True)
+    for name, (model, source) in known.items():
+        found = np.load(tmp_path / f"{name}.said.npy")
+        expected = model.generate(source, max_length=4).sequences
+        np.testing.assert_allclose(found, expected, rtol=1e-5, err_msg=name)
+
+
+def test_rows_in_parts_say_what_they_say_at_once():
+    model = encoder_decoder(**SIZES)
+    options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
+    at_once = model.generate(sources(5), **options)
+    in_parts = model.generate(sources(5), batch_size=3, **options)
+    np.testing.assert_array_equal(in_parts.sequences, at_once.sequences)
+    np.testing.assert_allclose(in_parts.scores, at_once.scores, atol=1e-5)
+    np.testing.assert_allclose(in_parts.attention, at_once.attention, atol=1e-5)
+
+
+@pytest.mark.tensorflow  # elsewhere a loop is traced, not run step by step
+def test_a_loop_ends_when_every_row_has_ended():
+    asked = []
+
+    def step(token, state):  # each row ends after as many steps as its state says
+        asked.append(len(asked))
+        logs = np.full((token.shape[0], 6), -9.0, "float32")
+        logs[np.arange(len(logs)), np.where(np.asarray(state) > len(asked), 4, END)] = 0
+        return keras.ops.convert_to_tensor(logs), state, None
+
+    ends = keras.ops.convert_to_tensor(np.array([2, 3, 1], "int32"))
+    found = decoding.say_one(step, ends, 3, 50, decoding.likeliest)
+    assert len(asked) == 3
+    assert np.asarray(found.sequences).sum(1).tolist() == [4, 8, 0]
+    asked.clear()
+    decoding.say_best(step, ends, 3, 50, 1)
+    assert len(asked) == 3
+
+
+def test_a_second_answer_compiles_nothing():
+    model = encoder_decoder(**SIZES)
+    expected = model.generate(sources(), max_length=6)
+    model.encode = model.stepping = None  # what a loop is traced from
+    found = model.generate(sources()[::-1].copy(), max_length=6)
+    np.testing.assert_array_equal(found.sequences, expected.sequences[::-1])
 
 
 @pytest.mark.parametrize(
@@ -330,6 +403,17 @@ def test_sources_that_cannot_be_read_are_refused():
     for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
         with pytest.raises(DataError, match="at least one step"):
             model.generate(source)
+    with pytest.raises(DataError, match="numbers of tokens from 0 to 8"):
+        model.generate(np.array([["a", "b"]]))
+    for target in ([9], [[4]], [0.5]):
+        with pytest.raises(DataError, match="`target` must be"):
+            model.attention(sources()[1], target)
+    assert model.attention(sources()[1], []).shape == (1, 7)  # its end alone
+    vectors = encoder_decoder(**VECTORS)
+    with pytest.raises(DataError, match="readings of 3 features"):
+        vectors.generate(np.zeros((2, 5, 2)))
+    with pytest.raises(DataError, match="at least one step"):
+        vectors.attention(np.zeros((5, 3)), np.zeros((0, 2)))
     with pytest.raises(ArgumentError, match="without attention"):
         encoder_decoder(**SIZES, attention=None).generate(sources(), return_attention=True)
     with pytest.raises(ArgumentError, match="input_feeding"):
@@ -502,5 +586,7 @@ def test_an_ensemble_says_what_its_members_say_together():
         assert found.scores[row] == pytest.approx(expected, abs=2e-5)
     with pytest.raises(ArgumentError, match="2 kinds"):
         layers.Ensemble([models[0], encoder_decoder(**SIZES | {"target_vocabulary_size": 9})])
+    with pytest.raises(ArgumentError, match="2 kinds"):
+        layers.Ensemble([models[0], encoder_decoder(**SIZES | {"source_vocabulary_size": 6})])
     with pytest.raises(ArgumentError, match="at least one"):
         layers.Ensemble([])

@@ -338,6 +338,9 @@ def test_dicts_of_inputs_go_by_name():
     by_name, _ = streamer.step(x, streamer.initial_state(2))
     by_place, _ = streamer.step([x["a"], x["b"]], streamer.initial_state(2))
     np.testing.assert_array_equal(*map(ops.convert_to_numpy, (by_name, by_place)))
+    for other in (x["a"], [x["a"]], [x["a"], x["b"], x["b"]], {"a": x["a"], "c": x["b"]}):
+        with pytest.raises(DataError, match="`x` must"):
+            streamer.step(other, streamer.initial_state(2))
 
 
 # -------------------------------------------------------------------------------- the artifact

@@ -1,6 +1,7 @@
 """The shape of the package: imports point downwards, public names are documented."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -48,3 +49,23 @@ def test_readme_holds_the_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any(line.startswith("pip install") and "keras-seqzoo search" in line for line in lines)
     assert any(line.startswith("pip install") and "pytest" in line for line in lines)
+
+
+def test_the_readme_says_of_formats_what_the_benchmark_found():
+    found = json.loads((ROOT / "benchmarks/results/formats.json").read_text())
+    forms = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
+    names = zoo.list_models()
+    assert all(set(found[form]) == set(names) for form in forms)
+
+    def cell(one: dict) -> str:
+        if "error" in one:
+            return "no"
+        others = [name for name in one["endpoints"] if name != "serve"]
+        if others == ["encode", "generate_greedy", "step"]:
+            others = ["decodes"]
+        return ", ".join([f"{one['difference']:.0e}", *others])
+
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for name in names:
+        row = " | ".join([f"`{name}`", *(cell(found[form][name]) for form in forms)])
+        assert f"| {row} |" in lines

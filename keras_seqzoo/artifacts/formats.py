@@ -31,7 +31,7 @@ _STRINGS = (
 )
 _STEPS = (
     "torch.export unrolls loops, so that the number of steps must be fixed: build the model with "
-    "time="
+    "time=, where it takes that"
 )
 
 

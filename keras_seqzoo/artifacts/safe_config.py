@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -37,6 +38,11 @@ _FUNCTIONS = (
     "activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers",
 )  # fmt: skip
 _NO_FUNCTIONS = ("custom_gradient", "deserialize", "get", "serialize")
+_DTYPES = (
+    "bfloat16", "bool", "string",
+    *(f"float{bits}" for bits in (16, 32, 64)),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)  # fmt: skip
 _PLAIN = ("__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__")
 # Of a layer's arguments, those where a string would be a file; elsewhere it is a name.
 _PATHS = ("file", "filename", "filepath", "fname", "origin", "path", "url", "vocabulary")
@@ -62,6 +68,10 @@ def read_config(
     custom: list[type] = []
     layers = 0
     for value, key, sizes in walk(config):
+        if isinstance(value, dict):
+            nodes = value.get("inbound_nodes")
+            for node in nodes if isinstance(nodes, list) else ():
+                _check_node(node)
         if isinstance(value, dict) and "class_name" in value:
             found = _check_object(value, custom_objects, max_size)
             if isinstance(found, type):
@@ -152,8 +162,32 @@ def _check_object(value: dict[str, Any], custom_objects: Mapping[str, Any], max_
 
 def _check_array(config: Any) -> None:
     kind = str(config.get("dtype")) if isinstance(config, dict) else "none"
-    if not kind.startswith(("bool", "float", "bfloat", "int", "uint", "string", "<U")):
+    known = kind in _DTYPES
+    width = re.fullmatch("<U([0-9]{1,9})", kind)
+    if width:  # each string takes as much room as this says
+        known = _count(config.get("value")) * int(width[1]) <= MAX_VALUES
+    if not known:
         raise refused(f"an array of {kind[:80]!r}", "Do not use it.")
+
+
+def _count(values: Any) -> int:
+    waiting, count = [values], 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        else:
+            count += 1
+    return count
+
+
+def _check_node(node: Any) -> None:
+    """A layer that is called on constants alone would run at once, whatever its size."""
+    if isinstance(node, dict) and not any(
+        isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+        for value, *_ in walk(node)
+    ):
+        raise refused("a layer that is called on no tensor of the model", "Do not use it.")
 
 
 def _check_function(value: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:

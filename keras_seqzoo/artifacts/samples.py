@@ -100,14 +100,14 @@ def has_time(tensor: Any) -> bool:
 
 
 def _pads(model: keras.Model) -> bool:
-    return _mask_value(model) is not None or any(
+    return layers.mask_value_of(model) is not None or any(
         isinstance(layer, layers.TokenMask) for layer in model.layers
     )
 
 
 def _padded(model: keras.Model, x: np.ndarray, padding: str) -> np.ndarray:
     """Every second row padded on one side."""
-    value = _mask_value(model) if x.dtype.kind == "f" else 0
+    value = layers.mask_value_of(model) if x.dtype.kind == "f" else 0
     if padding == "none" or value is None:
         return x
     x = x.copy()
@@ -125,7 +125,7 @@ def _drawn(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.n
         return rng.random((*shape, *inner)) < 0.8
     if not has_time(tensor):
         shape, inner = shape[:1], tensor.shape[1:]
-    mean, deviation = _range(model)
+    mean, deviation = _range(model, tensor)
     return (mean + deviation * rng.normal(size=(*shape, *inner))).astype(tensor.dtype)
 
 
@@ -158,15 +158,21 @@ def _known(model: keras.Model) -> int:
     return max(2, min(sizes, default=100))
 
 
-def _mask_value(model: keras.Model) -> float | None:
-    return next(
-        (layer.mask_value for layer in model.layers if isinstance(layer, layers.StepMask)), None
-    )
-
-
-def _range(model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-    for layer in model._flatten_layers():
-        if isinstance(layer, layers.Normalization) and not layer.invert:
-            mean, variance = layer.get_weights()[:2]
-            return mean, np.sqrt(variance)
+def _range(model: keras.Model, tensor: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation that an input's own scaling was adapted to, or one as wide inside."""
+    scales = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, layers.Normalization)
+        and not layer.invert
+        and layer.get_weights()[0].shape == tuple(tensor.shape[-1:])
+    ]
+    own = [
+        layer
+        for layer in scales
+        if any(given is tensor for node in layer._inbound_nodes for given in node.input_tensors)
+    ]
+    for layer in own or scales:
+        mean, variance = layer.get_weights()[:2]
+        return mean, np.sqrt(variance)
     return np.zeros(1), np.ones(1)

@@ -136,9 +136,18 @@ class Streamer:
         return self._stepper.timed
 
     def _read(self, x) -> list:
-        given = [x] if len(self.inputs) == 1 and not isinstance(x, dict) else tree.flatten(x)
-        if isinstance(x, dict) and isinstance(input_of(self.model), list):
-            given = [x.get(name) for name, *_ in self.inputs]
+        known = input_of(self.model)
+        names = sorted(known) if isinstance(known, dict) else [name for name, *_ in self.inputs]
+        if isinstance(x, dict):
+            if set(x) != set(names):
+                raise errors.DataError(f"`x` must have {names}. Received: {sorted(x)}.")
+            given = [x[name] for name in names]
+        else:
+            given = [x] if len(names) == 1 and not isinstance(x, list | tuple) else tree.flatten(x)
+        if len(given) != len(names):
+            raise errors.DataError(
+                f"`x` must be a step of each of {names}. Received: {len(given)} arrays."
+            )
         found = []
         for (name, shape, dtype), one in zip(self.inputs, given, strict=True):
             one = one if ops.is_tensor(one) else np.asarray(one)

@@ -15,7 +15,7 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["tf_saved_model", "onnx", "litert", "openvino"]),
+    type=click.Choice(["tf_saved_model", "onnx", "litert", "openvino", "torch"]),
     default="tf_saved_model",
     show_default=True,
     help="What serves it.",

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_seqzoo.data.parallel import ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import DataError, check_kind
+from keras_seqzoo.errors import DataError, check_kind, check_mask_value
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches
@@ -29,6 +29,8 @@ class ParallelEncoding:
         source_units: "tokens" or "characters", what a text is split into.
         target_units: the same of targets, which are joined again.
         max_length: int, how long an answer may become: tokens with their end, or readings.
+        mask_value: float at padded steps of sources that are readings; NaN, as no reading is NaN;
+            None where sources are of one length and nothing is padded.
 
     Example:
 
@@ -45,6 +47,12 @@ class ParallelEncoding:
     source_units: str = "tokens"
     target_units: str = "tokens"
     max_length: int = 50
+    mask_value: float | None = math.nan
+
+    def __post_init__(self) -> None:
+        check_mask_value(self.mask_value)
+        if self.mask_value is not None and math.isnan(self.mask_value):
+            object.__setattr__(self, "mask_value", math.nan)  # equal to itself, as one object is
 
     @classmethod
     def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:
@@ -84,7 +92,7 @@ class ParallelEncoding:
             else:
                 found[f"{side}_features"] = known
         if not isinstance(self.source, Vocabulary):
-            found["mask_value"] = math.nan
+            found["mask_value"] = self.mask_value
         return found
 
     def batches(
@@ -102,7 +110,8 @@ class ParallelEncoding:
             **options: as of `Batches`: batch_size, shuffle, seed, multiple.
 
         Raises:
-            DataError: if the examples are of another kind than those learned from.
+            DataError: if the examples are of another kind than those learned from, or of several
+                lengths without a `mask_value`.
         """
         from keras_seqzoo.data.batches import Batches
 
@@ -118,30 +127,33 @@ class ParallelEncoding:
             if targets and len({len(one) for one in following}) > 1:
                 weights = [np.ones(len(one), np.float32) for one in following]
         given = self._numbers(examples.sources)
-        padding = {"source": 0 if isinstance(self.source, Vocabulary) else math.nan}
         return Batches(
             {"source": given, "target": so_far},
             following if targets else None,
             weights=weights,
             along="target",
-            padding=padding,
+            padding={"source": self._padding(given)},
             **options,
         )
 
     def sources(self, sequences: Sequence[Any]) -> np.ndarray:
         """Sources as `generate` takes them, padded to the longest.
 
-        Shapes: `(batch, source)`, int, or `(batch, source, features)`, padded with NaN.
+        Shapes: `(batch, source)`, int, or `(batch, source, features)`, padded with `mask_value`.
 
         Args:
             sequences: lists of tokens, or arrays `(time, features)`.
+
+        Raises:
+            DataError: if readings are of several lengths without a `mask_value`.
         """
         given = self._numbers(sequences)
         longest = max([*map(len, given), 1])
         if isinstance(self.source, Vocabulary):
             found = np.zeros((len(given), longest), np.int32)
         else:
-            found = np.full((len(given), longest, self.source), np.nan, np.float32)
+            shape = (len(given), longest, self.source)
+            found = np.full(shape, self._padding(given), np.float32)
         for row, sequence in zip(found, given, strict=True):
             row[: len(sequence)] = sequence
         return found
@@ -177,3 +189,16 @@ class ParallelEncoding:
         if isinstance(self.source, Vocabulary):
             return [self.source.encode(sequence) for sequence in sequences]
         return [np.asarray(sequence, np.float32) for sequence in sequences]
+
+    def _padding(self, sources: Sequence[np.ndarray]) -> float:
+        if isinstance(self.source, Vocabulary):
+            return 0
+        if self.mask_value is not None:
+            return self.mask_value
+        lengths = {len(source) for source in sources}
+        if len(lengths) > 1 or 0 in lengths:
+            raise DataError(
+                "Sources must be of one length for a model without `mask_value`, which cannot tell "
+                f"padding. Received: lengths from {min(lengths)} to {max(lengths)}."
+            )
+        return math.nan

@@ -187,8 +187,14 @@ def round_off(model: Any, dtype: Any = "float32") -> float:
 
 
 def stateful_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that keep state between calls."""
-    return [layer.name for layer in model.layers if getattr(layer, "stateful", False)]
+    """Names of the layers that keep state between calls, in models inside it, too."""
+    found = []
+    for layer in model.layers:
+        if getattr(layer, "stateful", False):
+            found.append(layer.name)
+        elif isinstance(layer, keras.Model):
+            found += stateful_layers(layer)
+    return found
 
 
 def _gives_features(model: Any) -> bool:

@@ -29,8 +29,8 @@ class Said(NamedTuple):
     Attributes:
         sequences: int `(rows, [answers,] max_length)`, the end and what comes after it is padding;
             or readings `(rows, max_length, features)`.
-        scores: `(rows, [answers])`, log-probabilities, that of the end among them; None of
-            readings.
+        scores: `(rows, [answers])`, log-probabilities, that of the end among them; -inf of what is
+            no answer; None of readings.
         attention: `(rows, [answers,] max_length, source)`, or None.
     """
 
@@ -186,9 +186,13 @@ def say_best(
     order = ops.argsort(-ranks, axis=-1)
     tokens = ops.take_along_axis(tokens, order[..., None], axis=1)
     scores = ops.take_along_axis(scores, order, axis=1)
+    some = scores > _NEVER / 2  # where less can be said than the beam is wide, the rest is nothing
+    tokens = ops.where(some[..., None], tokens, PADDING)
+    scores = ops.where(some, scores, -float("inf"))
     if attention:
         seen = ops.reshape(seen, (rows, width, max_length, -1))
         seen = ops.take_along_axis(seen, order[..., None, None], axis=1)
+        seen = ops.where(some[..., None, None], seen, 0.0)
     return Said(_without_end(tokens), scores, seen if attention else None)
 
 

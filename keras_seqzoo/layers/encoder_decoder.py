@@ -57,12 +57,13 @@ class EncoderDecoderModel(Generates, keras.Model):
 
         Raises:
             ArgumentError: if the model has no attention.
-            DataError: if the source has no step, or another rank than it must.
+            DataError: if the source or the target is of another kind than the model knows, or has
+                no step; of tokens, a target may be empty.
         """
         if not self.looks:
             raise ArgumentError("`attention` must not be asked of a model without it.")
         source, steps = self.checked_source(as_array("source", source)[None])
-        target = as_array("target", target)
+        target = self._checked_target(target)
         if self.says_tokens:
             so_far = np.array([decoding.START, *target], np.int32)
         else:
@@ -161,6 +162,12 @@ class EncoderDecoderModel(Generates, keras.Model):
         return self.output_shape[-1]
 
     @property
+    def source_width(self) -> int:
+        """How many tokens of a source it knows, or features of a reading."""
+        shape = self.inputs[0].shape
+        return shape[-1] if len(shape) == 3 else self.get_layer("embedding").input_dim
+
+    @property
     def value_dtype(self) -> str:
         """Of the readings that it says."""
         return self.inputs[1].dtype
@@ -182,17 +189,25 @@ class EncoderDecoderModel(Generates, keras.Model):
                 f"Received: shape {source.shape}."
             )
         steps = source.shape[1]
+        _check_known("source", source, self.source_width, tokens=rank == 2)
         if rank == 3:
             return source.astype(self.inputs[0].dtype), steps
-        known = self.get_layer("embedding").input_dim
-        if source.dtype.kind not in "iu" or source.min() < 0 or source.max() >= known:
-            raise DataError(
-                f"`source` must be numbers of tokens from 0 to {known - 1}. Received: dtype "
-                f"{source.dtype}, from {source.min()} to {source.max()}. Unknown tokens are 1."
-            )
         padded = np.zeros((len(source), steps + -steps % _MULTIPLE), self.inputs[0].dtype)
         padded[:, :steps] = source
         return padded, steps
+
+    def _checked_target(self, target) -> np.ndarray:
+        target = as_array("target", target)
+        if self.says_tokens and not target.size:
+            return np.zeros(0, np.int32)
+        rank = len(self.inputs[1].shape) - 1
+        if target.ndim != rank or 0 in target.shape:
+            raise DataError(
+                f"`target` must be one, of {rank} axes, of at least one step. "
+                f"Received: shape {target.shape}."
+            )
+        _check_known("target", target, self.width, tokens=self.says_tokens)
+        return target
 
     @property
     def _sampling(self) -> ScheduledSampling | None:
@@ -226,3 +241,21 @@ class EncoderDecoderModel(Generates, keras.Model):
     def _head(self) -> keras.Model:
         said = self.get_layer("probabilities").input if self.says_tokens else self.outputs[0]
         return keras.Model(self.get_layer("decoder").output, said)
+
+
+def _check_known(name: str, given: np.ndarray, width: int, *, tokens: bool) -> None:
+    """Raises `DataError` unless these are tokens that a model knows, or readings as wide as its."""
+    if not tokens:
+        if given.shape[-1] != width or given.dtype.kind not in "iuf":
+            raise DataError(
+                f"`{name}` must be readings of {width} features. Received: shape {given.shape}, "
+                f"dtype {given.dtype}."
+            )
+        return
+    number = given.dtype.kind in "iu"
+    if not number or given.min() < 0 or given.max() >= width:
+        bounds = f", from {given.min()} to {given.max()}" if number else ""
+        raise DataError(
+            f"`{name}` must be numbers of tokens from 0 to {width - 1}. Received: dtype "
+            f"{given.dtype}{bounds}. Unknown tokens are 1."
+        )

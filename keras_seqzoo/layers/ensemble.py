@@ -42,7 +42,10 @@ class Ensemble(Generates):
         self.models = list(models)
         for model in self.models:
             check_kind(EncoderDecoderModel, models=model)
-        kinds = {(model.says_tokens, model.width, model.inputs[0].shape) for model in self.models}
+        kinds = {
+            (model.says_tokens, model.width, model.inputs[0].shape, model.source_width)
+            for model in self.models
+        }
         if len(kinds) != 1:
             raise ArgumentError(
                 "`models` must be at least one, and all take and say the same. Received: "

@@ -115,7 +115,8 @@ class Generates:
             top_p: float in (0, 1], of "sample": only the most probable tokens that together have
                 this probability; None for all.
             num_return: int, at most `beam_width`, the best answers of a beam; None for one, without
-                an axis of their own.
+                an axis of their own. Where fewer can be said within `max_length`, as a beam may be
+                wider than the vocabulary, the rest are empty, with scores of -inf.
             return_attention: bool, whether to give the weights of attention.
             seed: int, at least 0, of "sample".
             batch_size: int, at least 1, rows at once.

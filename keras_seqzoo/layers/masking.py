@@ -122,6 +122,12 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
     return StepMask(mask_value, name=name)(inputs)
 
 
+def mask_value_of(model: keras.Model) -> float | None:
+    """What marks padded steps of a model's readings; None where nothing does."""
+    found = [layer.mask_value for layer in model.layers if isinstance(layer, StepMask)]
+    return found[0] if found else None
+
+
 def input_mask(model: keras.Model, x):
     """Real steps `(batch, time)` of `x`, as the first layer behind the input masks it, or None.
 

@@ -58,8 +58,11 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
     known = {layer.name: layer for layer in model.layers}
     network = known[ANSWERS].network
     source: Vocabulary | int = network.inputs[0].shape[-1]
+    masked = {}
     if NUMBERS in known:
         source = Vocabulary(known[NUMBERS].get_vocabulary()[2:])
+    else:
+        masked = {"mask_value": layers.mask_value_of(network)}
     target: Vocabulary | int = network.output_shape[-1]
     if "names" in known:
         target = Vocabulary(known["names"].names[2:])
@@ -70,6 +73,7 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
         "characters" if "characters" in known else "tokens",
         "tokens" if joined else "characters",
         known[ANSWERS].max_length,
+        **masked,
     )
 
 

@@ -139,8 +139,7 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
     )
     readings = {}
     if tokens is None:
-        masks = [one for one in known[NETWORK].layers if isinstance(one, layers.StepMask)]
-        mask_value = masks[0].mask_value if masks else None
+        mask_value = layers.mask_value_of(known[NETWORK])
         readings = {"features": model.input_shape[-1], "mask_value": mask_value}
     return Encoding(
         next(iter(set(model.output) - {"probabilities"})),

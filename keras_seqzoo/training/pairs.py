@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from typing import Any
 
 import keras
@@ -108,9 +110,18 @@ def check(name: str) -> None:
         raise ArgumentError(sentence("name", "for transduction, to be trained on pairs", name))
 
 
-def learn(name: str, examples: ParallelExamples, *, min_count: int = 1, **_) -> ParallelEncoding:
+def learn(
+    name: str,
+    examples: ParallelExamples,
+    *,
+    min_count: int = 1,
+    mask_value: float | None = math.nan,
+) -> ParallelEncoding:
     """The tokens of training pairs."""
-    return ParallelEncoding.learn(examples, min_count=min_count)
+    encoding = ParallelEncoding.learn(examples, min_count=min_count)
+    if isinstance(encoding.source, int):  # readings
+        encoding = dataclasses.replace(encoding, mask_value=mask_value)
+    return encoding
 
 
 def build(name: str, encoding: ParallelEncoding, **arguments: Any) -> keras.Model:

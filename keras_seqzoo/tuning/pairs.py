@@ -57,8 +57,9 @@ def pair_rows(
     validation: Any,
     validation_split: float,
     seed: int,
+    **masked: Any,
 ) -> PairRows:
-    """Pairs split, and their tokens learned.
+    """Pairs split, and their tokens learned; `masked` may have the `mask_value` of readings.
 
     Raises:
         ArgumentError: if the entry is for another task, or validation pairs are no
@@ -72,7 +73,7 @@ def pair_rows(
         raise errors.ArgumentError(
             errors.sentence("validation_data", "ParallelExamples, as `x` is", type(validation))
         )
-    encoding = recipe.learn(name, examples)
+    encoding = recipe.learn(name, examples, **masked)
     encoding.check(validation)
     return PairRows(examples, validation, encoding)
 

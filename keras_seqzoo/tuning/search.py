@@ -127,12 +127,12 @@ def search(
     2
     """
     errors.check_seed(seed)
+    masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
     if isinstance(x, ParallelExamples) or registry.entry(name).task == "transduction":
-        rows = _pairs(name, x, validation_data, validation_split, seed)
+        rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
         model = PairHyperModel(name, encoding=rows.encoding, space=space, **fixed)
     elif isinstance(x, Examples) or registry.entry(name).target is not None:
         split = validation_data, validation_split, seed
-        masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
         if isinstance(x, Examples):
             rows = sequence_rows(name, x, *split, **masked)
         else:
@@ -176,11 +176,11 @@ def search(
     return made
 
 
-def _pairs(name: str, x: Any, *split: Any) -> PairRows:
+def _pairs(name: str, x: Any, *split: Any, **masked: Any) -> PairRows:
     if not isinstance(x, ParallelExamples):
         hint = "`keras_seqzoo.data.forecasting_pairs` makes them of readings."
         raise errors.ArgumentError(errors.sentence("x", "ParallelExamples", type(x), hint))
-    return pair_rows(name, x, *split)
+    return pair_rows(name, x, *split, **masked)
 
 
 def _check_fixed(fixed: Mapping[str, Any], encoding: Encoding) -> None:
