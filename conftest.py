@@ -31,7 +31,6 @@ TENSORFLOW = (
     "test_faults.py", "test_formats.py", "test_hostile.py", "test_ledger.py", "test_named.py",
     "test_optimizer.py", "test_pairs.py", "test_population.py", "test_population_classes.py",
     "test_recurrent.py", "test_scores.py", "test_search.py", "test_search_sequences.py",
-    "test_systems.py",
 )  # fmt: skip
 
 
@@ -101,7 +100,7 @@ def pytest_sessionfinish():
 @pytest.fixture(autouse=True)
 def one_server(request, monkeypatch):
     """Artifacts are proved by one process, but for the tests of proofs themselves."""
-    if request.path.name not in ("test_artifacts.py", "test_faults.py", "test_systems.py"):
+    if request.path.name not in ("test_artifacts.py", "test_faults.py"):
         monkeypatch.setattr(verify, "_run_alone", serve_with_others)
 
 

@@ -8,6 +8,9 @@ import keras_seqzoo as zoo
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
+# Of training at once; PyTorch has no graph that could hold several.
+STEPS = 1 if keras.backend.backend() == "torch" else 8
+
 
 def readings(features, steps, rows=256, seed=0):
     """Independent raw readings between 1 and 15."""
@@ -20,7 +23,7 @@ def trained(x, *, epochs=40, **config):
     model.compile(
         keras.optimizers.Adam(0.02),
         NormalizedMeanSquaredError(x.var(axis=(0, 1))),
-        steps_per_execution=8,
+        steps_per_execution=STEPS,
     )
     last = not config.get("return_sequences", True)
     model.fit(x, x[:, -1] if last else x, epochs=epochs, batch_size=32, verbose=0)
@@ -83,12 +86,14 @@ def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fau
 def test_raw_readings_saturate_tanh_and_scaled_ones_do_not():
     x = readings(1, 5)
     for normalize, least, most in ((False, 0.3, 1.0), (True, 0.0, 0.01)):
-        model = zoo.get("simple_rnn_identity", units=8, normalize=normalize)
-        if normalize:
-            zoo.adapt(model, x)
-        states = keras.Model(model.inputs, model.get_layer("recurrent").output)
-        saturated = (np.abs(states.predict_on_batch(x)) > 0.99).mean()
-        assert least <= saturated <= most
+        saturated = []
+        for _ in range(5):  # backends draw weights of their own
+            model = zoo.get("simple_rnn_identity", units=8, normalize=normalize)
+            if normalize:
+                zoo.adapt(model, x)
+            states = keras.Model(model.input, model.get_layer("recurrent").output)
+            saturated.append((np.abs(states.predict_on_batch(x)) > 0.99).mean())
+        assert least <= np.mean(saturated) <= most, saturated
 
 
 # B: how time steps map to output shapes.
@@ -191,7 +196,7 @@ def autoencoded(name, x, *, epochs, **config):
     zoo.adapt(model, x)
     model.compile(
         keras.optimizers.Adam(1e-2), NormalizedMeanSquaredError(np.nanvar(x, axis=(0, 1))),
-        steps_per_execution=8,
+        steps_per_execution=STEPS,
     )  # fmt: skip
     y = x[:, -1] if len(model.output_shape) == 2 else np.nan_to_num(x)
     model.fit(x, y, epochs=epochs, batch_size=32, verbose=0)

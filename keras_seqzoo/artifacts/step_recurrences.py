@@ -24,7 +24,9 @@ def recurrent(memory: Memory, layer, /, sequences, initial_state=None, mask=None
     mask = sequences.mask if mask is None else mask.step
     begin = layer.get_initial_state(1)
     parts = tree.flatten(begin)
-    beside = mask is not None and not isinstance(layer.cell, _SAY_THEIR_STATE)
+    says_state = isinstance(layer.cell, _SAY_THEIR_STATE)
+    # On JAX Keras takes the first state for what any cell said last.
+    beside = mask is not None and not says_state and keras.backend.backend() != "jax"
     if beside:  # a padded step says again what was said last, at first zeros
         parts = [*parts, ops.zeros((1, _width(layer)), layer.compute_dtype)]
     if any(len(part.shape) != 2 for part in parts):
@@ -39,7 +41,10 @@ def recurrent(memory: Memory, layer, /, sequences, initial_state=None, mask=None
     after = tree.flatten(after)
     kept = _apart(keep(_joined([*after, said] if beside else after), mask), sizes)
     if mask is not None:
-        said = kept[-1 if beside else 0]
+        if beside:
+            said = kept[-1]
+        else:
+            said = kept[0] if says_state else ops.where(mask[..., None], said, kept[0])
         if layer.zero_output_for_mask:
             said = ops.where(ops.expand_dims(mask, -1), said, ops.zeros_like(said))
     if layer.return_sequences:
