@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_seqzoo import layers
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
+from keras_seqzoo.layers.masking import mask_value_of
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER, _ROWS, _STEPS = 7, 3, 7
@@ -100,14 +101,14 @@ def has_time(tensor: Any) -> bool:
 
 
 def _pads(model: keras.Model) -> bool:
-    return layers.mask_value_of(model) is not None or any(
+    return mask_value_of(model) is not None or any(
         isinstance(layer, layers.TokenMask) for layer in model.layers
     )
 
 
 def _padded(model: keras.Model, x: np.ndarray, padding: str) -> np.ndarray:
     """Every second row padded on one side."""
-    value = layers.mask_value_of(model) if x.dtype.kind == "f" else 0
+    value = mask_value_of(model) if x.dtype.kind == "f" else 0
     if padding == "none" or value is None:
         return x
     x = x.copy()

@@ -9,7 +9,7 @@ from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.ensemble import Ensemble
 from keras_seqzoo.layers.generating import Generated
 from keras_seqzoo.layers.history import HistoryPenalty
-from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, mask_value_of, step_mask
+from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.pooling import LastState, Pooling
 from keras_seqzoo.layers.recurrent import (
     GRU,
@@ -62,6 +62,5 @@ __all__ = [
     "bio_constraints",
     "compile_recurrences",
     "has_scaling",
-    "mask_value_of",
     "step_mask",
 ]

@@ -8,6 +8,7 @@ import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, Vocabulary
+from keras_seqzoo.layers.masking import mask_value_of
 
 ANSWERS, NUMBERS = "answers", "token_numbers"
 
@@ -62,7 +63,7 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
     if NUMBERS in known:
         source = Vocabulary(known[NUMBERS].get_vocabulary()[2:])
     else:
-        masked = {"mask_value": layers.mask_value_of(network)}
+        masked = {"mask_value": mask_value_of(network)}
     target: Vocabulary | int = network.output_shape[-1]
     if "names" in known:
         target = Vocabulary(known["names"].names[2:])

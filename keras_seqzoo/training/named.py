@@ -10,6 +10,7 @@ from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, check_kind, sentence
+from keras_seqzoo.layers.masking import mask_value_of
 from keras_seqzoo.training.answering import (
     answers_layer,
     decodes,
@@ -139,7 +140,7 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
     )
     readings = {}
     if tokens is None:
-        mask_value = layers.mask_value_of(known[NETWORK])
+        mask_value = mask_value_of(known[NETWORK])
         readings = {"features": model.input_shape[-1], "mask_value": mask_value}
     return Encoding(
         next(iter(set(model.output) - {"probabilities"})),
