@@ -69,6 +69,18 @@ def test_evaluate_says_what_train_measured(folder):
     assert json.loads(done.output)["f1"] == pytest.approx(figures["test"]["f1"])
 
 
+def test_audit_looks_at_the_network_inside(folder, tmp_path):
+    folder, _ = folder
+    done = run("audit", folder / "run" / "best.keras", folder / "data", "--json", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    findings = json.loads((tmp_path / "a").read_text())["findings"]
+    found = {one["check"]: one["verdict"] for one in findings}
+    assert found["rows"] == found["padding"] == found["inference"] == "holds"
+    strict = run("audit", folder / "run" / "best.keras", folder / "data", "--causal")
+    assert strict.exit_code == 1, strict.output
+    assert "look_ahead" in strict.output
+
+
 def test_predict_answers_each_sentence_as_it_comes(folder):
     folder, _ = folder
     start = "from keras_seqzoo.cli import main; main()"

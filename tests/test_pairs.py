@@ -347,6 +347,9 @@ def test_the_command_line_trains_scores_and_answers(tmp_path):
     scored = run("evaluate", out / "best.keras", data, "--json")
     assert scored.exit_code == 0, scored.output
     assert json.loads(scored.output)["count"] == 200
+    audited = run("audit", out / "best.keras", data)
+    assert audited.exit_code == 0, audited.output
+    assert "More padding on the right changes no real step" in audited.output
     answered = subprocess.run(
         [sys.executable, "-c", "from keras_seqzoo.cli import main; main()", "predict",
          str(out / "best.keras")],

@@ -15,6 +15,7 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.command("audit")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path))
+@options.examples
 @options.reading
 @click.option("--causal", is_flag=True, help="Expect that no output depends on later readings.")
 @click.option("--max-leakage", type=float, help="Expect a state leakage of at most this.")
@@ -34,25 +35,43 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 )
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit's XML here.")
 def command(
-    model, file, columns, missing, window, stride, causal, max_leakage, max_horizon, mask_value,
-    sides, skip, seed, as_json, junit,
+    model, file, format, columns, missing, window, stride, causal, max_leakage, max_horizon,
+    mask_value, sides, skip, seed, as_json, junit,
 ) -> None:  # fmt: skip
     """Check MODEL on readings of FILE for what goes wrong with sequence models, in silence.
 
-    MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy. The exit
+    MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy; of the
+    best.keras of `train` and `search`, what these take, and the network inside is checked. The exit
     status is 1 if an expectation fails, 2 if the command cannot be carried out.
     """
     to_stdout = str(as_json) == "-"
-    readings = options.read(file, columns, missing, quiet=to_stdout)
     load_tensorflow()
-    from keras_seqzoo import artifacts, data, diagnostics
+    from keras_seqzoo import artifacts, diagnostics, training
 
+    loaded = artifacts.load(model)
+    reading = {
+        "columns": columns, "missing": missing, "window": window, "stride": stride,
+        "quiet": to_stdout,
+    }  # fmt: skip
+    subject, block, along = loaded, 1, {}
+    if training.has_names(loaded):
+        subject = training.network_of(loaded)
+        encoding = training.encoding_of(loaded)
+        examples = options.read_for(encoding, file, format, **reading)
+        at_once = {"targets": False, "shuffle": False, "batch_size": len(examples)}
+        x = encoding.batches(examples, **at_once)[0][0]
+        if training.decodes(loaded):
+            along = {"along": "target"}
+            sides = "right" if sides == "both" else sides  # what is said begins at its beginning
+        elif isinstance(x, dict):
+            along = {"along": list(x)}  # tokens, and the characters of each
+    else:
+        x, block = options.windows(file, **reading)
     report = diagnostics.audit(
-        artifacts.load(model),
-        data.windows(readings, length=window, stride=stride),
+        subject, x,
         causal=causal, max_leakage=max_leakage, max_horizon=max_horizon, mask_value=mask_value,
         sides=sides, skip=[one.strip() for one in skip.split(",")] if skip else (),
-        block=1 if stride is None else -(-window // stride), seed=seed,
+        block=block, seed=seed, **along,
     )  # fmt: skip
     click.echo(report.to_json().rstrip() if to_stdout else str(report))
     if as_json is not None and not to_stdout:

@@ -30,23 +30,18 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
     from keras_seqzoo import artifacts, training
 
     loaded = artifacts.load(model)
-    if training.decodes(loaded):
+    if training.has_names(loaded):
         encoding = training.encoding_of(loaded)
-        steps = None if encoding.says_tokens else encoding.max_length
-        pairs = options.read_pairs(
-            data, columns=columns, missing=missing, window=window, stride=stride, quiet=as_json,
-            steps=steps, source_units=encoding.source_units, target_units=encoding.target_units,
+        examples = options.read_for(
+            encoding, data, format, columns=columns, missing=missing, window=window, stride=stride,
+            quiet=as_json,
         )  # fmt: skip
-        scores = training.evaluate(loaded, pairs)
-        if steps is not None:
-            said = f"Error of {steps} readings: {scores:.4g} of the variance."
+        scores = training.evaluate(loaded, examples)
+        if isinstance(scores, float):
+            said = f"Error of {encoding.max_length} readings: {scores:.4g} of the variance."
             click.echo(json.dumps({"error": scores}) if as_json else said)
         else:
             _say(scores, as_json, plot)
-        return
-    if training.has_names(loaded):
-        examples = options.read_examples(data, format, as_json)
-        _say(training.evaluate(loaded, examples), as_json, plot)
         return
     from keras_seqzoo.data import windows
     from keras_seqzoo.diagnostics import identity_error

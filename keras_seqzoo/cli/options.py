@@ -102,6 +102,27 @@ def read_pairs(path, *, columns, missing, window, stride, quiet, steps, **units)
     return found
 
 
+def windows(path, *, columns, missing, window, stride, quiet):
+    """The windows of the readings at a path, and how many in a row share readings."""
+    from keras_seqzoo import data
+
+    readings = read(path, columns, missing, quiet=quiet)
+    block = 1 if stride is None else -(-window // stride)
+    return data.windows(readings, length=window, stride=stride), block
+
+
+def read_for(encoding, path, format, *, quiet, **reading):
+    """The examples or pairs at a path, whichever an encoding is of."""
+    from keras_seqzoo.data import ParallelEncoding
+
+    if not isinstance(encoding, ParallelEncoding):
+        return read_examples(path, format, quiet)
+    return read_pairs(
+        path, quiet=quiet, steps=None if encoding.says_tokens else encoding.max_length,
+        source_units=encoding.source_units, target_units=encoding.target_units, **reading,
+    )  # fmt: skip
+
+
 def split_pairs(path, fractions, *, columns, missing, window, stride, quiet, steps, **units):
     """Parts of the pairs at a path; readings in time order, so that nothing is in two of them."""
     from keras_seqzoo import data

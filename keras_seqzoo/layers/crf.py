@@ -452,7 +452,7 @@ class CRFModel(keras.Model):
     def _one_hot_tags(self, y_pred):
         if not isinstance(y_pred, dict):  # Keras builds metrics on what the model itself gives
             y_pred = {"tags": y_pred}
-        tags = ops.one_hot(y_pred["tags"], _crf(self).classes, dtype="float32")
+        tags = ops.one_hot(ops.cast(y_pred["tags"], "int32"), _crf(self).classes, dtype="float32")
         if "mask" not in y_pred:
             return tags
         return ApplyMask(name="mask", dtype="float32")([tags, y_pred["mask"]])
