@@ -222,6 +222,17 @@ def stateful() -> keras.Model:
     return keras.Model(inputs, keras.layers.SimpleRNN(2, stateful=True, name="memory")(inputs))
 
 
+@pytest.mark.parametrize("kind", ["Masking", "mask_zero"])
+def test_padding_that_keras_layers_know_is_tried(kind, tmp_path):
+    if kind == "Masking":
+        first = [keras.Input((None, 2)), keras.layers.Masking(-1.0)]
+    else:
+        first = [keras.Input((None,), dtype="int32"), keras.layers.Embedding(9, 3, mask_zero=True)]
+    model = keras.Sequential([*first, keras.layers.GRU(4), keras.layers.Dense(2)])
+    parity = zoo.export(model, tmp_path / "served", verbose=0)
+    assert {case["padding"] for case in parity.cases} == {"none", "left", "right"}
+
+
 def test_several_inputs_and_named_outputs_are_served_by_their_names(tmp_path):
     left, right = keras.Input((None, 2), name="left"), keras.Input((None, 2), name="right")
     model = keras.Model([left, right], {"sum": left + right, "difference": left - right})

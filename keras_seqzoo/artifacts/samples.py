@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_seqzoo import layers
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
-from keras_seqzoo.layers.masking import mask_value_of
+from keras_seqzoo.diagnostics.audit_inputs import padding_values
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER, _ROWS, _STEPS = 7, 3, 7
@@ -72,18 +72,19 @@ def samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sampl
 def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
-    pads = _pads(model) and not any(tensor.dtype == "string" for tensor in model.inputs)
+    strings = any(tensor.dtype == "string" for tensor in model.inputs)
+    pads = bool(padding_values(model, None)) and not strings
     for batch in BATCHES:
         for steps in _fixed_lengths(model) or LENGTHS:
             paddings = ("none", "left", "right") if pads and steps > 2 else ("none",)
-            inputs = {
-                tensor.name: _drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs
-            }
+            inputs = [_drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs]
             for padding in paddings:
                 padded = {
                     # A target has its padding behind it, if at all.
-                    name: x if name == "target" else _padded(model, x, padding)
-                    for name, x in inputs.items()
+                    tensor.name: x
+                    if tensor.name == "target"
+                    else _padded(model, tensor, x, padding)
+                    for tensor, x in zip(model.inputs, inputs, strict=True)
                 }
                 yield Sample(padding, steps, padded)
 
@@ -100,19 +101,13 @@ def has_time(tensor: Any) -> bool:
     return len(tensor.shape) > 2 or tensor.shape[1] is None or "float" not in tensor.dtype
 
 
-def _pads(model: keras.Model) -> bool:
-    return mask_value_of(model) is not None or any(
-        isinstance(layer, layers.TokenMask) for layer in model.layers
-    )
-
-
-def _padded(model: keras.Model, x: np.ndarray, padding: str) -> np.ndarray:
-    """Every second row padded on one side."""
-    value = mask_value_of(model) if x.dtype.kind == "f" else 0
-    if padding == "none" or value is None:
+def _padded(model: keras.Model, tensor: Any, x: np.ndarray, padding: str) -> np.ndarray:
+    """Every second row padded on one side; with the tokens of a row, all that belongs to them."""
+    values = padding_values(model, tensor) if x.dtype.kind == "f" else {0}
+    if padding == "none" or len(values) != 1:
         return x
     x = x.copy()
-    x[::2, slice(0, x.shape[1] // 3) if padding == "left" else slice(-2, None)] = value
+    x[::2, slice(0, x.shape[1] // 3) if padding == "left" else slice(-2, None)] = values.pop()
     return x
 
 
