@@ -63,6 +63,20 @@ if keras.backend.backend() == "torch":
     torch.Tensor.__array__ = _as_numpy
 
 
+if keras.backend.backend() == "jax":
+    import jax
+
+    MAPS = Path("/proc/self/maps")
+
+    @pytest.fixture(autouse=True)
+    def few_programs():
+        """JAX keeps every program that it compiled, and Linux maps 65,530 areas for a process."""
+        yield
+        if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
+            jax.clear_caches()
+            gc.collect()
+
+
 # What a proof runs, for one artifact after the other: importing TensorFlow takes longer than most.
 SERVER = """
 import json, runpy, sys
