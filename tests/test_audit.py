@@ -183,6 +183,16 @@ def test_the_example_is_one(build):
     assert example.found != example.expected
 
 
+@pytest.mark.parametrize(("sides", "verdict"), [("left", "holds"), ("right", "fails")])
+def test_padding_is_tried_on_the_sides_where_it_may_be(sides, verdict):
+    x = k.Input((None, 3))
+    last = k.Concatenate()([k.GRU(4)(k.Masking(0.0)(x)), x[:, -1]])  # real or not
+    model = seeded(keras.Model(x, k.Dense(2)(last)))
+    given = readings()
+    report = zoo.audit(model, given, sides=sides)
+    assert report["padding"].verdict == verdict, str(report)
+
+
 def test_the_example_of_a_mixed_row_can_be_run_again():
     model, x = seeded(rows_mixed()), readings()
     report = zoo.audit(model, x)
