@@ -84,10 +84,10 @@ def is_real(value: Any) -> bool:
 
 
 def check_positive(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is an int of at least 1."""
+    """Raises `ArgumentError` unless every argument is an int of at least 1 that 32 bits hold."""
     for name, value in arguments.items():
-        if not is_int(value) or value < 1:
-            raise ArgumentError(sentence(name, "a positive int", value))
+        if not is_int(value) or not 1 <= value < 2**31:
+            raise ArgumentError(sentence(name, "a positive int below 2 ** 31", value))
 
 
 def check_count(**arguments: Any) -> None:

@@ -84,6 +84,13 @@ def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
     assert model is None or isinstance(model, keras.Model)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32])
+def test_sizes_may_be_numbers_of_numpy(kind):
+    model = zoo.get(NAME, units=kind(3), features=kind(2), mask_value=np.float32(-1))
+    assert model.output_shape == (None, None, 2)
+    assert type(model.get_layer("recurrent").units) is int
+
+
 @BUILDS
 @given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
 def test_any_values_of_several_arguments_build_or_are_refused(config):

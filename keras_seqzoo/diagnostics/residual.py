@@ -57,7 +57,8 @@ def residuals(
     def residual(x: np.ndarray) -> np.ndarray:
         if alone:
             steps = x.reshape(-1, 1, *x.shape[2:])
-            output = functions.run(function, steps, batch_size).reshape(x.shape)
+            output = functions.run(function, steps, batch_size)
+            output = output.reshape(x.shape) if output.size == x.size else output
         else:
             output = functions.run(function, x, batch_size)
         if output.shape != x.shape:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, sentence
 from keras_seqzoo.regularizers import SpectralNorm
+
+
+def takes_numpy_numbers(constructor: Callable) -> Callable:
+    """A constructor that may be given numbers of NumPy, which Keras refuses."""
+
+    @functools.wraps(constructor)
+    def build(**arguments: Any):
+        return constructor(
+            **{
+                name: value.item() if isinstance(value, np.number | np.bool_) else value
+                for name, value in arguments.items()
+            }
+        )
+
+    return build
 
 
 def identifier(module: ModuleType, **argument: Any) -> Any:

@@ -8,12 +8,13 @@ from keras import tree
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, sentence
 from keras_seqzoo.layers.code_decoder import MODES
-from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 RECONSTRUCTIONS = ("sequence", "last")
 
 
+@takes_numpy_numbers
 def sequence_autoencoder(
     *,
     features: int | None = None,

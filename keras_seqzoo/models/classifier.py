@@ -7,10 +7,11 @@ import keras
 from keras_seqzoo import layers
 from keras_seqzoo.errors import check_choice, check_positive, check_rate
 from keras_seqzoo.layers.pooling import POOLINGS
-from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 
+@takes_numpy_numbers
 def sequence_classifier(
     *,
     features: int | None = None,

@@ -14,10 +14,11 @@ from keras_seqzoo.errors import (
     sentence,
 )
 from keras_seqzoo.layers.scaling import TARGET
-from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 
+@takes_numpy_numbers
 def encoder_decoder(
     *,
     source_vocabulary_size: int | None = None,

@@ -6,10 +6,11 @@ import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.errors import check_bool, check_positive
-from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import readings_input
 
 
+@takes_numpy_numbers
 def simple_rnn_identity(
     *,
     features: int = 1,

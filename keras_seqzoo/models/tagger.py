@@ -6,13 +6,14 @@ import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, check_rate, sentence
-from keras_seqzoo.models.arguments import check_name, identifier
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 HEADS = ("softmax", "crf", "regression")
 ENCODERS = {"cnn": layers.CharacterCNN, "bilstm": layers.CharacterBiLSTM}
 
 
+@takes_numpy_numbers
 def sequence_tagger(
     *,
     features: int | None = None,
