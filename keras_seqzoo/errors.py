@@ -84,9 +84,17 @@ def is_real(value: Any) -> bool:
 
 
 def check_positive(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is an int of at least 1 that 32 bits hold."""
+    """Raises `ArgumentError` unless every argument is an int of at least 1."""
     for name, value in arguments.items():
-        if not is_int(value) or not 1 <= value < 2**31:
+        if not is_int(value) or value < 1:
+            raise ArgumentError(sentence(name, "a positive int", value))
+
+
+def check_size(**arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument may be the size of a tensor's axis."""
+    check_positive(**arguments)
+    for name, value in arguments.items():
+        if value >= 2**31:
             raise ArgumentError(sentence(name, "a positive int below 2 ** 31", value))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_choice, check_positive
+from keras_seqzoo.errors import ArgumentError, check_choice, check_size
 from keras_seqzoo.layers.masking import PACKAGE
 
 ATTENTIONS = ("additive", "dot", "general", "multi_head")
@@ -48,7 +48,7 @@ class SourceAttention(keras.layers.Layer):
     def __init__(self, kind: str, units: int, *, heads: int = 4, **kwargs: Any):
         super().__init__(**kwargs)
         check_choice("kind", kind, ATTENTIONS)
-        check_positive(units=units, heads=heads)
+        check_size(units=units, heads=heads)
         if kind == "multi_head" and units % heads:
             raise ArgumentError(
                 f"`units` must be a multiple of `heads`. Received: units={units}, heads={heads}."

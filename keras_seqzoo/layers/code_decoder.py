@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_choice, check_positive
+from keras_seqzoo.errors import check_choice, check_size
 from keras_seqzoo.layers.decoder import Decoder, DecoderState, kept, over_steps
 from keras_seqzoo.layers.masking import PACKAGE
 
@@ -72,7 +72,7 @@ class CodeDecoder(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_positive(outputs=outputs)
+        check_size(outputs=outputs)
         check_choice("mode", mode, MODES)
         self.outputs, self.mode, self.heads = outputs, mode, heads
         self.decoder = Decoder(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops, tree
 
-from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_positive, check_rate
+from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_rate, check_size
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.portable import is_portable, scan
@@ -131,7 +131,7 @@ class Decoder(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_positive(units=units, depth=depth)
+        check_size(units=units, depth=depth)
         check_choice("cell", cell, CELLS)
         check_choice("attention", attention, (None, *ATTENTIONS))
         check_bool(input_feeding=input_feeding)

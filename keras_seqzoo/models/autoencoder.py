@@ -6,7 +6,7 @@ import keras
 from keras import tree
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, sentence
+from keras_seqzoo.errors import ArgumentError, check_choice, check_size, sentence
 from keras_seqzoo.layers.code_decoder import MODES
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
@@ -102,7 +102,7 @@ def sequence_autoencoder(
         [Cho et al., 2014](https://doi.org/10.3115/v1/D14-1179), of the code in every step;
         [Bahdanau et al., 2015](https://arxiv.org/abs/1409.0473), of attention
     """
-    check_positive(code_size=code_size)
+    check_size(code_size=code_size)
     _check_modes(reconstruct, decoder, attention)
     recurrent = {"cell": cell, "units": units, "depth": depth, "dropout": dropout}
     recurrent["recurrent_regularizer"] = identifier(

@@ -9,8 +9,8 @@ from keras_seqzoo.errors import (
     ArgumentError,
     check_bool,
     check_choice,
-    check_positive,
     check_rate,
+    check_size,
     sentence,
 )
 from keras_seqzoo.layers.decoder import CELLS
@@ -26,7 +26,7 @@ def readings_input(
     name: str = "readings",
 ):
     """Raw readings in: the input, what a network sees of it, and the mask or None."""
-    check_positive(features=features, **({} if time is None else {"time": time}))
+    check_size(features=features, **({} if time is None else {"time": time}))
     check_bool(normalize=normalize)
     inputs = keras.Input((time, features), name=name)  # (batch, time, features)
     mask = layers.step_mask(inputs, mask_value, name="mask")  # (batch, time) or None
@@ -45,7 +45,7 @@ def tokens_input(
     name: str = "tokens",
 ):
     """Tokens in: the input, their vectors, and the mask, which leaves 0 out."""
-    check_positive(
+    check_size(
         vocabulary_size=vocabulary_size,
         embedding_size=embedding_size,
         **({} if time is None else {"time": time}),
@@ -119,7 +119,7 @@ def recurrent_stack(
         doubles the units.
     """
     check_choice("cell", cell, CELLS)
-    check_positive(units=units, depth=depth)
+    check_size(units=units, depth=depth)
     check_bool(bidirectional=bidirectional)
     check_rate(dropout=dropout)
     regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import check_choice, check_positive, check_rate
+from keras_seqzoo.errors import check_choice, check_rate, check_size
 from keras_seqzoo.layers.pooling import POOLINGS
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
@@ -82,7 +82,7 @@ def sequence_classifier(
 
     Reference: [Graves & Schmidhuber, 2005](https://doi.org/10.1016/j.neunet.2005.06.042)
     """
-    check_positive(classes=classes)
+    check_size(classes=classes)
     check_choice("pooling", pooling, ("last", *POOLINGS))
     check_rate(input_dropout=input_dropout)
     inputs, x, mask = steps_input(

@@ -8,8 +8,8 @@ from keras_seqzoo import layers
 from keras_seqzoo.errors import (
     ArgumentError,
     check_bool,
-    check_positive,
     check_rate,
+    check_size,
     is_int,
     sentence,
 )
@@ -171,7 +171,7 @@ def _target_input(
     """The target so far, what the decoder sees of it, and its embedding, None of readings."""
     if vocabulary_size is None:
         features = 1 if features is None else features
-        check_positive(target_features=features)
+        check_size(target_features=features)
         if tied:
             raise ArgumentError(
                 sentence("tied_embeddings", "False without `target_vocabulary_size`", tied)

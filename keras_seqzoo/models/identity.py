@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import check_bool, check_positive
+from keras_seqzoo.errors import check_bool, check_size
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import readings_input
 
@@ -68,7 +68,7 @@ def simple_rnn_identity(
 
     Reference: [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1)
     """
-    check_positive(units=units)
+    check_size(units=units)
     check_bool(return_sequences=return_sequences)
     inputs, x, mask = readings_input(
         features, mask_value=mask_value, normalize=normalize, time=time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import ArgumentError, check_choice, check_positive, check_rate, sentence
+from keras_seqzoo.errors import ArgumentError, check_choice, check_rate, check_size, sentence
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
@@ -140,7 +140,7 @@ def sequence_tagger(
         outputs = _regression(x, inputs, classes, normalize)
     else:
         classes = 2 if classes is None else classes
-        check_positive(classes=classes)
+        check_size(classes=classes)
     if head == "crf":
         scores = keras.layers.Dense(classes, name="scores")(x)
         crf = layers.LinearChainCRF(classes, **(constraints or {}), name="crf")
@@ -160,7 +160,7 @@ def _spelled(size, encoder, embedding_size, units, vocabulary_size, time):
             sentence("character_vocabulary_size", "None without `vocabulary_size`", size)
         )
     check_choice("character_encoder", encoder, ENCODERS)
-    check_positive(
+    check_size(
         character_vocabulary_size=size,
         character_embedding_size=embedding_size,
         character_units=units,
