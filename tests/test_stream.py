@@ -311,6 +311,14 @@ def test_padding_that_is_nan_is_padding_and_no_bad_reading():
 # ------------------------------------------------------------------------------------- bad input
 
 
+def test_a_step_may_be_a_list():
+    streamer = zoo.stream(forecaster())
+    rows = [[0.5, -1.0], [2.0, 0.0]]
+    listed, _ = streamer.step(rows, streamer.initial_state(2))
+    array, _ = streamer.step(np.array(rows), streamer.initial_state(2))
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (listed, array)))
+
+
 def test_bad_steps_and_states_are_refused():
     streamer = zoo.stream(forecaster())
     state = streamer.initial_state(2)

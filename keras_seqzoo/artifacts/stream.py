@@ -143,7 +143,7 @@ class Streamer:
                 raise errors.DataError(f"`x` must have {names}. Received: {sorted(x)}.")
             given = [x[name] for name in names]
         else:
-            given = [x] if len(names) == 1 and not isinstance(x, list | tuple) else tree.flatten(x)
+            given = [x] if len(names) == 1 else tree.flatten(x)
         if len(given) != len(names):
             raise errors.DataError(
                 f"`x` must be a step of each of {names}. Received: {len(given)} arrays."
