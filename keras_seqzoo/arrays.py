@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import DataError
+from keras_seqzoo.errors import DataError, check_mask_value
 
 
 def as_array(name: str, values: Any) -> np.ndarray:
@@ -21,6 +22,16 @@ def as_array(name: str, values: Any) -> np.ndarray:
         raise DataError(
             f"`{name}` must be one array; pad rows to one length. NumPy says: {error}"
         ) from error
+
+
+def as_mask_value(mask_value: Any) -> float | None:
+    """`mask_value` once it is checked; every NaN as the one object, which equals itself in a tuple.
+
+    Raises:
+        ArgumentError: if it is neither None nor a number.
+    """
+    check_mask_value(mask_value)
+    return math.nan if mask_value is not None and math.isnan(mask_value) else mask_value
 
 
 def as_mask(mask: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -357,10 +357,16 @@ def vocabulary_from_the_network(archive):
     layer["config"] = {"name": layer["name"], "vocabulary": "http://169.254.169.254/latest"}
 
 
-@hostile("an array of 'object'")
-def array_of_objects(archive):
-    config = {"value": [1, 2], "dtype": "object"}
-    archive.layer()["config"]["bias_initializer"] = {"class_name": "__numpy__", "config": config}
+def array_of(kind: str):
+    """An array of such values among a layer's arguments."""
+    config = {"value": [1, 2], "dtype": kind}
+    return lambda archive: archive.layer()["config"].update(
+        bias_initializer={"class_name": "__numpy__", "config": config}
+    )
+
+
+CASES["array_of_objects"] = array_of("object"), "an array of 'object'"
+CASES["array_of_a_type_of_some_machines"] = array_of("float128"), "an array of 'float128'"
 
 
 @hostile("an array of '<U100000000'")
@@ -369,12 +375,6 @@ def array_of_wide_strings(archive):
     archive.layer()["inbound_nodes"][0]["kwargs"]["more"] = {
         "class_name": "__numpy__", "config": config,
     }  # fmt: skip
-
-
-@hostile("an array of 'float128'")
-def array_of_a_type_that_only_some_machines_have(archive):
-    config = {"value": [1, 2], "dtype": "float128"}
-    archive.layer()["config"]["bias_initializer"] = {"class_name": "__numpy__", "config": config}
 
 
 @hostile("a layer that is called on no tensor")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import keras_seqzoo as zoo
+from benchmarks import formats
 
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = [
@@ -53,19 +54,11 @@ def test_readme_holds_the_two_commands():
 
 def test_the_readme_says_of_formats_what_the_benchmark_found():
     found = json.loads((ROOT / "benchmarks/results/formats.json").read_text())
-    forms = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
     names = zoo.list_models()
-    assert all(set(found[form]) == set(names) for form in forms)
-
-    def cell(one: dict) -> str:
-        if "error" in one:
-            return "no"
-        others = [name for name in one["endpoints"] if name != "serve"]
-        if others == ["encode", "generate_greedy", "step"]:
-            others = ["decodes"]
-        return ", ".join([f"{one['difference']:.0e}", *others])
-
+    assert all(set(found[form]) == set(names) for form in formats.FORMATS)
     lines = (ROOT / "README.md").read_text().splitlines()
     for name in names:
-        row = " | ".join([f"`{name}`", *(cell(found[form][name]) for form in forms)])
+        row = " | ".join(
+            [f"`{name}`", *(formats.cell(found[form][name]) for form in formats.FORMATS)]
+        )
         assert f"| {row} |" in lines

@@ -69,9 +69,7 @@ def read_config(
     layers = 0
     for value, key, sizes in walk(config):
         if isinstance(value, dict):
-            nodes = value.get("inbound_nodes")
-            for node in nodes if isinstance(nodes, list) else ():
-                _check_node(node)
+            _check_nodes(value.get("inbound_nodes"))
         if isinstance(value, dict) and "class_name" in value:
             found = _check_object(value, custom_objects, max_size)
             if isinstance(found, type):
@@ -181,13 +179,14 @@ def _count(values: Any) -> int:
     return count
 
 
-def _check_node(node: Any) -> None:
+def _check_nodes(nodes: Any) -> None:
     """A layer that is called on constants alone would run at once, whatever its size."""
-    if isinstance(node, dict) and not any(
-        isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
-        for value, *_ in walk(node)
-    ):
-        raise refused("a layer that is called on no tensor of the model", "Do not use it.")
+    for node in nodes if isinstance(nodes, list) else ():
+        if isinstance(node, dict) and not any(
+            isinstance(value, dict) and value.get("class_name") == "__keras_tensor__"
+            for value, *_ in walk(node)
+        ):
+            raise refused("a layer that is called on no tensor of the model", "Do not use it.")
 
 
 def _check_function(value: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:

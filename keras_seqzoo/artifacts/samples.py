@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_seqzoo import layers
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
-from keras_seqzoo.diagnostics.audit_inputs import padding_values
+from keras_seqzoo.diagnostics.audit_inputs import every_layer, padding_values, seeing
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER, _ROWS, _STEPS = 7, 3, 7
@@ -156,19 +156,9 @@ def _known(model: keras.Model) -> int:
 
 def _range(model: keras.Model, tensor: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation that an input's own scaling was adapted to, or one as wide inside."""
-    scales = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, layers.Normalization)
-        and not layer.invert
-        and layer.get_weights()[0].shape == tuple(tensor.shape[-1:])
-    ]
-    own = [
-        layer
-        for layer in scales
-        if any(given is tensor for node in layer._inbound_nodes for given in node.input_tensors)
-    ]
-    for layer in own or scales:
-        mean, variance = layer.get_weights()[:2]
-        return mean, np.sqrt(variance)
+    for layer in (*seeing(model, tensor), *every_layer(model)):
+        if isinstance(layer, layers.Normalization) and not layer.invert:
+            mean, variance = layer.get_weights()[:2]
+            if mean.shape == tuple(tensor.shape[-1:]):
+                return mean, np.sqrt(variance)
     return np.zeros(1), np.ones(1)

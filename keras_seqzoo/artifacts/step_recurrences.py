@@ -41,12 +41,15 @@ def recurrent(memory: Memory, layer, /, sequences, initial_state=None, mask=None
     after = tree.flatten(after)
     kept = _apart(keep(_joined([*after, said] if beside else after), mask), sizes)
     if mask is not None:
+        real = ops.expand_dims(mask, -1)
         if beside:
             said = kept[-1]
+        elif says_state:
+            said = kept[0]
         else:
-            said = kept[0] if says_state else ops.where(mask[..., None], said, kept[0])
+            said = ops.where(real, said, kept[0])
         if layer.zero_output_for_mask:
-            said = ops.where(ops.expand_dims(mask, -1), said, ops.zeros_like(said))
+            said = ops.where(real, said, ops.zeros_like(said))
     if layer.return_sequences:
         said = Timed(said, mask if layer.supports_masking else None)
     else:

@@ -30,12 +30,13 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
     from keras_seqzoo import artifacts, training
 
     loaded = artifacts.load(model)
+    reading = {
+        "columns": columns, "missing": missing, "window": window, "stride": stride,
+        "quiet": as_json,
+    }  # fmt: skip
     if training.has_names(loaded):
         encoding = training.encoding_of(loaded)
-        examples = options.read_for(
-            encoding, data, format, columns=columns, missing=missing, window=window, stride=stride,
-            quiet=as_json,
-        )  # fmt: skip
+        examples = options.read_for(encoding, data, format, **reading)
         scores = training.evaluate(loaded, examples)
         if isinstance(scores, float):
             said = f"Error of {encoding.max_length} readings: {scores:.4g} of the variance."
@@ -43,11 +44,9 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
         else:
             _say(scores, as_json, plot)
         return
-    from keras_seqzoo.data import windows
     from keras_seqzoo.diagnostics import identity_error
 
-    readings = options.read(data, columns, missing, quiet=as_json)
-    error = identity_error(loaded, windows(readings, length=window, stride=stride))
+    error = identity_error(loaded, options.windows(data, **reading)[0])
     said = f"Identity error: {error:.4g} of the variance."
     click.echo(json.dumps({"identity_error": error}) if as_json else said)
 

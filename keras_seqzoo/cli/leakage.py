@@ -26,12 +26,12 @@ def command(model, file, columns, missing, window, stride, method, seed, plot, a
 
     MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy.
     """
-    readings = options.read(file, columns, missing, quiet=as_json)
+    x, block = options.windows(
+        file, columns=columns, missing=missing, window=window, stride=stride, quiet=as_json
+    )
     load_tensorflow()
-    from keras_seqzoo import artifacts, data, diagnostics
+    from keras_seqzoo import artifacts, diagnostics
 
-    x = data.windows(readings, length=window, stride=stride)
-    block = 1 if stride is None else -(-window // stride)
     report = diagnostics.leakage(artifacts.load(model), x, method=method, seed=seed, block=block)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if plot is not None:

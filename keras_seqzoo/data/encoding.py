@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_seqzoo.arrays import as_mask_value
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import (
@@ -16,7 +17,6 @@ from keras_seqzoo.errors import (
     DataError,
     check_choice,
     check_kind,
-    check_mask_value,
     check_sequence,
     is_real,
     sentence,
@@ -71,9 +71,7 @@ class Encoding:
             raise ArgumentError("Either `tokens` or `features` must be given, and not both.")
         check_sequence(classes=self.classes)
         object.__setattr__(self, "classes", tuple(self.classes))
-        check_mask_value(self.mask_value)
-        if self.mask_value is not None and math.isnan(self.mask_value):
-            object.__setattr__(self, "mask_value", math.nan)  # equal to itself, as one object is
+        object.__setattr__(self, "mask_value", as_mask_value(self.mask_value))
 
     @classmethod
     def learn(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_seqzoo.arrays import as_mask_value
 from keras_seqzoo.data.parallel import ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import DataError, check_kind, check_mask_value
+from keras_seqzoo.errors import DataError, check_kind
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches
@@ -50,9 +51,7 @@ class ParallelEncoding:
     mask_value: float | None = math.nan
 
     def __post_init__(self) -> None:
-        check_mask_value(self.mask_value)
-        if self.mask_value is not None and math.isnan(self.mask_value):
-            object.__setattr__(self, "mask_value", math.nan)  # equal to itself, as one object is
+        object.__setattr__(self, "mask_value", as_mask_value(self.mask_value))
 
     @classmethod
     def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:

@@ -111,7 +111,7 @@ def padding_values(model: Any, tensor: Any) -> set[float]:
     if not isinstance(model, keras.Model):
         return set()
     found = set()
-    for layer in every_layer(model) if tensor is None else _seeing(model, tensor):
+    for layer in every_layer(model) if tensor is None else seeing(model, tensor):
         if isinstance(layer, keras.layers.Masking | StepMask):
             found.add(float(layer.mask_value))
         elif isinstance(layer, TokenMask) or getattr(layer, "mask_zero", False):
@@ -124,7 +124,7 @@ def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
     return list(model._flatten_layers())
 
 
-def _seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
+def seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
     """The layers that get an input as it is, those of models inside too."""
     found = []
     for layer in model.layers:
@@ -132,7 +132,7 @@ def _seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
             if any(one is tensor for one in node.input_tensors):
                 at = next(i for i, one in enumerate(node.input_tensors) if one is tensor)
                 inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-                found += _seeing(layer, layer.inputs[at]) if inside else [layer]
+                found += seeing(layer, layer.inputs[at]) if inside else [layer]
     return found
 
 
