@@ -24,6 +24,37 @@ def as_array(name: str, values: Any) -> np.ndarray:
         ) from error
 
 
+def as_numbers(name: str, values: Any, count: int, hint: str = "") -> np.ndarray:
+    """`values` as one array of ints from 0 to `count - 1`.
+
+    Raises:
+        DataError: if it holds anything else; `hint` goes behind the message.
+    """
+    numbers = as_array(name, values)
+    if not numbers.size and numbers.dtype.kind == "f":  # of an empty list
+        return numbers.astype(np.int64)
+    whole = numbers.dtype.kind in "iu"
+    if not whole or (numbers.size and (numbers.min() < 0 or numbers.max() >= count)):
+        bounds = f", from {numbers.min()} to {numbers.max()}" if whole else ""
+        raise DataError(
+            f"`{name}` must be ints from 0 to {count - 1}. Received: shape {numbers.shape}, dtype "
+            f"{numbers.dtype}{bounds}.{hint}"
+        )
+    return numbers
+
+
+def as_indices(name: str, values: Any, count: int) -> np.ndarray:
+    """`as_numbers` along one axis.
+
+    Raises:
+        DataError: if it has another rank, or holds anything else.
+    """
+    numbers = as_numbers(name, values, count)
+    if numbers.ndim != 1:
+        raise DataError(f"`{name}` must have one axis. Received: shape {numbers.shape}.")
+    return numbers
+
+
 def as_mask_value(mask_value: Any) -> float | None:
     """`mask_value` once it is checked; every NaN as the one object, which equals itself in a tuple.
 

@@ -159,8 +159,20 @@ def check_kind(kinds: type | tuple[type, ...], **arguments: Any) -> None:
 def check_sequence(**arguments: Any) -> None:
     """Raises `ArgumentError` unless every argument is a collection in some order, and no str."""
     for name, value in arguments.items():
-        if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
+        try:
+            counted = len(value) >= 0 and not isinstance(value, str)
+        except TypeError:  # also of an array without axes
+            counted = False
+        if not counted or not hasattr(value, "__iter__"):
             raise ArgumentError(sentence(name, "a list or another collection", value))
+
+
+def check_names(count: int, **arguments: Any) -> None:
+    """Raises `ArgumentError` unless every argument is a list of so many str."""
+    check_sequence(**arguments)
+    for name, value in arguments.items():
+        if len(value) != count or not all(isinstance(one, str) for one in value):
+            raise ArgumentError(sentence(name, f"{count} strings", value))
 
 
 def check_seed(seed: Any) -> None:

@@ -120,12 +120,27 @@ def autoencoder() -> keras.Model:
 @functools.cache
 def speaker() -> keras.Model:
     sizes = pair_encoding().arguments()
-    return zoo.get("gru_encoder_decoder", **sizes, units=3, embedding_size=2)
+    return zoo.get("attention_gru_encoder_decoder", **sizes, units=3, embedding_size=2)
+
+
+@functools.cache
+def streamer() -> artifacts.Streamer:
+    return zoo.stream(model())
+
+
+@functools.cache
+def token_streamer() -> artifacts.Streamer:
+    return zoo.stream(tagger())
 
 
 def layer(made: type, /, **valid: Any) -> Row:
     """A layer, whose own arguments are fuzzed."""
     return Row(made, lambda: valid, refusals=KERAS)
+
+
+def method(of: Callable[[], Any], name: str, valid: Callable[[], dict], slow: bool = False) -> Row:
+    """A method of what `of` gives."""
+    return Row(lambda **given: getattr(of(), name)(**given), valid, slow=slow)
 
 
 def read(call: Callable[..., Any], **valid: Any) -> Row:
@@ -431,6 +446,89 @@ ROWS = {
     "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, refusals=KERAS),
     "step_mask": Row(
         layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS
+    ),
+}  # fmt: skip
+# Methods that people give data to.
+METHODS = {
+    "Streamer.initial_state": method(streamer, "initial_state", lambda: {"batch": 2}),
+    "Streamer.step": method(
+        streamer, "step",
+        lambda: {"x": rows()[:2, 0], "state": streamer().initial_state(2)},
+    ),
+    "Streamer.step, tokens": method(
+        token_streamer, "step",
+        lambda: {"x": np.array([1, 2]), "state": token_streamer().initial_state(2)},
+    ),
+    "EncoderDecoderModel.generate": method(
+        speaker, "generate",
+        lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "beam",
+                 "beam_width": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
+                 "temperature": 1.0, "top_k": None, "top_p": None, "num_return": None,
+                 "return_attention": False, "seed": 0, "batch_size": 8},
+        slow=True,
+    ),
+    "EncoderDecoderModel.attention": method(
+        speaker, "attention", lambda: {"source": [2, 3], "target": [4]}, slow=True
+    ),
+    "EncoderDecoderModel.plot_attention": method(
+        speaker, "plot_attention",
+        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
+                 "target_names": ["x"]},
+        slow=True,
+    ),
+    "Ensemble.generate": method(
+        lambda: layers.Ensemble([speaker(), speaker()]), "generate",
+        lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "greedy"},
+        slow=True,
+    ),
+    "Vocabulary.learn": method(
+        lambda: data.Vocabulary, "learn",
+        lambda: {"sequences": [["a", "b"]], "min_count": 1, "max_size": 9},
+    ),
+    "Vocabulary.encode": method(
+        lambda: encoding().tokens, "encode", lambda: {"tokens": ["a", "z"]}
+    ),
+    "Vocabulary.decode": method(lambda: encoding().tokens, "decode", lambda: {"numbers": [0, 2]}),
+    "Encoding.learn": method(
+        lambda: data.Encoding, "learn",
+        lambda: {"examples": tagged(), "target": "tags", "characters": True, "min_count": 1,
+                 "max_size": 9},
+    ),
+    "Encoding.batches": method(
+        encoding, "batches",
+        lambda: {"examples": tagged(), "class_weight": {"O": 2.0}, "targets": True,
+                 "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
+    ),
+    "Encoding.names": method(encoding, "names", lambda: {"answers": [[0, 1]]}),
+    "ParallelEncoding.learn": method(
+        lambda: data.ParallelEncoding, "learn", lambda: {"examples": paired(), "min_count": 1}
+    ),
+    "ParallelEncoding.batches": method(
+        pair_encoding, "batches",
+        lambda: {"examples": paired(), "targets": True, "batch_size": 2, "shuffle": True,
+                 "seed": 0, "multiple": 1},
+    ),
+    "ParallelEncoding.sources": method(
+        pair_encoding, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
+    ),
+    "ParallelEncoding.names": method(
+        pair_encoding, "names", lambda: {"tokens": np.array([[2, 0]])}
+    ),
+    "Examples.take": method(tagged, "take", lambda: {"indices": [0, 2]}),
+    "Examples.split": method(tagged, "split", lambda: {"fraction": 0.5, "seed": 0}),
+    "ParallelExamples.take": method(paired, "take", lambda: {"indices": [0, 2]}),
+    "ParallelExamples.split": method(paired, "split", lambda: {"fraction": 0.5, "seed": 0}),
+    "Readings.split": Row(
+        lambda *fractions: readings().split(*fractions), lambda: {"0": 0.6, "1": 0.4}
+    ),
+    "SequenceScores.measure": method(
+        lambda: zoo.SequenceScores(encoding(), tagged()), "measure", lambda: {"model": tagger()}
+    ),
+    "PairScores.measure": method(
+        lambda: zoo.PairScores(pair_encoding(), paired()), "measure", lambda: {"model": speaker()}
+    ),
+    "Certificate.horizon": method(
+        lambda: zoo.certify(model(), rows()[:1], lags=3), "horizon", lambda: {"threshold": 0.1}
     ),
 }  # fmt: skip
 # What calls give back; nobody makes one.

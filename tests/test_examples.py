@@ -159,6 +159,9 @@ def test_take_keeps_what_belongs_together():
     assert (taken.notes, taken.source) == (("seen",), "here")
     alone = Examples([["a"], ["b"]]).take([1])
     assert (alone.labels, alone.tags) == (None, None)
+    for indices in ([3], [-1], [], [0.0], [[1]], 1, [True, False, True]):
+        with pytest.raises(DataError, match=r"`indices` must|at least one"):
+            text.take(indices)
 
 
 @FEW

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from fuzz_table import RESULTS, ROWS, public
+from fuzz_table import METHODS, RESULTS, ROWS, public
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -466,13 +466,14 @@ def test_every_result_says_that_it_is_one():
 NOTHING_THERE = ("load", "unregister", *(name for name in ROWS if name.startswith("read_")))
 GIVES_NOTHING = ("adapt", "compile_recurrences", "export")
 anything = st.one_of(small_junk, arrays, st.sampled_from([[["a"]], [[1, 2], [3]], {"a": [1]}]))
-QUICK_ROWS = [name for name, row in ROWS.items() if not row.slow]
-SLOW_ROWS = [name for name, row in ROWS.items() if row.slow]
+ALL_ROWS = ROWS | METHODS
+QUICK_ROWS = [name for name, row in ALL_ROWS.items() if not row.slow]
+SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.slow]
 
 
 def check_row(name: str, count: int, folder) -> None:
     """One or two of the arguments are anything; the call works, or says no in the right words."""
-    row = ROWS[name]
+    row = ALL_ROWS[name]
     replaced = st.lists(
         st.tuples(st.sampled_from(row.checked or sorted(row.valid())), anything),
         min_size=1,
@@ -488,7 +489,7 @@ def check_row(name: str, count: int, folder) -> None:
 
 
 def call(name: str, replaced: dict, folder):
-    row = ROWS[name]
+    row = ALL_ROWS[name]
     given = row.valid() | replaced
     positions = [given.pop(key) for key in sorted(key for key in given if key.isdigit())]
     if name == "export":
@@ -511,7 +512,7 @@ fuzz_warnings = pytest.mark.filterwarnings(
 )
 
 
-@pytest.mark.parametrize("name", sorted(ROWS))
+@pytest.mark.parametrize("name", sorted(ALL_ROWS))
 def test_the_arguments_of_each_row_work(name, tmp_path):
     if name in NOTHING_THERE:
         assert call(name, {}, tmp_path) is None

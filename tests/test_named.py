@@ -132,6 +132,31 @@ def test_tokens_that_are_none_are_refused(tokens):
         Vocabulary(tokens)
 
 
+def test_tokens_and_numbers_that_are_none_are_refused():
+    words = Vocabulary(["a", "b"])
+    for tokens in (3, [3], [["a"]], np.array(3), [b"a"]):
+        with pytest.raises(DataError, match="`tokens` must"):
+            words.encode(tokens)
+    for numbers in (3, [4], [-1], [1.0], [[1]], ["a"]):
+        with pytest.raises(DataError, match="`numbers` must"):
+            words.decode(numbers)
+    for sequences in (3, [3], [[3]]):
+        with pytest.raises(DataError, match="`sequences` must"):
+            Vocabulary.learn(sequences)
+    assert words.decode([]) == [] == words.encode([]).tolist()
+
+
+def test_answers_that_are_none_have_no_names():
+    of_tags, of_labels = Encoding.learn(TEXT, target="tags"), Encoding.learn(TEXT, target="labels")
+    count = len(of_labels.classes)
+    for wrong in ([[99]], [[-1]], [[0.5]], [["O"]], 3, [np.full((2, count + 1), 0.1)]):
+        with pytest.raises((ArgumentError, DataError), match="`answers` must"):
+            of_labels.names(wrong)
+    with pytest.raises(DataError, match="one per sequence"):
+        of_labels.names([[0, 1]])
+    assert of_tags.names([[0, 1], []]) == [list(of_tags.classes[:2]), []]
+
+
 # ------------------------------------------------------------------------------ models with names
 
 

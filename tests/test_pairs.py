@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -395,11 +396,25 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
     encoding = ParallelEncoding.learn(pairs)
     with pytest.raises(DataError, match="`sources` must be tokens"):
         encoding.batches(forecasting_pairs(waves(50), past=5, steps=2))
+    for given in ({"source": 0}, {"target": "abc"}, {"target_units": "words"}, {"max_length": 0}):
+        with pytest.raises(ArgumentError, match=next(iter(given))):
+            dataclasses.replace(encoding, **given)
+    for sequences in (["ab", 3], [[1, 2]]):
+        with pytest.raises(DataError, match="tokens"):
+            encoding.sources(sequences)
+    for tokens in ([2, 3], [[-1]], [[0.5]]):
+        with pytest.raises(DataError, match="tokens"):
+            encoding.names(tokens)
+    of_readings = ParallelEncoding(2, 1)
+    with pytest.raises(DataError, match=r"\(time, 2\)"):
+        of_readings.sources([np.zeros((3, 1))])
+    with pytest.raises(DataError, match="targets are readings"):
+        of_readings.names([[2]])
     with pytest.raises(ArgumentError, match="source_units"):
         ParallelExamples([["a"]], [["b"]], source_units="words")
     model = zoo.get("gru_encoder_decoder", **encoding.arguments(), units=4)
     for source in ([[99, 1]], [[-1, 1]], [[0.5, 1.0]]):
-        with pytest.raises(DataError, match="numbers of tokens from 0 to"):
+        with pytest.raises(DataError, match=r"ints from 0 to 5.*numbers of tokens"):
             model.generate(np.array(source))
     assert model.generate(np.zeros((1, 3), int), max_length=2).sequences.shape == (1, 2)
     with pytest.raises(ArgumentError, match="without it"):
@@ -426,3 +441,10 @@ def test_attention_of_a_pair_sums_to_one_and_is_drawn(trained):
         source, target, source_names=list("abcd"), target_names=list("dcba")
     )
     assert [label.get_text() for label in ax.get_yticklabels()] == [*"dcba", "end"]
+    for names in (
+        {"source_names": ["a"]},
+        {"target_names": [1, 2, 3, 4]},
+        {"target_names": "dcba"},
+    ):
+        with pytest.raises(ArgumentError, match=r"4 strings|a list"):
+            trained.network.plot_attention(source, target, **names)

@@ -331,10 +331,25 @@ def test_bad_steps_and_states_are_refused():
     for batch in (0, -1, 1.5, None, True):
         with pytest.raises(ArgumentError, match="batch"):
             streamer.initial_state(batch)
+    for x in ([["a", "b"]] * 2, [[1.0], [1.0, 2.0]], [[None, None]] * 2, {1: 0, "a": 0}):
+        with pytest.raises(DataError, match=r"numbers|one array|`x` must"):
+            streamer.step(x, state)
     with pytest.raises(ArgumentError, match="nan"):
         zoo.stream(streamer.model, nan="ignore")
     with pytest.raises(ArgumentError, match="model"):
         zoo.stream("gru_forecaster")
+
+
+@pytest.mark.parametrize("word_dropout", [0.0, 0.1])
+def test_tokens_that_the_model_does_not_know_are_refused(word_dropout):
+    """Keras takes -1 for the last token, and 2**40 for padding."""
+    options = {"vocabulary_size": 5, "classes": 2, "units": 3, "word_dropout": word_dropout}
+    streamer = zoo.stream(zoo.get("gru_tagger", **options))
+    state = streamer.initial_state(2)
+    for x in ([1, 5], [1, -1], [1, 2**40], [1.0, 2.0], [True, False]):
+        with pytest.raises(DataError, match="ints from 0 to 4"):
+            streamer.step(x, state)
+    streamer.step([0, 4], state)
 
 
 def test_dicts_of_inputs_go_by_name():

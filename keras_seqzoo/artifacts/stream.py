@@ -11,7 +11,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo import errors
+from keras_seqzoo.arrays import as_array, as_numbers
 from keras_seqzoo.artifacts.stepper import Stepper
+from keras_seqzoo.diagnostics.audit_inputs import known_tokens
 from keras_seqzoo.diagnostics.functions import input_of, output_of, stateful_layers
 
 NAN = ("skip", "propagate", "raise")
@@ -82,6 +84,9 @@ class Streamer:
         self._stepper = Stepper(model)
         self.states = self._stepper.initial
         self.inputs = [(one.name, tuple(one.shape[2:]), one.dtype) for one in model.inputs]
+        self._tokens = [
+            known_tokens(model, one) if "int" in one.dtype else None for one in model.inputs
+        ]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step.
@@ -101,7 +106,8 @@ class Streamer:
             state: what `initial_state` or the step before gave.
 
         Raises:
-            DataError: if `x` has another shape, or, with `nan="raise"`, is not finite.
+            DataError: if `x` has another shape, tokens that the model does not know, or, with
+                `nan="raise"`, is not finite.
             ArgumentError: if `state` is not of this model.
         """
         inputs = self._read(x)
@@ -140,7 +146,7 @@ class Streamer:
         names = sorted(known) if isinstance(known, dict) else [name for name, *_ in self.inputs]
         if isinstance(x, dict):
             if set(x) != set(names):
-                raise errors.DataError(f"`x` must have {names}. Received: {sorted(x)}.")
+                raise errors.DataError(f"`x` must have {names}. Received: {list(x)}.")
             given = [x[name] for name in names]
         else:
             given = [x] if len(names) == 1 else tree.flatten(x)
@@ -149,8 +155,8 @@ class Streamer:
                 f"`x` must be a step of each of {names}. Received: {len(given)} arrays."
             )
         found = []
-        for (name, shape, dtype), one in zip(self.inputs, given, strict=True):
-            one = one if ops.is_tensor(one) else np.asarray(one)
+        for (name, shape, dtype), known, one in zip(self.inputs, self._tokens, given, strict=True):
+            one = one if ops.is_tensor(one) else _as_numbers(name, one, known)
             fits = len(one.shape) == len(shape) + 1 and all(
                 size in (None, has) for size, has in zip(shape, one.shape[1:], strict=True)
             )
@@ -211,6 +217,16 @@ def _check(model: Any) -> None:
                 f"{model.name!r}, whose input {tensor.name!r} is {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}."
             )
+
+
+def _as_numbers(name: str, given: Any, tokens: int | None) -> np.ndarray:
+    """What is not a tensor yet as an array, of tokens from 0 to `tokens - 1` if they are."""
+    if tokens is not None:
+        return as_numbers(name, given, tokens)
+    array = as_array(name, given)
+    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # such as bfloat16
+        raise errors.DataError(f"A step's {name!r} must be numbers. Received: dtype {array.dtype}.")
+    return array
 
 
 def _where(usable, output):

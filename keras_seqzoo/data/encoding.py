@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_mask_value
+from keras_seqzoo.arrays import as_array, as_mask_value, as_numbers
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
+    check_bool,
     check_choice,
     check_kind,
     check_sequence,
@@ -95,10 +96,12 @@ class Encoding:
         Raises:
             ArgumentError: if the target is not there, or not told where both are.
         """
+        check_kind(Examples, examples=examples)
+        check_bool(characters=characters)
         has = [name for name in TARGETS if getattr(examples, name) is not None]
         if target is None and len(has) == 1:
             target = has[0]
-        if target not in has:
+        if not isinstance(target, str) or target not in has:
             hint = "Examples without any cannot be learned from." if not has else ""
             raise ArgumentError(
                 sentence(
@@ -153,6 +156,7 @@ class Encoding:
         """
         from keras_seqzoo.data.batches import Batches
 
+        check_bool(targets=targets)
         self.check(examples, targets=targets)
         lengths = examples.lengths
         if self.features is not None and self.mask_value is None and (lengths != lengths[0]).any():
@@ -185,13 +189,22 @@ class Encoding:
 
         Args:
             answers: per sequence, probabilities `(..., classes)` or the numbers of classes.
+
+        Raises:
+            DataError: if they are something else.
         """
+        check_sequence(answers=answers)
         found = []
         for answer in answers:
-            answer = np.asarray(answer)
-            if answer.dtype.kind == "f":
+            answer = as_array("answers", answer)
+            if answer.dtype.kind == "f" and answer.shape[-1:] == (len(self.classes),):
                 answer = answer.argmax(-1)
-            one = [self.classes[number] for number in answer.reshape(-1)]
+            numbers = as_numbers("answers", answer, len(self.classes)).reshape(-1)
+            if self.target == "labels" and len(numbers) != 1:
+                raise DataError(
+                    f"`answers` must be one per sequence. Received: shape {answer.shape}."
+                )
+            one = [self.classes[number] for number in numbers]
             found.append(one if self.target == "tags" else one[0])
         return found
 
@@ -240,7 +253,7 @@ class Encoding:
         """The weight of each class, and 0 for those that are none."""
         weights = np.ones(len(self.classes) + 1, np.float32)
         weights[-1] = 0
-        if given == "balanced":
+        if isinstance(given, str) and given == "balanced":
             counts = np.bincount(
                 np.concatenate([one[one >= 0] for one in encoded]), minlength=len(self.classes)
             )

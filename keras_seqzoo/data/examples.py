@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.arrays import as_indices
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -113,8 +114,12 @@ class Examples:
         """The examples at `indices`, in that order.
 
         Args:
-            indices: ints below `len(self)`, at least one.
+            indices: ints from 0 to `len(self) - 1`, at least one.
+
+        Raises:
+            DataError: if they are something else.
         """
+        indices = as_indices("indices", indices, len(self))
         return dataclasses.replace(
             self,
             sequences=[self.sequences[index] for index in indices],

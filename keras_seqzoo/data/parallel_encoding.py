@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_mask_value
-from keras_seqzoo.data.parallel import ParallelExamples
+from keras_seqzoo.arrays import as_array, as_mask_value, as_numbers
+from keras_seqzoo.data.parallel import UNITS, ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import DataError, check_kind
+from keras_seqzoo.errors import (
+    DataError,
+    check_bool,
+    check_choice,
+    check_kind,
+    check_positive,
+    check_sequence,
+    check_size,
+)
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches
@@ -33,6 +41,9 @@ class ParallelEncoding:
         mask_value: float at padded steps of sources that are readings; NaN, as no reading is NaN;
             None where sources are of one length and nothing is padded.
 
+    Raises:
+        ArgumentError: if any of these is something else.
+
     Example:
 
     >>> from keras_seqzoo.data import ParallelEncoding, ParallelExamples
@@ -51,6 +62,12 @@ class ParallelEncoding:
     mask_value: float | None = math.nan
 
     def __post_init__(self) -> None:
+        for name, known in (("source", self.source), ("target", self.target)):
+            if not isinstance(known, Vocabulary):
+                check_size(**{name: known})
+        check_choice("source_units", self.source_units, UNITS)
+        check_choice("target_units", self.target_units, UNITS)
+        check_positive(max_length=self.max_length)
         object.__setattr__(self, "mask_value", as_mask_value(self.mask_value))
 
     @classmethod
@@ -61,7 +78,12 @@ class ParallelEncoding:
         Args:
             examples: `ParallelExamples`.
             min_count: int, at least 1, how often a token of a source must occur to be known.
+
+        Raises:
+            ArgumentError: if `examples` or `min_count` are something else.
         """
+        check_kind(ParallelExamples, examples=examples)
+        check_positive(min_count=min_count)
         source, target = examples.sources[0], examples.targets[0]
         longest = max(map(len, examples.targets))
         if isinstance(target, tuple):
@@ -114,6 +136,7 @@ class ParallelEncoding:
         """
         from keras_seqzoo.data.batches import Batches
 
+        check_bool(targets=targets)
         self.check(examples)
         weights = None
         if self.says_tokens:
@@ -144,8 +167,10 @@ class ParallelEncoding:
             sequences: lists of tokens, or arrays `(time, features)`.
 
         Raises:
-            DataError: if readings are of several lengths without a `mask_value`.
+            DataError: if they are something else, or readings of several lengths without a
+                `mask_value`.
         """
+        check_sequence(sequences=sequences)
         given = self._numbers(sequences)
         longest = max([*map(len, given), 1])
         if isinstance(self.source, Vocabulary):
@@ -162,8 +187,16 @@ class ParallelEncoding:
 
         Args:
             tokens: int `(batch, time)`.
+
+        Raises:
+            DataError: if they are something else, or targets are readings.
         """
-        return [self.target.decode([one for one in row if one]) for row in np.asarray(tokens)]
+        if not self.says_tokens:
+            raise DataError("`tokens` cannot be named: targets are readings.")
+        tokens = as_numbers("tokens", tokens, len(self.target))
+        if tokens.ndim != 2:
+            raise DataError(f"`tokens` must be (batch, time). Received: shape {tokens.shape}.")
+        return [self.target.decode(row[row > 0]) for row in tokens]
 
     def check(self, examples: ParallelExamples) -> None:
         """Refuses examples of another kind.
@@ -187,7 +220,17 @@ class ParallelEncoding:
     def _numbers(self, sequences: Sequence[Any]) -> list[np.ndarray]:
         if isinstance(self.source, Vocabulary):
             return [self.source.encode(sequence) for sequence in sequences]
-        return [np.asarray(sequence, np.float32) for sequence in sequences]
+        return [self._readings(sequence) for sequence in sequences]
+
+    def _readings(self, sequence: Any) -> np.ndarray:
+        """A source of readings in float32."""
+        found = as_array("sequences", sequence)
+        if found.dtype.kind not in "iuf" or found.shape[1:] != (self.source,):
+            raise DataError(
+                f"`sequences` must be arrays (time, {self.source}). Received: shape {found.shape}, "
+                f"dtype {found.dtype}."
+            )
+        return found.astype(np.float32)
 
     def _padding(self, sources: Sequence[np.ndarray]) -> float:
         if isinstance(self.source, Vocabulary):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.arrays import as_indices
 from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
 
 PADDING, UNKNOWN = "", "[UNK]"
@@ -62,12 +63,14 @@ class Vocabulary:
 
         Raises:
             ArgumentError: if an option is out of range.
-            DataError: if no token is left.
+            DataError: if `sequences` are something else, or no token is left.
         """
         check_positive(min_count=min_count)
         if max_size is not None:
             check_positive(max_size=max_size)
-        counts = collections.Counter(token for sequence in sequences for token in sequence)
+        counts = collections.Counter()
+        for sequence in _iterated("sequences", sequences):
+            counts.update(_tokens("sequences", sequence))
         counts.pop(PADDING, None)
         counts.pop(UNKNOWN, None)
         known = [token for token, count in counts.items() if count >= min_count]
@@ -84,18 +87,24 @@ class Vocabulary:
         """The numbers of some tokens, int32; 1 for those it does not know.
 
         Args:
-            tokens: iterable of str.
+            tokens: iterable of str; a str is one of its characters.
+
+        Raises:
+            DataError: if they are something else.
         """
-        return np.array([self._numbers.get(token, 1) for token in tokens], np.int32)
+        return np.array([self._numbers.get(one, 1) for one in _tokens("tokens", tokens)], np.int32)
 
     def decode(self, numbers: Sequence[int]) -> list[str]:
         """The tokens of some numbers: "" for padding, "[UNK]" for unknown ones.
 
         Args:
             numbers: ints of at least 0, below `len(self)`.
+
+        Raises:
+            DataError: if they are something else.
         """
         names = (PADDING, UNKNOWN, *self.tokens)
-        return [names[number] for number in numbers]
+        return [names[number] for number in as_indices("numbers", numbers, len(self))]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -108,3 +117,18 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} tokens, padding and unknown among them)"
+
+
+def _tokens(name: str, given: Iterable[str]) -> list[str]:
+    """What is given as a list, once it is known to be tokens; a str is its characters."""
+    tokens = list(_iterated(name, given))
+    if not all(isinstance(token, str) for token in tokens):
+        raise DataError(sentence(name, "tokens, which are str", given))
+    return tokens
+
+
+def _iterated(name: str, given: Iterable) -> Iterator:
+    try:
+        return iter(given)
+    except TypeError:
+        raise DataError(sentence(name, "a list or another collection", given)) from None

@@ -12,7 +12,7 @@ import numpy as np
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.errors import ArgumentError, DataError, is_int, sentence, unknown
-from keras_seqzoo.layers import StepMask, TokenMask
+from keras_seqzoo.layers import StepMask, TokenMask, WordDropout
 
 STRINGS = (
     "`model` must take numbers and give numbers. Received: {!r}, which takes or gives strings or a "
@@ -134,6 +134,16 @@ def seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
                 inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
                 found += seeing(layer, layer.inputs[at]) if inside else [layer]
     return found
+
+
+def known_tokens(model: keras.Model, tensor: Any) -> int | None:
+    """How many tokens those layers know that embed an input; None if none does."""
+    sizes = []
+    for layer in seeing(model, tensor):
+        sizes += [getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None)]
+        if isinstance(layer, WordDropout):
+            sizes.append(known_tokens(model, layer.output))
+    return min((size for size in sizes if isinstance(size, int)), default=None)
 
 
 def read_inputs(model: Any, x: Any, along: Any) -> Inputs:

@@ -50,8 +50,12 @@ class Certificate:
         """The smallest lag from which on no bound is above `threshold`; None beyond the lags.
 
         Args:
-            threshold: positive float, in units of the output over units of the input.
+            threshold: float, at least 0, in units of the output over units of the input.
+
+        Raises:
+            ArgumentError: if `threshold` is something else.
         """
+        errors.check_not_negative(threshold=threshold)
         above = np.flatnonzero(self.bounds > threshold)
         if not len(above):
             return 0

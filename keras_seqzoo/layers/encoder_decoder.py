@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_seqzoo.arrays import as_array
-from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.arrays import as_array, as_numbers
+from keras_seqzoo.errors import ArgumentError, DataError, check_names
 from keras_seqzoo.layers import decoding
 from keras_seqzoo.layers.generating import Generates
 from keras_seqzoo.layers.masking import PACKAGE
@@ -86,8 +86,15 @@ class EncoderDecoderModel(Generates, keras.Model):
             source_names: list of str, names for the steps of the source.
             target_names: list of str, names for the steps of the target, without its end.
             ax: matplotlib axes; default those of a new figure.
+
+        Raises:
+            ArgumentError: if names are not one per step.
         """
         weights = self.attention(source, target)
+        if source_names is not None:
+            check_names(weights.shape[1], source_names=source_names)
+        if target_names is not None:
+            check_names(len(weights) - self.says_tokens, target_names=target_names)
         if ax is None:
             from matplotlib.figure import Figure
 
@@ -97,8 +104,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         if source_names is not None:
             ax.set_xticks(range(len(source_names)), source_names)
         if target_names is not None:
-            ends = ["end"] * (len(weights) - len(target_names))
-            ax.set_yticks(range(len(weights)), [*target_names, *ends])
+            ax.set_yticks(range(len(weights)), [*target_names, *["end"] * self.says_tokens])
         ax.set_xlabel("source")
         ax.set_ylabel("target")
         return ax
@@ -252,10 +258,4 @@ def _check_known(name: str, given: np.ndarray, width: int, *, tokens: bool) -> N
                 f"dtype {given.dtype}."
             )
         return
-    number = given.dtype.kind in "iu"
-    if not number or given.min() < 0 or given.max() >= width:
-        bounds = f", from {given.min()} to {given.max()}" if number else ""
-        raise DataError(
-            f"`{name}` must be numbers of tokens from 0 to {width - 1}. Received: dtype "
-            f"{given.dtype}{bounds}. Unknown tokens are 1."
-        )
+    as_numbers(name, given, width, " They are numbers of tokens, and unknown ones are 1.")

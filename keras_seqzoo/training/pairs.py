@@ -75,8 +75,9 @@ class PairScores(keras.callbacks.Callback):
         """The scores of a model: `TransductionScores` of tokens, the error of readings.
 
         Args:
-            model: `layers.EncoderDecoderModel`.
+            model: `layers.EncoderDecoderModel` that takes batches of the encoding.
         """
+        check_kind(layers.EncoderDecoderModel, model=model)
         source = self.encoding.sources(self.examples.sources)
         if not self.encoding.says_tokens:
             return forecast_error(model, source, self.examples.targets)
