@@ -28,7 +28,7 @@ def as_numbers(name: str, values: Any, count: int, hint: str = "") -> np.ndarray
     """`values` as one array of ints from 0 to `count - 1`.
 
     Raises:
-        DataError: if it holds anything else; `hint` goes behind the message.
+        DataError: if it holds anything else; `hint` says what to do.
     """
     numbers = as_array(name, values)
     if not numbers.size and numbers.dtype.kind == "f":  # of an empty list
@@ -41,6 +41,20 @@ def as_numbers(name: str, values: Any, count: int, hint: str = "") -> np.ndarray
             f"{numbers.dtype}{bounds}.{hint}"
         )
     return numbers
+
+
+def as_tokens(name: str, values: Any, count: int) -> np.ndarray:
+    """Tokens as one array of ints from 0 to `count - 1`, which may come as whole floats.
+
+    Raises:
+        DataError: if it holds anything else.
+    """
+    tokens = as_array(name, values)
+    if tokens.dtype.kind == "f" and (np.isfinite(tokens) & (tokens == np.floor(tokens))).all():
+        tokens = tokens.astype(np.int64)
+    return as_numbers(
+        name, tokens, count, " They are numbers of tokens; does the vocabulary fit the model?"
+    )
 
 
 def as_indices(name: str, values: Any, count: int) -> np.ndarray:

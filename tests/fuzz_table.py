@@ -124,6 +124,16 @@ def speaker() -> keras.Model:
 
 
 @functools.cache
+def tokens() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 5, (30, 7))
+
+
+def measured(callback: zoo.StateLeakage) -> dict[str, float]:
+    callback.set_model(model())
+    return callback.measure()
+
+
+@functools.cache
 def streamer() -> artifacts.Streamer:
     return zoo.stream(model())
 
@@ -448,8 +458,32 @@ ROWS = {
         layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS
     ),
 }  # fmt: skip
-# Methods that people give data to.
-METHODS = {
+# Methods that people give data to, and functions again, of networks that take other data.
+MORE = {
+    "identity_error of a model": Row(
+        zoo.identity_error, lambda: {"0": model(), "1": rows(), "mask": None}, checked=("1", "mask")
+    ),
+    "leakage of tokens": Row(
+        zoo.leakage,
+        lambda: {"0": tagger(), "1": tokens(), "mask": None, "resamples": 0, "cuts": 2},
+        checked=("1", "mask"),
+    ),
+    "recoverability of a model": Row(
+        zoo.recoverability,
+        lambda: {"0": model(), "1": np.tile(rows(), (5, 1, 1)), "mask": None, "resamples": 0,
+                 "lags": 1},
+        checked=("1", "mask"),
+    ),
+    "audit of tokens": Row(
+        zoo.audit,
+        lambda: {"0": tagger(), "1": tokens(), "mask": None, "mask_value": None},
+        checked=("1", "mask", "mask_value"),
+        slow=True,
+    ),
+    "StateLeakage of a model": Row(
+        lambda *x, **options: measured(zoo.StateLeakage(*x, **options)),
+        lambda: {"0": rows(), "1": rows(), "mask": None, "cuts": 2},
+    ),
     "Streamer.initial_state": method(streamer, "initial_state", lambda: {"batch": 2}),
     "Streamer.step": method(
         streamer, "step",
@@ -528,7 +562,8 @@ METHODS = {
         lambda: zoo.PairScores(pair_encoding(), paired()), "measure", lambda: {"model": speaker()}
     ),
     "Certificate.horizon": method(
-        lambda: zoo.certify(model(), rows()[:1], lags=3), "horizon", lambda: {"threshold": 0.1}
+        functools.cache(lambda: zoo.certify(model(), lags=3)), "horizon",
+        lambda: {"threshold": 0.1},
     ),
 }  # fmt: skip
 # What calls give back; nobody makes one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from fuzz_table import METHODS, RESULTS, ROWS, public
+from fuzz_table import MORE, RESULTS, ROWS, public
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -466,7 +466,7 @@ def test_every_result_says_that_it_is_one():
 NOTHING_THERE = ("load", "unregister", *(name for name in ROWS if name.startswith("read_")))
 GIVES_NOTHING = ("adapt", "compile_recurrences", "export")
 anything = st.one_of(small_junk, arrays, st.sampled_from([[["a"]], [[1, 2], [3]], {"a": [1]}]))
-ALL_ROWS = ROWS | METHODS
+ALL_ROWS = ROWS | MORE
 QUICK_ROWS = [name for name, row in ALL_ROWS.items() if not row.slow]
 SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.slow]
 

@@ -453,6 +453,37 @@ def test_callback_reports_a_diverged_model_as_nan():
     assert np.isnan(logs["val_identity_cost"])
 
 
+def test_callback_says_what_does_not_fit():
+    x = white(0, rows=8, steps=5, features=2).astype("float32")
+    callback = zoo.StateLeakage(x)
+    callback.set_model(zoo.get("simple_rnn_identity", features=3))
+    with pytest.raises(DataError, match=r"\(batch, any, 3\)"):
+        callback.measure()
+    for given, words in (
+        ({"x": x.astype(str)}, "of numbers"),
+        ({"x": x, "max_rows": 1}, "max_rows"),
+        ({"x": x, "mask": np.ones((8, 4), bool)}, "mask"),
+    ):
+        with pytest.raises((ArgumentError, DataError), match=words):
+            zoo.StateLeakage(**given)
+
+
+@pytest.mark.parametrize("word_dropout", [0.0, 0.1])
+def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
+    """Keras takes -1 for the last token, and some backends one too large for padding."""
+    options = {"vocabulary_size": 5, "classes": 2, "units": 3, "word_dropout": word_dropout}
+    model = zoo.get("gru_tagger", **options)
+    x = np.random.default_rng(0).integers(0, 5, (6, 4))
+    whole = zoo.leakage(model, x, resamples=0).index
+    assert zoo.leakage(model, x.astype("float32"), resamples=0).index == whole
+    for wrong in (x - 1, x + 1, x + 0.5):
+        for measure in (zoo.leakage, zoo.identity_error, zoo.audit):
+            with pytest.raises(DataError, match="ints from 0 to 4"):
+                measure(model, wrong)
+    with pytest.raises(DataError, match="shape that the model takes"):
+        zoo.leakage(model, x[..., None])
+
+
 def test_callback_leaves_identity_out_where_the_output_is_no_copy():
     x = white(0, rows=8, steps=5, features=2).astype("float32")
     inputs = keras.Input((None, 2))

@@ -15,7 +15,7 @@ from keras_seqzoo.artifacts.formats import Format
 from keras_seqzoo.artifacts.tracing import named
 from keras_seqzoo.artifacts.verify import Parity
 from keras_seqzoo.card import Card
-from keras_seqzoo.diagnostics.functions import output_of
+from keras_seqzoo.diagnostics.graph import output_of
 from keras_seqzoo.errors import UnknownNameError
 
 CARD = "model_card.md"

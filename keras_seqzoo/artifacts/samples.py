@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_seqzoo import layers
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
-from keras_seqzoo.diagnostics.audit_inputs import every_layer, padding_values, seeing
+from keras_seqzoo.diagnostics.graph import every_layer, padding_values, seeing
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER, _ROWS, _STEPS = 7, 3, 7

@@ -11,10 +11,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo import errors
-from keras_seqzoo.arrays import as_array, as_numbers
+from keras_seqzoo.arrays import as_array, as_tokens
 from keras_seqzoo.artifacts.stepper import Stepper
-from keras_seqzoo.diagnostics.audit_inputs import known_tokens
-from keras_seqzoo.diagnostics.functions import input_of, output_of, stateful_layers
+from keras_seqzoo.diagnostics.graph import input_of, known_tokens, output_of, stateful_layers
 
 NAN = ("skip", "propagate", "raise")
 
@@ -84,9 +83,7 @@ class Streamer:
         self._stepper = Stepper(model)
         self.states = self._stepper.initial
         self.inputs = [(one.name, tuple(one.shape[2:]), one.dtype) for one in model.inputs]
-        self._tokens = [
-            known_tokens(model, one) if "int" in one.dtype else None for one in model.inputs
-        ]
+        self._tokens = [known_tokens(model, one) for one in model.inputs]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step.
@@ -222,7 +219,7 @@ def _check(model: Any) -> None:
 def _as_numbers(name: str, given: Any, tokens: int | None) -> np.ndarray:
     """What is not a tensor yet as an array, of tokens from 0 to `tokens - 1` if they are."""
     if tokens is not None:
-        return as_numbers(name, given, tokens)
+        return as_tokens(name, given, tokens)
     array = as_array(name, given)
     if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # such as bfloat16
         raise errors.DataError(f"A step's {name!r} must be numbers. Received: dtype {array.dtype}.")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.diagnostics.audit_inputs import every_layer
 from keras_seqzoo.diagnostics.audit_report import Example, Finding
 from keras_seqzoo.diagnostics.audit_subject import Subject
+from keras_seqzoo.diagnostics.graph import every_layer
 from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.errors import DataError
 

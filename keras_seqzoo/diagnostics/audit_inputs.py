@@ -10,9 +10,8 @@ import keras
 import numpy as np
 
 from keras_seqzoo.arrays import as_array
-from keras_seqzoo.diagnostics import functions
+from keras_seqzoo.diagnostics import functions, graph
 from keras_seqzoo.errors import ArgumentError, DataError, is_int, sentence, unknown
-from keras_seqzoo.layers import StepMask, TokenMask, WordDropout
 
 STRINGS = (
     "`model` must take numbers and give numbers. Received: {!r}, which takes or gives strings or a "
@@ -91,7 +90,7 @@ class Inputs:
         tokens = self.arrays[at].dtype.kind in "iu"
         if mask_value is not None:
             return 0.0 if tokens and len(self.along) > 1 else float(mask_value)
-        found = padding_values(model, self.tensors[at])
+        found = graph.padding_values(model, self.tensors[at])
         if not found and len(self.along) > 1 and tokens and at != self.along[0]:
             return 0.0  # the characters of a padded token
         return found.pop() if len(found) == 1 else None
@@ -99,51 +98,6 @@ class Inputs:
     @staticmethod
     def _flat(part: np.ndarray) -> np.ndarray:
         return part.reshape(*part.shape[:2], -1)
-
-
-def padding_values(model: Any, tensor: Any) -> set[float]:
-    """What fills padded steps, by the layers that look for it at an input of a Keras model.
-
-    Args:
-        model: `keras.Model`, or anything else, which has none.
-        tensor: the input in question, or None to look at every layer.
-    """
-    if not isinstance(model, keras.Model):
-        return set()
-    found = set()
-    for layer in every_layer(model) if tensor is None else seeing(model, tensor):
-        if isinstance(layer, keras.layers.Masking | StepMask):
-            found.add(float(layer.mask_value))
-        elif isinstance(layer, TokenMask) or getattr(layer, "mask_zero", False):
-            found.add(0.0)
-    return found
-
-
-def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
-    """A model and all that is inside, wrapped layers and cells too."""
-    return list(model._flatten_layers())
-
-
-def seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
-    """The layers that get an input as it is, those of models inside too."""
-    found = []
-    for layer in model.layers:
-        for node in layer._inbound_nodes:
-            if any(one is tensor for one in node.input_tensors):
-                at = next(i for i, one in enumerate(node.input_tensors) if one is tensor)
-                inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-                found += seeing(layer, layer.inputs[at]) if inside else [layer]
-    return found
-
-
-def known_tokens(model: keras.Model, tensor: Any) -> int | None:
-    """How many tokens those layers know that embed an input; None if none does."""
-    sizes = []
-    for layer in seeing(model, tensor):
-        sizes += [getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None)]
-        if isinstance(layer, WordDropout):
-            sizes.append(known_tokens(model, layer.output))
-    return min((size for size in sizes if isinstance(size, int)), default=None)
 
 
 def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
@@ -162,6 +116,8 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
                 f"`{name}` must be numeric, of shape (batch, time, ...). Received: shape "
                 f"{one.shape}, dtype {one.dtype}."
             )
+    for name, tensor, one in zip(names, tensors, arrays, strict=False):
+        functions.as_input(model, tensor, one, name)
     if len({len(one) for one in arrays}) > 1:
         shapes = ", ".join(str(one.shape) for one in arrays)
         raise DataError(f"The inputs must have as many rows each. Received: shapes {shapes}.")
@@ -182,7 +138,7 @@ def _tensors(model: Any) -> tuple[Any, ...]:
 
 def _by_name(model: keras.Model) -> dict[str, Any]:
     """The inputs of a model that takes them as a dict; an empty one for others."""
-    given = functions.input_of(model)
+    given = graph.input_of(model)
     return given if isinstance(given, dict) else {}
 
 
@@ -203,7 +159,7 @@ def _arrays(model: Any, x: Any, tensors) -> tuple[list[np.ndarray], tuple[str, .
         if given is None and isinstance(x, list | tuple) and len(x) == len(names):
             given = dict(zip(names, x, strict=True))
         if given is None or set(given) != set(names):
-            shown = sorted(x) if isinstance(x, dict) else type(x).__name__
+            shown = list(x) if isinstance(x, dict) else type(x).__name__
             expected = f"one array for each input of {model.name!r}: {', '.join(names)}"
             raise DataError(sentence("x", expected, shown, "Give them as a list or a dict."))
         structure = "dict" if by_name else "list" if len(names) > 1 else "one"

@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_seqzoo.arrays import as_mask, check_finite
 from keras_seqzoo.diagnostics import functions
-from keras_seqzoo.diagnostics.audit_inputs import Inputs, every_layer
+from keras_seqzoo.diagnostics.audit_inputs import Inputs
 from keras_seqzoo.diagnostics.audit_report import Example
+from keras_seqzoo.diagnostics.graph import every_layer, stateful_layers
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.layers import CRFModel, Normalization
 
@@ -294,7 +295,7 @@ class Subject:
     def _fixed_batch(self, inputs: Inputs) -> int | None:
         """The batch size that a model insists on, or None."""
         sizes = {one.shape[0] for one in inputs.tensors if one is not None and one.shape[0]}
-        if not sizes and self.is_keras and functions.stateful_layers(self.model):
+        if not sizes and self.is_keras and stateful_layers(self.model):
             sizes = {min(len(inputs.arrays[0]), FEW_ROWS)}
         if sizes and len(inputs.arrays[0]) < max(sizes):
             raise DataError(

@@ -8,14 +8,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
+from keras_seqzoo.arrays import as_array, as_mask
+from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
     UnknownArgumentError,
-    check_positive,
+    is_int,
     sentence,
     unknown,
 )
@@ -52,16 +53,16 @@ class StateLeakage(keras.callbacks.Callback):
         self, x: Any, y: Any = None, *, max_rows: int = 1024, prefix: str = "val_", **options: Any
     ):
         super().__init__()
-        check_positive(max_rows=max_rows)
+        if not is_int(max_rows) or max_rows < 2:
+            raise ArgumentError(sentence("max_rows", "an int of at least 2", max_rows))
         known = inspect.signature(leakage).parameters
         for option in options:
             if option not in known:
                 raise UnknownArgumentError(unknown("option of leakage:", option, known))
         x = as_array("x", x)
-        if x.ndim < 2 or len(x) < 2 or max_rows < 2:
-            raise ArgumentError(
-                sentence("x", "at least 2 rows of shape (batch, time, ...)", x.shape)
-            )
+        if x.ndim < 2 or len(x) < 2 or x.dtype.kind not in "iuf":
+            expected = "at least 2 rows of numbers of shape (batch, time, ...)"
+            raise ArgumentError(sentence("x", expected, x))
         # Which rows are measured.
         self.rows = chosen = np.unique(
             np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int)
@@ -78,7 +79,7 @@ class StateLeakage(keras.callbacks.Callback):
         if "block" in options:  # rows that were left out no longer overlap those that stay
             self.options["block"] = -(-options["block"] * len(self.x) // len(x))
         if self.options.get("mask") is not None:
-            self.options["mask"] = np.asarray(self.options["mask"])[chosen]
+            self.options["mask"] = as_mask(self.options["mask"], x.shape[:2])[chosen]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measures, and writes plain floats into `logs`."""
@@ -90,7 +91,8 @@ class StateLeakage(keras.callbacks.Callback):
         try:
             index = leakage(self.model, self.x, **self.options).index
         except DataError:
-            if np.isfinite(self.model.predict_on_batch(self.x)).all():
+            answer = functions.run(functions.as_function(self.model), self.x)
+            if np.isfinite(answer).all():
                 raise  # not the model's fault
             index = float("nan")
         figures = {"state_leakage": index}

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_mask, check_finite
+from keras_seqzoo.arrays import as_array, as_mask, as_tokens, check_finite
+from keras_seqzoo.diagnostics import graph
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -33,8 +34,7 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
         _check_model(model)
         if not getattr(model, "inputs", None):  # subclassed: its shapes are not known
             return lambda x: as_output(model(x, training=False))
-        (tensor,) = model.inputs
-        return lambda x: as_output(model.predict_on_batch(as_taken(x, tensor.shape, tensor.dtype)))
+        return lambda x: as_output(model.predict_on_batch(as_input(model, model.inputs[0], x)))
     if hasattr(model, "signatures"):  # what `tf.saved_model.load` returns
         return _default_signature(model)
     if callable(model):
@@ -115,6 +115,8 @@ def read_rows(
             f"`x` must be real, with at least {rows} rows and {steps} steps. Received: shape "
             f"{x.shape}, dtype {x.dtype}."
         )
+    if len(getattr(model, "inputs", None) or ()) == 1 and isinstance(model, keras.Model):
+        as_input(model, model.inputs[0], x)
     mask = find_mask(model, x, mask)
     check_finite(x, mask)
     return x, mask
@@ -186,17 +188,6 @@ def round_off(model: Any, dtype: Any = "float32") -> float:
     return max(2.0**-7 if one == "bfloat16" else float(np.finfo(one).eps) for one in used)
 
 
-def stateful_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that keep state between calls, in models inside it, too."""
-    found = []
-    for layer in model.layers:
-        if getattr(layer, "stateful", False):
-            found.append(layer.name)
-        elif isinstance(layer, keras.Model):
-            found += stateful_layers(layer)
-    return found
-
-
 def _gives_features(model: Any) -> bool:
     """Whether a model's rank-2 output, as long as the input, is known to be features, not time."""
     if isinstance(model, keras.Model) and getattr(model, "inputs", None):
@@ -218,7 +209,7 @@ def _check_model(model: keras.Model) -> None:
             f"`model` must have one input. Received: {model.name!r} with "
             f"{len(model.inputs)}. Wrap it in a function of the input in question."
         )
-    stateful = stateful_layers(model)
+    stateful = graph.stateful_layers(model)
     if stateful:
         raise ArgumentError(
             f"`model` must not keep state between calls. Received: {model.name!r} with stateful "
@@ -245,7 +236,22 @@ def _default_signature(model: Any) -> Callable:
     return serve
 
 
-def as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.ndarray:
+def as_input(model: keras.Model, tensor: Any, x: np.ndarray, name: str = "x") -> np.ndarray:
+    """`x` as an input of a model takes it.
+
+    Raises:
+        DataError: if the model takes another shape, or does not know its tokens.
+    """
+    taken = as_taken(x, tensor.shape, tensor.dtype, name)
+    tokens = graph.known_tokens(model, tensor)
+    if tokens is not None:
+        as_tokens(name, x, tokens)
+    return taken
+
+
+def as_taken(
+    x: np.ndarray, shape: tuple[int | None, ...], dtype: str, name: str = "x"
+) -> np.ndarray:
     """`x` in the model's own dtype (rows are often float64, tokens int64), if its shape fits.
 
     Raises:
@@ -257,8 +263,8 @@ def as_taken(x: np.ndarray, shape: tuple[int | None, ...], dtype: str) -> np.nda
     if not fits:
         expected = ", ".join("any" if size is None else str(size) for size in shape[1:])
         raise DataError(
-            f"`x` must have the shape that the model takes, (batch, {expected}). Received: shape "
-            f"{x.shape}. Choose the features, or the window, that it was built for."
+            f"`{name}` must have the shape that the model takes, (batch, {expected}). Received: "
+            f"shape {x.shape}. Choose the features, or the window, that it was built for."
         )
     return x.astype(dtype, copy=False)
 
@@ -280,13 +286,3 @@ def as_output(output: Any) -> np.ndarray:
     output = np.asarray(output)
     # NumPy knows no bfloat16, and cannot tell that it is a number.
     return output.astype(np.float32) if output.dtype.name == "bfloat16" else output
-
-
-def input_of(model: keras.Model) -> Any:
-    """What a model is given, nested as it is; a Sequential one has it before its first call too."""
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-def output_of(model: keras.Model) -> Any:
-    """What a model gives, likewise."""
-    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output

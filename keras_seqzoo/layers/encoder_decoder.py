@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_seqzoo.arrays import as_array, as_numbers
+from keras_seqzoo.arrays import as_array, as_tokens
 from keras_seqzoo.errors import ArgumentError, DataError, check_names
 from keras_seqzoo.layers import decoding
 from keras_seqzoo.layers.generating import Generates
@@ -258,4 +258,4 @@ def _check_known(name: str, given: np.ndarray, width: int, *, tokens: bool) -> N
                 f"dtype {given.dtype}."
             )
         return
-    as_numbers(name, given, width, " They are numbers of tokens, and unknown ones are 1.")
+    as_tokens(name, given, width)
