@@ -70,7 +70,8 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 
 def is_int(value: Any) -> bool:
     """Whether `value` is an integer that is not a bool; NumPy integers count."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = isinstance(value, numbers.Integral) and hasattr(value, "__index__")  # no timedelta64
+    return whole and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> bool:
@@ -132,6 +133,11 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         expected = "one of " + ", ".join(repr(choice) for choice in choices)
         raise ArgumentError(sentence(name, expected, value))
+
+
+def check_verbose(verbose: Any) -> None:
+    """Raises `ArgumentError` unless `verbose` is 0, 1 or 2."""
+    check_choice("verbose", verbose, (0, 1, 2))
 
 
 def check_fraction(**arguments: Any) -> None:

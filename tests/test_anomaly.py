@@ -243,6 +243,25 @@ def test_records_that_cannot_be_used_are_refused(model, x, words):
         scored(model, x, kind="identity")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": np.zeros((4, 5))}, "`x` must be windows"),
+        ({"x": [[[1.0]], [[1.0], [2.0]]]}, "one array"),
+        ({"x": np.full((4, 5, 1), "a")}, "`x` must be numbers"),
+        ({"x": np.full((4, 5, 1), np.nan)}, "`x` must be finite"),
+        ({"validation": np.zeros((4, 6, 1))}, "as `x`"),
+        ({"verbose": "loud"}, "`verbose`"),
+        ({"learning_rate": 0}, "`learning_rate`"),
+    ],
+)
+def test_windows_that_cannot_be_trained_on_are_refused(change, words):
+    windows = np.random.default_rng(0).normal(size=(4, 5, 1))
+    given = {"x": windows, "validation": windows} | change
+    with pytest.raises((ArgumentError, DataError), match=words):
+        training.train_on_windows("simple_rnn_identity", **given)
+
+
 def test_training_that_a_forecaster_says_nothing_of_is_refused():
     with pytest.raises(DataError, match="longer unbroken stretches"):
         scored(same_again, readings(), readings()[:, None], kind="forecasting")

@@ -483,6 +483,8 @@ def test_the_command_fails_with_status_1_where_an_expectation_does(saved):
         ({"seed": -1}, "seed"),
         ({"mask_value": "nan"}, "mask_value"),
         ({"along": "target"}, "target"),
+        ({"along": False}, "along"),
+        ({"along": np.zeros((1, 1, 2))}, "input"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, said):

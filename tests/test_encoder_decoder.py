@@ -414,7 +414,7 @@ def test_sources_that_cannot_be_read_are_refused():
     for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
         with pytest.raises(DataError, match="at least one step"):
             model.generate(source)
-    with pytest.raises(DataError, match="numbers of tokens from 0 to 8"):
+    with pytest.raises(DataError, match="ints from 0 to 8"):
         model.generate(np.array([["a", "b"]]))
     for target in ([9], [[4]], [0.5]):
         with pytest.raises(DataError, match="`target` must be"):

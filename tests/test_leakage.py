@@ -377,6 +377,7 @@ def test_stateful_models_are_refused():
         ({"model": 3}, ArgumentError, "callable"),
         ({"model": lambda x: x[:1]}, DataError, "one row"),
         ({"model": lambda x: x * np.inf}, DataError, "diverged"),
+        ({"model": lambda x: x * 1e155}, DataError, "squared"),
         ({"model": lambda x: [x, x]}, ArgumentError, "one output"),
     ],
 )

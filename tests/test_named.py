@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import keras_seqzoo as zoo
+from keras_seqzoo import models
 from keras_seqzoo.data import Batches, Encoding, Examples, Vocabulary, answers
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
@@ -480,6 +481,8 @@ def test_every_entry_fits_on_every_length(name):
         ([[1]], None, {"multiple": 0}, "`multiple`"),
         ([[1]], None, {"seed": -1}, "`seed`"),
         ([[1]], None, {"shuffle": 1}, "`shuffle`"),
+        ([[1], [2]], [[1], 2], {}, "`targets` must be arrays of numbers"),
+        ([[1]], [[None]], {}, "`targets` must be arrays of numbers"),
     ],
 )
 def test_what_makes_no_batches_is_refused(inputs, targets, options, words):
@@ -769,6 +772,7 @@ def test_tags_of_the_bio_kind_come_in_order():
         ("gru_tagger", {"seed": -1}, ArgumentError, "`seed`"),
         ("gru_tagger", {"learning_rate": 0}, ArgumentError, "`learning_rate`"),
         ("gru_tagger", {"learning_rate": "fast"}, ArgumentError, "`learning_rate`"),
+        ("gru_tagger", {"verbose": np.zeros(0)}, ArgumentError, "`verbose`"),
         ("gru_tagger", {"class_weight": {"B-x": 1}}, ArgumentError, "`class_weight`"),
         ("gru_tagger", {"units": 0}, ArgumentError, "`units`"),
         ("gru_tagger", {"head": "regression"}, ArgumentError, "head='regression'"),
@@ -777,6 +781,17 @@ def test_tags_of_the_bio_kind_come_in_order():
 def test_what_cannot_be_trained_is_refused(name, options, error, words):
     with pytest.raises(error, match=words):
         zoo.train(name, TEXT, TEXT, **options)
+
+
+def test_a_learning_rate_may_be_an_int():
+    assert zoo.train("gru_tagger", TEXT, TEXT, learning_rate=1, **QUICK).network.optimizer
+
+
+def test_an_entry_without_a_search_space_is_trained():
+    zoo.register("mine", models.sequence_tagger, task="tagging", summary="Mine.", inputs="tokens",
+                 outputs="probabilities", causal=True, defaults={"units": 3})  # fmt: skip
+    trained = zoo.train("mine", TEXT, TEXT, **QUICK)
+    np.testing.assert_allclose(np.asarray(trained.network.optimizer.learning_rate), 1e-3)
 
 
 def test_examples_that_lack_what_is_learned_are_refused():

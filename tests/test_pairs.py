@@ -58,6 +58,8 @@ def test_scores_count_whole_sequences_and_edits():
     assert scores.plot().get_xlabel()
     with pytest.raises(DataError, match="as many"):
         zoo.transduction_scores(true, said[:2])
+    with pytest.raises(DataError, match="lists of tokens"):  # NumPy counts it among the integers
+        zoo.transduction_scores([[np.timedelta64(1, "D")]], [["a"]])
 
 
 @pytest.mark.parametrize(

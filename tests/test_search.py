@@ -518,6 +518,7 @@ def test_report_is_one_file_that_needs_nothing_else(finished):
         ({"objective": "f1_score"}, ArgumentError, "direction"),
         ({"objective": []}, ArgumentError, "objective"),
         ({"validation_split": 1.0}, ArgumentError, "between 0 and 1"),
+        ({"validation_split": np.zeros(0)}, ArgumentError, "between 0 and 1"),
         ({"validation_data": rows(features=3)}, DataError, "features"),
         ({"validation_data": 3}, ArgumentError, "validation_data"),
         ({"x": np.zeros((5, 3))}, DataError, "windows"),

@@ -102,7 +102,7 @@ def export(
     """
     errors.check_choice("format", format, FORMATS)
     errors.check_bool(verify=verify, overwrite=overwrite)
-    errors.check_choice("verbose", verbose, (0, 1, 2))
+    errors.check_verbose(verbose)
     chosen = FORMATS[format]
     _check_model(model)
     path = _folder(path, chosen)

@@ -208,6 +208,13 @@ class Batches(keras.utils.PyDataset):
             if given is not None:
                 values[name] = given
         values = {name: [as_array(name, one) for one in given] for name, given in values.items()}
+        for name, given in values.items():
+            ranks = sorted({one.ndim for one in given})
+            if len(ranks) > 1 or any(one.dtype.kind == "O" for one in given):
+                raise DataError(
+                    f"`{name}` must be arrays of numbers with as many axes each. Received: "
+                    f"{', '.join(map(str, ranks))} axes, {given[0].dtype}."
+                )
         if self.along is not None:
             check_choice("along", self.along, [name for name in values if name not in _BESIDE])
         first = next(iter(values)) if self.along is None else self.along

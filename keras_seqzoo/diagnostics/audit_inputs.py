@@ -11,7 +11,14 @@ import numpy as np
 
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, graph
-from keras_seqzoo.errors import ArgumentError, DataError, is_int, sentence, unknown
+from keras_seqzoo.errors import (
+    ArgumentError,
+    DataError,
+    check_sequence,
+    is_int,
+    sentence,
+    unknown,
+)
 
 STRINGS = (
     "`model` must take numbers and give numbers. Received: {!r}, which takes or gives strings or a "
@@ -177,10 +184,13 @@ def _positions(along: Any, names: Sequence[str]) -> tuple[int, ...]:
     if along is None:
         return ()
     found = set()
-    for one in [along] if isinstance(along, str) or is_int(along) else along:
+    if isinstance(along, str) or is_int(along):
+        along = [along]
+    check_sequence(along=along)
+    for one in along:
         if is_int(one) and 0 <= one < len(names):
             found.add(int(one))
-        elif one in names:
+        elif isinstance(one, str) and one in names:
             found.add(names.index(one))
         else:
             raise ArgumentError(unknown("input", one, names))

@@ -20,6 +20,7 @@ from keras_seqzoo.errors import (
 )
 from keras_seqzoo.layers.masking import input_mask
 
+_LARGEST = 1e150  # its square, and sums of many, are finite in float64
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many
 
 
@@ -173,11 +174,16 @@ def step_of(y: np.ndarray, output_step: int | None) -> np.ndarray:
 
 
 def check_output(scored: np.ndarray) -> None:
-    """Raises `DataError` unless every output that is looked at is finite."""
+    """Raises `DataError` unless every output that is looked at is finite, and can be squared."""
     if not np.isfinite(scored).all():
         raise DataError(
             f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "
             "that are NaN or infinite. Has the model diverged?"
+        )
+    if np.abs(scored).max(initial=0) > _LARGEST:
+        raise DataError(
+            f"The output must be at most {_LARGEST:g}, as it is squared. Received: "
+            f"{np.abs(scored).max():.1e}. Scale it."
         )
 
 

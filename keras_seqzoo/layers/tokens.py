@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seqzoo.errors import check_size
 from keras_seqzoo.layers.masking import PACKAGE
 
 PADDING, UNKNOWN = 0, 1
@@ -94,6 +95,8 @@ class CharacterCNN(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        check_size(vocabulary_size=vocabulary_size, units=units)
+        check_size(embedding_size=embedding_size, width=width)
         self.vocabulary_size, self.units = vocabulary_size, units
         self.embedding_size, self.width = embedding_size, width
         self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
@@ -141,6 +144,7 @@ class CharacterBiLSTM(keras.layers.Layer):
         super().__init__(**kwargs)
         from keras_seqzoo.layers.recurrent import LSTM, Bidirectional
 
+        check_size(vocabulary_size=vocabulary_size, units=units, embedding_size=embedding_size)
         self.vocabulary_size, self.units = vocabulary_size, units
         self.embedding_size = embedding_size
         self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")

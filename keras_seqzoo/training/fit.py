@@ -20,7 +20,7 @@ from keras_seqzoo.errors import (
     check_positive,
     check_rate,
     check_seed,
-    is_real,
+    check_verbose,
     sentence,
     unknown,
 )
@@ -28,7 +28,7 @@ from keras_seqzoo.seeds import seeded
 from keras_seqzoo.training import examples as of_examples
 from keras_seqzoo.training import pairs as of_pairs
 from keras_seqzoo.training.named import with_names
-from keras_seqzoo.training.optimizer import Adam
+from keras_seqzoo.training.optimizer import Adam, learning_rate_of
 
 # Long sequences give long gradients now and then.
 CLIPNORM = 5.0
@@ -130,10 +130,8 @@ def train(
     check_choice("decay", decay, (None, *_DECAYS))
     check_rate(validation_split=validation_split)
     check_seed(seed)
-    if learning_rate is None:
-        learning_rate = entry.space["learning_rate"].default
-    elif not is_real(learning_rate) or learning_rate <= 0:
-        raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
+    check_verbose(verbose)
+    learning_rate = learning_rate_of(entry, learning_rate)
     for key in arguments:
         if key not in entry.arguments():
             raise UnknownArgumentError(unknown(f"argument of {name}:", key, entry.arguments()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_seqzoo.entry import Entry
+from keras_seqzoo.errors import ArgumentError, is_real, sentence
 from keras_seqzoo.layers.masking import PACKAGE
 
 
@@ -77,3 +79,17 @@ class Adam(keras.optimizers.Adam):
 def _handle(variable):
     """TensorFlow's own name of a variable, whether it comes as Keras's or as TensorFlow's."""
     return getattr(variable, "_value", variable).handle
+
+
+def learning_rate_of(entry: Entry, learning_rate: float | None) -> float:
+    """What is given, or the default of an entry's search space; Keras's own if it has none.
+
+    Raises:
+        ArgumentError: if it is no number above 0.
+    """
+    if learning_rate is None:
+        dimension = entry.space.get("learning_rate")
+        return 1e-3 if dimension is None else dimension.default
+    if not is_real(learning_rate) or learning_rate <= 0:
+        raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
+    return float(learning_rate)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
+from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import identity_error, leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.errors import (
@@ -21,11 +22,12 @@ from keras_seqzoo.errors import (
     check_count,
     check_positive,
     check_seed,
-    is_real,
+    check_verbose,
     sentence,
 )
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.seeds import seeded
+from keras_seqzoo.training.optimizer import learning_rate_of
 
 TASKS = ("identity", "forecasting", "reconstruction")
 
@@ -97,26 +99,24 @@ def train_on_windows(
     """
     entry = registry.entry(name)
     check_choice("task", entry.task, TASKS)
-    if learning_rate is None:
-        learning_rate = entry.space["learning_rate"].default
-    if not is_real(learning_rate) or learning_rate <= 0:
-        raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
+    learning_rate = learning_rate_of(entry, learning_rate)
     if entry.task == "identity" and not arguments.get("return_sequences", True):
         raise ArgumentError(sentence("return_sequences", "True to train on whole windows", False))
-    if np.ndim(x) != 3 or np.shape(x)[1] < 2:
-        raise DataError(f"`x` must be windows (batch, time, features). Received: {np.shape(x)}.")
+    x, validation = _windows("x", x), _windows("validation", validation)
     check_positive(epochs=epochs, batch_size=batch_size)
     check_count(patience=patience)
     check_seed(seed)
-    if np.ndim(validation) != 3 or np.shape(validation)[1:] != np.shape(x)[1:]:
-        expected = f"windows of {np.shape(x)[1:]}, as `x`"
-        raise DataError(sentence("validation", expected, np.shape(validation)))
+    check_verbose(verbose)
+    if validation.shape[1:] != x.shape[1:]:
+        raise DataError(
+            sentence("validation", f"windows of {x.shape[1:]}, as `x`", validation.shape)
+        )
     started = time.monotonic()
     with seeded(seed):
         model = registry.get(name, features=x.shape[-1], **arguments)
         last = len(model.output_shape) == 2
-        given, target = targets(entry.task, np.asarray(x, "float32"), last=last)
-        beside = targets(entry.task, np.asarray(validation, "float32"), last=last)
+        given, target = targets(entry.task, x, last=last)
+        beside = targets(entry.task, validation, last=last)
         if layers.has_scaling(model):
             layers.adapt(model, given)
         loss = NormalizedMeanSquaredError()
@@ -145,3 +145,17 @@ def train_on_windows(
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
     )
+
+
+def _windows(name: str, values: Any) -> np.ndarray:
+    windows = as_array(name, values)
+    if windows.ndim != 3 or 0 in windows.shape or windows.shape[1] < 2:
+        expected = "windows (batch, time, features) of at least 2 steps"
+        raise DataError(sentence(name, expected, windows.shape))
+    if windows.dtype.kind not in "iuf":
+        raise DataError(sentence(name, "numbers", windows.dtype))
+    with np.errstate(over="ignore"):
+        windows = windows.astype("float32")
+    if not np.isfinite(windows).all():
+        raise DataError(f"`{name}` must be finite in float32. Received: NaN or infinity.")
+    return windows

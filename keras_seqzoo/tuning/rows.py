@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, swap
-from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, sentence
+from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, is_real, sentence
 
 
 class Rows(NamedTuple):
@@ -78,7 +78,7 @@ def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) ->
                 f"{x_val.shape} and {x.shape}."
             )
         return Rows(x, y, x_val, y_val)
-    if not validation_split:
+    if is_real(validation_split) and validation_split == 0:
         raise ArgumentError(
             "`validation_data` or `validation_split` must be given: the objectives are measured on "
             "rows that were not trained on. Received: neither."

@@ -127,6 +127,7 @@ def search(
     2
     """
     errors.check_seed(seed)
+    errors.check_verbose(verbose)
     masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
     if isinstance(x, ParallelExamples) or registry.entry(name).task == "transduction":
         rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
