@@ -483,6 +483,10 @@ def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
                 measure(model, wrong)
     with pytest.raises(DataError, match="shape that the model takes"):
         zoo.leakage(model, x[..., None])
+    layer = keras.layers.Dense(2)
+    layer.input_dim = 3  # as layers of one's own call their features
+    inputs = keras.Input((None, 3))
+    zoo.leakage(keras.Model(inputs, layer(inputs)), white(0, rows=8, steps=4) - 9, resamples=0)
 
 
 def test_callback_leaves_identity_out_where_the_output_is_no_copy():

@@ -6,7 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_seqzoo.layers import StepMask, TokenMask, WordDropout
+from keras_seqzoo.layers import (
+    CharacterBiLSTM,
+    CharacterCNN,
+    StepMask,
+    TokenMask,
+    WordDropout,
+)
 
 
 def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
@@ -51,10 +57,13 @@ def known_tokens(model: keras.Model, tensor: Any) -> int | None:
     """
     sizes = []
     for layer in seeing(model, tensor):
-        sizes += [getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None)]
-        if isinstance(layer, WordDropout):
+        if isinstance(layer, keras.layers.Embedding):
+            sizes.append(layer.input_dim)
+        elif isinstance(layer, CharacterCNN | CharacterBiLSTM):
+            sizes.append(layer.vocabulary_size)
+        elif isinstance(layer, WordDropout):
             sizes.append(known_tokens(model, layer.output))
-    return min((size for size in sizes if isinstance(size, int)), default=None)
+    return min((size for size in sizes if size is not None), default=None)
 
 
 def stateful_layers(model: keras.Model) -> list[str]:
