@@ -26,13 +26,13 @@ class Row:
     """One public call.
 
     `valid` gives arguments that work, `"0"` and so on by position; `checked` are those that the
-    fuzz replaces, all by default; `slow` calls build, train or export.
+    fuzz replaces, all by default; whether it `trains` or exports, which takes long.
     """
 
     call: Callable[..., Any]
     valid: Callable[[], dict[str, Any]]
     checked: tuple[str, ...] = ()
-    slow: bool = False
+    trains: bool = False
     refusals: tuple[type[Exception], ...] = OURS
 
 
@@ -148,9 +148,9 @@ def layer(made: type, /, **valid: Any) -> Row:
     return Row(made, lambda: valid, refusals=KERAS)
 
 
-def method(of: Callable[[], Any], name: str, valid: Callable[[], dict], slow: bool = False) -> Row:
+def method(of: Callable[[], Any], name: str, valid: Callable[[], dict]) -> Row:
     """A method of what `of` gives."""
-    return Row(lambda **given: getattr(of(), name)(**given), valid, slow=slow)
+    return Row(lambda **given: getattr(of(), name)(**given), valid)
 
 
 def read(call: Callable[..., Any], **valid: Any) -> Row:
@@ -166,7 +166,6 @@ ROWS = {
         zoo.get,
         lambda: {"0": "simple_rnn_identity", "features": 2, "units": 3, "activation": "tanh",
                  "time": None, "mask_value": None, "name": "a", "recurrent_regularizer": "l2"},
-        slow=True,
     ),
     "list_models": Row(
         zoo.list_models, lambda: {"0": "*", "task": None, "exclude": (), "causal": True}
@@ -221,30 +220,26 @@ ROWS = {
         zoo.injectivity,
         lambda: {"0": model(), "1": rows()[:2, :3], "layer": None, "tolerance": None,
                  "distance": 1.0, "mask": None, "output_step": None, "batch_size": 8},
-        slow=True,
     ),
     "invert": Row(
         zoo.invert,
         lambda: {"0": model(), "1": states(), "layer": "recurrent", "initial_state": None},
-        slow=True,
     ),
     "audit": Row(
         zoo.audit,
         lambda: {"0": np.tanh, "1": rows(), "causal": True, "max_leakage": 0.5, "max_horizon": 3,
                  "mask": None, "mask_value": None, "sides": "both", "along": None, "skip": (),
                  "tolerance": 32.0, "block": 1, "seed": 0},
-        slow=True,
     ),
     "certify": Row(
         zoo.certify,
         lambda: {"0": model(), "1": rows()[:1], "lags": 3, "mask": None, "batch_size": 8},
-        slow=True,
     ),
     "HistoryPenalty": Row(
         layers.HistoryPenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
     ),
     "SpectralNorm": Row(zoo.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
-    "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}, slow=True),
+    "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
     "across_workers": Row(training.across_workers, lambda: {"0": compiled()}),
     "StateLeakage": Row(
         zoo.StateLeakage,
@@ -293,7 +288,6 @@ ROWS = {
     ),
     "answers": Row(
         data.answers, lambda: {"0": model(), "1": data.Batches(list(rows()), batch_size=2)},
-        slow=True,
     ),
     # Training, searching, files.
     "train": Row(
@@ -301,25 +295,24 @@ ROWS = {
         lambda: {"0": "gru_tagger", "1": tagged(), "2": tagged(), "validation_split": 0.5,
                  "epochs": 1, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "verbose": 0,
                  "units": 2, "embedding_size": 2},
-        slow=True,
+        trains=True,
     ),
     "train_on_windows": Row(
         training.train_on_windows,
         lambda: {"0": "simple_rnn_identity", "1": rows(), "2": rows(), "epochs": 1,
                  "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
                  "units": 2},
-        slow=True,
+        trains=True,
     ),
     "targets": Row(training.targets, lambda: {"0": "identity", "1": rows(), "last": False}),
     "evaluate": Row(
-        training.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}, slow=True
+        training.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}
     ),
     "measure_memory": Row(
         training.measure_memory,
         lambda: {"0": tagger(), "1": encoding(), "2": tagged(), "seed": 0},
-        slow=True,
     ),
-    "with_names": Row(zoo.with_names, lambda: {"0": tagger(), "1": encoding()}, slow=True),
+    "with_names": Row(zoo.with_names, lambda: {"0": tagger(), "1": encoding()}),
     "has_names": Row(training.has_names, lambda: {"0": named()}),
     "decodes": Row(training.decodes, lambda: {"0": named()}),
     "encoding_of": Row(training.encoding_of, lambda: {"0": named()}),
@@ -351,13 +344,13 @@ ROWS = {
                  "pruning": False, "seed": 0, "block": 1, "report": False, "verbose": 0,
                  "objective": None, "space": {"units": [2]}, "sampler": "random"},
         checked=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
-        slow=True,
+        trains=True,
     ),
     "export": Row(
         zoo.export,
         lambda: {"0": model(), "format": "tf_saved_model", "verify": False, "overwrite": False,
                  "verbose": 0},
-        slow=True,
+        trains=True,
     ),
     "load": Row(
         zoo.load,
@@ -365,28 +358,25 @@ ROWS = {
                  "max_config": 10**6, "max_size": 10**6, "max_layers": 100},
     ),
     # Constructors and parts of models.
-    "encoder": Row(models.encoder, lambda: {"0": autoencoder()}, slow=True),
-    "decoder": Row(models.decoder, lambda: {"0": autoencoder()}, slow=True),
+    "encoder": Row(models.encoder, lambda: {"0": autoencoder()}),
+    "decoder": Row(models.decoder, lambda: {"0": autoencoder()}),
     "sequence_autoencoder": Row(
         models.sequence_autoencoder,
         lambda: {"features": 2, "cell": "gru", "units": 3, "code_size": 2, "depth": 1,
                  "bidirectional": False, "reconstruct": "sequence"},
-        slow=True,
     ),
     "sequence_classifier": Row(
         models.sequence_classifier,
         lambda: {"features": 2, "classes": 3, "cell": "gru", "units": 3, "depth": 1,
                  "bidirectional": False, "pooling": "mean"},
-        slow=True,
     ),
     "sequence_tagger": Row(
         models.sequence_tagger,
         lambda: {"vocabulary_size": 9, "classes": 3, "head": "crf", "cell": "gru", "units": 3,
                  "embedding_size": 2},
-        slow=True,
     ),
     "simple_rnn_identity": Row(
-        models.simple_rnn_identity, lambda: {"features": 2, "units": 3}, slow=True
+        models.simple_rnn_identity, lambda: {"features": 2, "units": 3}
     ),
     # Layers.
     "ClassNames": layer(layers.ClassNames, names=["a", "b"]),
@@ -478,7 +468,6 @@ MORE = {
         zoo.audit,
         lambda: {"0": tagger(), "1": tokens(), "mask": None, "mask_value": None},
         checked=("1", "mask", "mask_value"),
-        slow=True,
     ),
     "StateLeakage of a model": Row(
         lambda *x, **options: measured(zoo.StateLeakage(*x, **options)),
@@ -499,21 +488,18 @@ MORE = {
                  "beam_width": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
                  "temperature": 1.0, "top_k": None, "top_p": None, "num_return": None,
                  "return_attention": False, "seed": 0, "batch_size": 8},
-        slow=True,
     ),
     "EncoderDecoderModel.attention": method(
-        speaker, "attention", lambda: {"source": [2, 3], "target": [4]}, slow=True
+        speaker, "attention", lambda: {"source": [2, 3], "target": [4]}
     ),
     "EncoderDecoderModel.plot_attention": method(
         speaker, "plot_attention",
         lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
                  "target_names": ["x"]},
-        slow=True,
     ),
     "Ensemble.generate": method(
-        lambda: layers.Ensemble([speaker(), speaker()]), "generate",
+        functools.cache(lambda: layers.Ensemble([speaker(), speaker()])), "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "greedy"},
-        slow=True,
     ),
     "Vocabulary.learn": method(
         lambda: data.Vocabulary, "learn",

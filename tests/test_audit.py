@@ -484,6 +484,7 @@ def test_the_command_fails_with_status_1_where_an_expectation_does(saved):
         ({"mask_value": "nan"}, "mask_value"),
         ({"along": "target"}, "target"),
         ({"along": False}, "along"),
+        ({"skip": None}, "skip"),
         ({"along": np.zeros((1, 1, 2))}, "input"),
     ],
 )
@@ -504,6 +505,16 @@ def test_arguments_that_cannot_be_are_refused(arguments, said):
 def test_rows_that_cannot_be_are_refused(x, said):
     with pytest.raises(DataError, match=said):
         zoo.audit(seeded(look_ahead_by_flip()), x)
+
+
+def test_padding_alone_or_none_that_a_model_knows_is_refused():
+    model = zoo.get("gru_tagger", vocabulary_size=5, classes=2, units=3)
+    with pytest.raises(DataError, match="padding alone"):
+        zoo.audit(model, np.zeros((3, 4), int))
+    with pytest.raises(DataError, match="`mask_value` must be ints from 0 to 4"):
+        zoo.audit(model, np.ones((3, 4), int), mask_value=5)
+    with pytest.raises(DataError, match="padding alone"):
+        zoo.audit(lambda x: x, readings(), mask=np.zeros(readings().shape[:2], bool))
 
 
 def test_texts_are_refused_with_what_to_do():

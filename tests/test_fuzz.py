@@ -467,8 +467,8 @@ NOTHING_THERE = ("load", "unregister", *(name for name in ROWS if name.startswit
 GIVES_NOTHING = ("adapt", "compile_recurrences", "export")
 anything = st.one_of(small_junk, arrays, st.sampled_from([[["a"]], [[1, 2], [3]], {"a": [1]}]))
 ALL_ROWS = ROWS | MORE
-QUICK_ROWS = [name for name, row in ALL_ROWS.items() if not row.slow]
-SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.slow]
+QUICK_ROWS = [name for name, row in ALL_ROWS.items() if not row.trains]
+SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.trains]
 
 
 def check_row(name: str, count: int, folder) -> None:

@@ -143,7 +143,9 @@ def _check(
         errors.check_positive(max_horizon=max_horizon)
     errors.check_mask_value(mask_value)
     errors.check_choice("sides", sides, ("both", "left", "right"))
-    for name in skip if not isinstance(skip, str) else [skip]:
+    skip = [skip] if isinstance(skip, str) else skip
+    errors.check_sequence(skip=skip)
+    for name in skip:
         errors.check_choice("skip", name, CHECKS)
     if not errors.is_real(tolerance) or tolerance <= 0:
         raise errors.ArgumentError(errors.sentence("tolerance", "a positive number", tolerance))

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
+from keras_seqzoo.arrays import as_array, as_tokens
 from keras_seqzoo.diagnostics import functions, graph
 from keras_seqzoo.errors import (
     ArgumentError,
@@ -96,6 +96,11 @@ class Inputs:
     def _padding_of(self, model: Any, at: int, mask_value: float | None) -> float | None:
         tokens = self.arrays[at].dtype.kind in "iu"
         if mask_value is not None:
+            known = (
+                None if self.tensors[at] is None else graph.known_tokens(model, self.tensors[at])
+            )
+            if known is not None:
+                as_tokens("mask_value", mask_value, known)
             return 0.0 if tokens and len(self.along) > 1 else float(mask_value)
         found = graph.padding_values(model, self.tensors[at])
         if not found and len(self.along) > 1 and tokens and at != self.along[0]:

@@ -106,6 +106,8 @@ class Subject:
         mask = None if mask is None else as_mask(mask, (count, *self.x.shape[1:2]))[self.rows]
         self.mask = self._mask(mask)
         self.real = np.ones(self.x.shape[:2], bool) if self.mask is None else self.mask
+        if not self.real.any():
+            raise DataError("`x` must have a real step. Received: padding alone.")
         if inputs.along:
             check_finite(self.x.reshape(*self.x.shape[:2], -1), self.mask)
         self.memory: Memory | None = None

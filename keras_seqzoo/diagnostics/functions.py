@@ -180,10 +180,11 @@ def check_output(scored: np.ndarray) -> None:
             f"The output must be finite. Received: {np.count_nonzero(~np.isfinite(scored))} values "
             "that are NaN or infinite. Has the model diverged?"
         )
-    if np.abs(scored).max(initial=0) > _LARGEST:
+    largest = float(np.abs(scored).max(initial=0))
+    if largest > _LARGEST:
         raise DataError(
-            f"The output must be at most {_LARGEST:g}, as it is squared. Received: "
-            f"{np.abs(scored).max():.1e}. Scale it."
+            f"The output must be at most {_LARGEST:g}, as it is squared. Received: {largest:.1e}. "
+            "Scale it."
         )
 
 
