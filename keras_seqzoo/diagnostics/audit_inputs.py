@@ -96,9 +96,7 @@ class Inputs:
     def _padding_of(self, model: Any, at: int, mask_value: float | None) -> float | None:
         tokens = self.arrays[at].dtype.kind in "iu"
         if mask_value is not None:
-            known = (
-                None if self.tensors[at] is None else graph.known_tokens(model, self.tensors[at])
-            )
+            known = graph.known_tokens(model, self.tensors[at])
             if known is not None:
                 as_tokens("mask_value", mask_value, known)
             return 0.0 if tokens and len(self.along) > 1 else float(mask_value)
@@ -128,7 +126,7 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
                 f"`{name}` must be numeric, of shape (batch, time, ...). Received: shape "
                 f"{one.shape}, dtype {one.dtype}."
             )
-    for name, tensor, one in zip(names, tensors, arrays, strict=False):
+    for name, tensor, one in zip(names, tensors, arrays, strict=False):  # if tensors are known
         functions.as_input(model, tensor, one, name)
     if len({len(one) for one in arrays}) > 1:
         shapes = ", ".join(str(one.shape) for one in arrays)

@@ -50,11 +50,17 @@ def padding_values(model: Any, tensor: Any) -> set[float]:
     return found
 
 
-def known_tokens(model: keras.Model, tensor: Any) -> int | None:
+def known_tokens(model: Any, tensor: Any) -> int | None:
     """How many tokens those layers know that embed an input; None if none does.
 
     Keras takes a negative token for one of the last, and some backends one too large for padding.
+
+    Args:
+        model: `keras.Model`, or anything else, of which it is not known.
+        tensor: the input in question.
     """
+    if not isinstance(model, keras.Model):
+        return None
     sizes = []
     for layer in seeing(model, tensor):
         if isinstance(layer, keras.layers.Embedding):
