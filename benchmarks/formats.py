@@ -28,6 +28,8 @@ FORMATS = ("tf_saved_model", "onnx", "litert", "openvino", "torch")
 
 def exported(form: str, names: list[str]) -> dict:
     """By entry: the endpoints that were proved, and how far they are off; or why there is none."""
+    import keras
+
     import keras_seqzoo as zoo
 
     found = {}
@@ -36,6 +38,7 @@ def exported(form: str, names: list[str]) -> dict:
             path = Path(folder, "artifact")
             try:
                 fixed = {"time": 20} if form == "torch" and has_time(name) else {}
+                keras.utils.set_random_seed(0)  # the same weights in every format and run
                 parity = zoo.export(zoo.get(name, **fixed), path, format=form, verbose=0)
             except zoo.errors.SeqZooError as error:
                 found[name] = {"error": str(error)}
