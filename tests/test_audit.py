@@ -507,6 +507,11 @@ def test_rows_that_cannot_be_are_refused(x, said):
         zoo.audit(seeded(look_ahead_by_flip()), x)
 
 
+def test_nothing_is_refused():
+    with pytest.raises(DataError, match="at least one array"):
+        zoo.audit(np.tanh, {})
+
+
 def test_padding_alone_or_none_that_a_model_knows_is_refused():
     model = zoo.get("gru_tagger", vocabulary_size=5, classes=2, units=3)
     with pytest.raises(DataError, match="padding alone"):

@@ -120,6 +120,8 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
     tensors = _tensors(model)
     _check_numbers(model, tensors)
     arrays, names, structure = _arrays(model, x, tensors)
+    if not arrays:
+        raise DataError("`x` must have at least one array. Received: an empty dict.")
     for name, one in zip(names, arrays, strict=True):
         if one.ndim < 1 or one.dtype.kind not in "biuf" or 0 in one.shape:
             raise DataError(
