@@ -24,6 +24,24 @@ def as_array(name: str, values: Any) -> np.ndarray:
         ) from error
 
 
+def as_windows(name: str, values: Any) -> np.ndarray:
+    """Windows of readings in float32, `(batch, time, features)`; NaN may mark padding.
+
+    Raises:
+        DataError: if they have another rank, fewer than 2 steps, or are no real numbers.
+    """
+    windows = as_array(name, values)
+    if windows.ndim != 3 or 0 in windows.shape or windows.shape[1] < 2:
+        raise DataError(
+            f"`{name}` must be windows of shape (batch, time, features) of at least 2 steps. "
+            f"Received: shape {windows.shape}. Cut a record with keras_seqzoo.windows (--window)."
+        )
+    if windows.dtype.kind not in "iuf":
+        raise DataError(f"`{name}` must be real numbers. Received: dtype {windows.dtype}.")
+    with np.errstate(over="ignore"):
+        return windows.astype(np.float32)
+
+
 def as_numbers(name: str, values: Any, count: int, hint: str = "") -> np.ndarray:
     """`values` as one array of ints from 0 to `count - 1`.
 

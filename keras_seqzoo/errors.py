@@ -165,11 +165,9 @@ def check_kind(kinds: type | tuple[type, ...], **arguments: Any) -> None:
 def check_sequence(**arguments: Any) -> None:
     """Raises `ArgumentError` unless every argument is a collection in some order, and no str."""
     for name, value in arguments.items():
-        try:
-            counted = len(value) >= 0 and not isinstance(value, str)
-        except TypeError:  # also of an array without axes
-            counted = False
-        if not counted or not hasattr(value, "__iter__"):
+        collection = hasattr(value, "__len__") and hasattr(value, "__iter__")
+        without_axes = getattr(value, "shape", None) == ()
+        if isinstance(value, str) or not collection or without_axes:
             raise ArgumentError(sentence(name, "a list or another collection", value))
 
 

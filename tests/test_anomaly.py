@@ -248,7 +248,7 @@ def test_records_that_cannot_be_used_are_refused(model, x, words):
     [
         ({"x": np.zeros((4, 5))}, "`x` must be windows"),
         ({"x": [[[1.0]], [[1.0], [2.0]]]}, "one array"),
-        ({"x": np.full((4, 5, 1), "a")}, "`x` must be numbers"),
+        ({"x": np.full((4, 5, 1), "a")}, "`x` must be real numbers"),
         ({"x": np.full((4, 5, 1), np.nan)}, "`x` must be finite"),
         ({"validation": np.zeros((4, 6, 1))}, "as `x`"),
         ({"verbose": "loud"}, "`verbose`"),

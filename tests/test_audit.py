@@ -507,7 +507,7 @@ def test_rows_that_cannot_be_are_refused(x, said):
         zoo.audit(seeded(look_ahead_by_flip()), x)
 
 
-def test_nothing_is_refused():
+def test_a_dict_without_inputs_is_refused():
     with pytest.raises(DataError, match="at least one array"):
         zoo.audit(np.tanh, {})
 

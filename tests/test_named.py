@@ -784,7 +784,8 @@ def test_what_cannot_be_trained_is_refused(name, options, error, words):
 
 
 def test_a_learning_rate_may_be_an_int():
-    assert zoo.train("gru_tagger", TEXT, TEXT, learning_rate=1, **QUICK).network.optimizer
+    trained = zoo.train("gru_tagger", TEXT, TEXT, learning_rate=1, **QUICK)
+    assert float(np.asarray(trained.network.optimizer.learning_rate)) == 1.0
 
 
 def test_an_entry_without_a_search_space_is_trained():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.arrays import as_array
+from keras_seqzoo.arrays import as_windows
 from keras_seqzoo.diagnostics import identity_error, leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.errors import (
@@ -102,7 +102,7 @@ def train_on_windows(
     learning_rate = learning_rate_of(entry, learning_rate)
     if entry.task == "identity" and not arguments.get("return_sequences", True):
         raise ArgumentError(sentence("return_sequences", "True to train on whole windows", False))
-    x, validation = _windows("x", x), _windows("validation", validation)
+    x, validation = _finite_windows("x", x), _finite_windows("validation", validation)
     check_positive(epochs=epochs, batch_size=batch_size)
     check_count(patience=patience)
     check_seed(seed)
@@ -147,15 +147,8 @@ def train_on_windows(
     )
 
 
-def _windows(name: str, values: Any) -> np.ndarray:
-    windows = as_array(name, values)
-    if windows.ndim != 3 or 0 in windows.shape or windows.shape[1] < 2:
-        expected = "windows (batch, time, features) of at least 2 steps"
-        raise DataError(sentence(name, expected, windows.shape))
-    if windows.dtype.kind not in "iuf":
-        raise DataError(sentence(name, "numbers", windows.dtype))
-    with np.errstate(over="ignore"):
-        windows = windows.astype("float32")
+def _finite_windows(name: str, values: Any) -> np.ndarray:
+    windows = as_windows(name, values)
     if not np.isfinite(windows).all():
         raise DataError(f"`{name}` must be finite in float32. Received: NaN or infinity.")
     return windows

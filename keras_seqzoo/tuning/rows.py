@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
+from keras_seqzoo.arrays import as_array, as_windows
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, is_real, sentence
 
@@ -62,7 +62,7 @@ def split_rows(x: Any, y: Any, validation_data: Any, validation_split: float) ->
         ArgumentError: without validation rows, or with targets for one part only.
         DataError: if arrays do not fit one another or hold too few rows.
     """
-    x = _rows("x", x)
+    x = as_windows("x", x)
     y = _targets("y", y, x)
     if validation_data is not None:
         x_val, y_val = _pair(validation_data)
@@ -109,18 +109,6 @@ def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarr
     return np.nan_to_num(x)
 
 
-def _rows(name: str, x: Any) -> np.ndarray:
-    x = as_array(name, x)
-    if x.ndim != 3 or 0 in x.shape or x.shape[1] < 2:
-        raise DataError(
-            f"`{name}` must be windows of shape (batch, time, features) of at least 2 steps. "
-            f"Received: shape {x.shape}. Cut a record with keras_seqzoo.windows (--window)."
-        )
-    if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
-        raise DataError(f"`{name}` must be real numbers. Received: dtype {x.dtype}.")
-    return x.astype(np.float32)
-
-
 def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(validation_data, (tuple, list)) and len(validation_data) == 2:
         x_val, y_val = validation_data
@@ -130,7 +118,7 @@ def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray | None]:
         raise ArgumentError(
             sentence("validation_data", "an array, or a pair (x, y)", type(validation_data))
         )
-    x_val = _rows("validation_data", x_val)
+    x_val = as_windows("validation_data", x_val)
     if len(x_val) < 2:
         raise DataError(f"`validation_data` must have at least 2 rows. Received: {len(x_val)}.")
     return x_val, _targets("validation_data", y_val, x_val)
