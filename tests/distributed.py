@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 import keras_seqzoo as zoo
-from keras_seqzoo.training import Adam, across_workers
+from keras_seqzoo.optimizers import Adam
+from keras_seqzoo.utils.distribution import across_workers
 
 SURE = {"dropout": 0.0, "input_dropout": 0.0}
 SMALL = {"features": 3, "units": 5}

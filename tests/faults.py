@@ -51,7 +51,7 @@ def export(folder: Path) -> None:
 
 @scenario
 def save(folder: Path) -> None:
-    from keras_seqzoo import files
+    from keras_seqzoo.utils import files
 
     with files.replacing(folder / "best.keras") as temporary:
         model(NEW).save(temporary)

@@ -13,8 +13,9 @@ import keras
 import numpy as np
 
 import keras_seqzoo as zoo
-from keras_seqzoo import artifacts, data, diagnostics, layers, models, training, tuning
+from keras_seqzoo import artifacts, data, diagnostics, layers, models, optimizers, training, tuning
 from keras_seqzoo.errors import SeqZooError
+from keras_seqzoo.utils import distribution
 
 OURS = (SeqZooError,)
 # Layers take Keras's arguments beside ours, and Keras says no in its own words.
@@ -240,7 +241,7 @@ ROWS = {
     ),
     "SpectralNorm": Row(zoo.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
     "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
-    "across_workers": Row(training.across_workers, lambda: {"0": compiled()}),
+    "across_workers": Row(distribution.across_workers, lambda: {"0": compiled()}),
     "StateLeakage": Row(
         zoo.StateLeakage,
         lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
@@ -436,7 +437,7 @@ ROWS = {
     "StepMask": layer(layers.StepMask, mask_value=0.0),
     "TokenMask": layer(layers.TokenMask, name="a"),
     "WordDropout": layer(layers.WordDropout, rate=0.1),
-    "Adam": layer(training.Adam, learning_rate=0.1, beta_1=0.9, clipnorm=1.0),
+    "Adam": layer(optimizers.Adam, learning_rate=0.1, beta_1=0.9, clipnorm=1.0),
     "bio_constraints": Row(
         layers.bio_constraints, lambda: {"0": ["O", "B-a", "I-a"], "scheme": "BIO"}
     ),

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo import files
 from keras_seqzoo.artifacts import Parity, verify
 from keras_seqzoo.artifacts import export as export_function
 from keras_seqzoo.errors import ArgumentError, ArtifactError, ExistsError
+from keras_seqzoo.utils import files
 
 # The package re-exports the function under its module's name.
 export_module = sys.modules[export_function.__module__]

@@ -16,7 +16,7 @@ import pytest
 
 import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.training import across_workers
+from keras_seqzoo.utils.distribution import across_workers
 
 PROGRAM = Path(__file__).with_name("distributed.py")
 

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo import files
 from keras_seqzoo.errors import SeqZooError
+from keras_seqzoo.utils import files
 
 X = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
 # How often each scenario changes a folder, counted; a test below finds where it has grown.

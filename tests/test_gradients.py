@@ -10,7 +10,7 @@ from tensorflow.python.framework.ops import gradient_registry
 
 import keras_seqzoo as zoo
 from keras_seqzoo.layers.gradients import custom_gradient
-from keras_seqzoo.training import Adam
+from keras_seqzoo.optimizers import Adam
 
 pytestmark = pytest.mark.tensorflow
 

@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 import keras_seqzoo as zoo
-from keras_seqzoo import files
 from keras_seqzoo.errors import ArgumentError, SearchError
 from keras_seqzoo.tuning import halving, ledger, training, tuner
 from keras_seqzoo.tuning.ledger import Ledger, sqlite
 from keras_seqzoo.tuning.measures import IdentityMeasures
 from keras_seqzoo.tuning.oracle import StudyOracle
+from keras_seqzoo.utils import files
 
 TRIALS, POPULATION, EPOCHS = 14, 4, 9
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_seqzoo.training import Adam
+from keras_seqzoo.optimizers import Adam
 
 OPTIONS = [{}, {"global_clipnorm": 0.5}, {"clipnorm": 0.5}, {"weight_decay": 0.01}]
 

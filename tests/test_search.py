@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import keras_seqzoo as zoo
-from keras_seqzoo import files, registry
+from keras_seqzoo import registry
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -27,11 +27,12 @@ from keras_seqzoo.errors import (
     UnknownArgumentError,
     UnknownNameError,
 )
-from keras_seqzoo.seeds import derive, seeded
 from keras_seqzoo.space import Choice, Float, Int
 from keras_seqzoo.tuning import ledger, results
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.training import BestEpoch
+from keras_seqzoo.utils import files
+from keras_seqzoo.utils.random import derive, seeded
 
 FIGURES = ["trial", "units", "learning_rate", "val_identity_error", "val_state_leakage", "state"]
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import keras
 
-from keras_seqzoo import errors, files
+from keras_seqzoo import errors
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of, endpoints
 from keras_seqzoo.artifacts.formats import FORMATS, Format
 from keras_seqzoo.artifacts.model_card import CARD, model_card
 from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.artifacts.verify import Parity, check_parity, hashes
 from keras_seqzoo.diagnostics.graph import output_of, stateful_layers
+from keras_seqzoo.utils import files
 
 PARITY = "parity.json"
 

@@ -13,13 +13,13 @@ from keras.src.saving import saving_lib
 
 # Registers the classes that a model file may name.
 import keras_seqzoo.layers
-import keras_seqzoo.training.optimizer  # noqa: F401
-from keras_seqzoo import files
+import keras_seqzoo.optimizers  # noqa: F401
 from keras_seqzoo.artifacts.safe_archive import check_digest, read_archive
 from keras_seqzoo.artifacts.safe_config import read_config
 from keras_seqzoo.artifacts.safe_saved_model import check_saved_model
 from keras_seqzoo.artifacts.safe_weights import check_weights, count_weights
 from keras_seqzoo.errors import ArgumentError, ArtifactError, check_positive, sentence
+from keras_seqzoo.utils import files
 
 MAX_BYTES, MAX_CONFIG, MAX_SIZE, MAX_LAYERS = 2**30, 2**24, 2**24, 2_000
 

@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo import errors
-from keras_seqzoo.arrays import as_array, as_tokens
 from keras_seqzoo.artifacts.stepper import Stepper
 from keras_seqzoo.diagnostics.graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
 NAN = ("skip", "propagate", "raise")
 

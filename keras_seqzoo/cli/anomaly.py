@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import files
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError, check_fraction
+from keras_seqzoo.utils import files
 
 # What `search` trains on.
 TRAIN_FRACTION = 0.6

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import files
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
+from keras_seqzoo.utils import files
 
 
 @click.command("audit")

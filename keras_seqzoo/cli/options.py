@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import files
 from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.utils import files
 
 
 def reading(command):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import files, registry
+from keras_seqzoo import registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, sentence, unknown
+from keras_seqzoo.utils import files
 
 SAVED_MODEL = "saved_model"
 _BUILT_IN_STEPS = 12_000

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import files, registry
+from keras_seqzoo import registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils import files
 
 BEST, SAVED_MODEL, FIGURES, HISTORY = "best.keras", "saved_model", "figures.json", "history.csv"
 

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.errors import (
     DataError,
     check_bool,
@@ -17,6 +16,7 @@ from keras_seqzoo.errors import (
     check_seed,
     check_sequence,
 )
+from keras_seqzoo.utils.array_validation import as_array
 
 # Of how many batches sequences are sorted by length: enough that a batch holds similar lengths, few
 # enough that it holds others in the next epoch.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_indices
 from keras_seqzoo.errors import (
     ArgumentError,
     DataError,
@@ -17,6 +16,7 @@ from keras_seqzoo.errors import (
     check_sequence,
     sentence,
 )
+from keras_seqzoo.utils.array_validation import as_indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_indices
 from keras_seqzoo.data.examples import checked_sequences
 from keras_seqzoo.data.records.windows import windows
 from keras_seqzoo.errors import (
@@ -19,6 +18,7 @@ from keras_seqzoo.errors import (
     check_seed,
     sentence,
 )
+from keras_seqzoo.utils.array_validation import as_indices
 
 UNITS = ("tokens", "characters")
 

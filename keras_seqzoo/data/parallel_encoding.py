@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_mask_value, as_numbers
 from keras_seqzoo.data.parallel import UNITS, ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import (
@@ -21,6 +20,7 @@ from keras_seqzoo.errors import (
     check_sequence,
     check_size,
 )
+from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batches import Batches

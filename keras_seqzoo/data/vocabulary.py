@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_indices
 from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+from keras_seqzoo.utils.array_validation import as_indices
 
 PADDING, UNKNOWN = "", "[UNK]"
 

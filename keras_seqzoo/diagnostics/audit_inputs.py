@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_tokens
 from keras_seqzoo.diagnostics import functions, graph
 from keras_seqzoo.errors import (
     ArgumentError,
@@ -19,6 +18,7 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
+from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
 STRINGS = (
     "`model` must take numbers and give numbers. Received: {!r}, which takes or gives strings or a "

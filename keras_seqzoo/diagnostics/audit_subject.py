@@ -9,13 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_mask, check_finite
 from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.diagnostics.audit_inputs import Inputs
 from keras_seqzoo.diagnostics.audit_report import Example
 from keras_seqzoo.diagnostics.graph import every_layer, stateful_layers
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.layers import CRFModel, Normalization
+from keras_seqzoo.utils.array_validation import as_mask, check_finite
 
 MOST_ROWS = 256  # for leakage, which is a mean over rows
 FEW_ROWS = 12  # for the checks that look for one counter-example

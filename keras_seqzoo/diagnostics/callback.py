@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_mask
 from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
@@ -20,6 +19,7 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
+from keras_seqzoo.utils.array_validation import as_array, as_mask
 
 
 class StateLeakage(keras.callbacks.Callback):

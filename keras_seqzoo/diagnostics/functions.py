@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_mask, as_tokens, check_finite
 from keras_seqzoo.diagnostics import graph
 from keras_seqzoo.errors import (
     ArgumentError,
@@ -19,6 +18,7 @@ from keras_seqzoo.errors import (
     unknown,
 )
 from keras_seqzoo.layers.masking import input_mask
+from keras_seqzoo.utils.array_validation import as_array, as_mask, as_tokens, check_finite
 
 _LARGEST = 1e150  # its square, and sums of many, are finite in float64
 BATCH_SIZE = 4096  # rows per call; a recurrent loop costs nearly the same for one row as for many

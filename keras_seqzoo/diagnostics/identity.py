@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.array_validation import as_array
 
 
 def identity_error(

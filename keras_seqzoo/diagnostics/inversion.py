@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from keras_seqzoo import errors
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.diagnostics import functions, undo
 from keras_seqzoo.diagnostics.report import as_plain
 from keras_seqzoo.diagnostics.undo import refuse
 from keras_seqzoo.layers import ApplyMask, StepMask
+from keras_seqzoo.utils.array_validation import as_array
 
 NOT_OF_THIS_MODEL = 1e-2  # share of the states that no input explains
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.array_validation import as_array
 
 COMBINE = ("longest", "mean")
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.arrays import as_array, as_mask, check_finite
 from keras_seqzoo.errors import ArgumentError, DataError, check_kind, sentence
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
+from keras_seqzoo.utils.array_validation import as_array, as_mask, check_finite
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

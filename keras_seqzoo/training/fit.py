@@ -24,11 +24,11 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
-from keras_seqzoo.seeds import seeded
+from keras_seqzoo.optimizers import Adam, learning_rate_of
 from keras_seqzoo.training import examples as of_examples
 from keras_seqzoo.training import pairs as of_pairs
 from keras_seqzoo.training.named import with_names
-from keras_seqzoo.training.optimizer import Adam, learning_rate_of
+from keras_seqzoo.utils.random import seeded
 
 # Long sequences give long gradients now and then.
 CLIPNORM = 5.0

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.arrays import as_windows
 from keras_seqzoo.diagnostics import identity_error, leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.errors import (
@@ -26,8 +25,9 @@ from keras_seqzoo.errors import (
     sentence,
 )
 from keras_seqzoo.losses import NormalizedMeanSquaredError
-from keras_seqzoo.seeds import seeded
-from keras_seqzoo.training.optimizer import learning_rate_of
+from keras_seqzoo.optimizers import learning_rate_of
+from keras_seqzoo.utils.array_validation import as_windows
+from keras_seqzoo.utils.random import seeded
 
 TASKS = ("identity", "forecasting", "reconstruction")
 

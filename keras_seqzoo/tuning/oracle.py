@@ -22,8 +22,8 @@ from keras_tuner.engine import trial as trial_module
 from keras_tuner.engine.trial import TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
-from keras_seqzoo.seeds import derive
 from keras_seqzoo.tuning.ledger import Ledger
+from keras_seqzoo.utils.random import derive
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),

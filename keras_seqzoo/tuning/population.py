@@ -26,13 +26,13 @@ import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.errors import SeqZooError
-from keras_seqzoo.seeds import seeded
+from keras_seqzoo.optimizers import Adam
 from keras_seqzoo.space import Choice
-from keras_seqzoo.training import Adam
 from keras_seqzoo.tuning import training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.program import Moving, Program
+from keras_seqzoo.utils.random import seeded
 
 # Measured by benchmarks/search.py: on a CPU more units or members in a call gain nothing.
 UNITS, SEATS, WIDTH = 64, 5, 128

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_seqzoo.arrays import as_array, as_windows
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, is_real, sentence
+from keras_seqzoo.utils.array_validation import as_array, as_windows
 
 
 class Rows(NamedTuple):

@@ -11,7 +11,6 @@ import keras
 import keras_tuner
 
 from keras_seqzoo import errors, registry
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Encoding, Examples, ParallelExamples
 from keras_seqzoo.training import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
@@ -19,6 +18,7 @@ from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 from keras_seqzoo.tuning.tuner import Search
+from keras_seqzoo.utils.array_validation import as_array
 
 
 def search(

@@ -13,7 +13,6 @@ import keras_tuner
 import numpy as np
 
 from keras_seqzoo import errors, layers, registry
-from keras_seqzoo.arrays import as_array
 from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.data.batches import plan
 from keras_seqzoo.training import examples as recipe
@@ -21,6 +20,7 @@ from keras_seqzoo.training import fit, with_names
 from keras_seqzoo.tuning.class_measures import ClassMeasures
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import full
+from keras_seqzoo.utils.array_validation import as_array
 
 # Of readings padded to the longest, how many may be padding for each that is not.
 _PADDED = 2.0

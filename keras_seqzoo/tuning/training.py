@@ -14,9 +14,9 @@ import keras_tuner
 import numpy as np
 from keras_tuner.errors import FailedTrialError
 
-from keras_seqzoo.seeds import seeded
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import Rows
+from keras_seqzoo.utils.random import seeded
 
 
 @dataclasses.dataclass(frozen=True)

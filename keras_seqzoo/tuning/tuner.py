@@ -31,8 +31,7 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.errors import FailedTrialError
 from optuna.trial import TrialState
 
-from keras_seqzoo import errors, files
-from keras_seqzoo.seeds import derive, preserved
+from keras_seqzoo import errors
 from keras_seqzoo.tuning import pairs, results, sequences, training
 from keras_seqzoo.tuning.halving import rungs, survives
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
@@ -41,6 +40,8 @@ from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, directions, quiet_
 from keras_seqzoo.tuning.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
+from keras_seqzoo.utils import files
+from keras_seqzoo.utils.random import derive, preserved
 
 _CANNOT_KEEP = (
     OSError,

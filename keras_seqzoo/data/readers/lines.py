@@ -7,7 +7,7 @@ import os
 import re
 
 from keras_seqzoo.errors import DataError
-from keras_seqzoo.files import as_path
+from keras_seqzoo.utils.files import as_path
 
 
 def read_text(path: str | os.PathLike, *, argument: str = "path") -> str:

@@ -21,7 +21,7 @@ from keras_seqzoo.errors import (
     sentence,
     unknown,
 )
-from keras_seqzoo.files import as_path
+from keras_seqzoo.utils.files import as_path
 
 _READERS: dict[str, Callable[..., Examples]] = {
     "conllu": read_conllu,
