@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_seqzoo import errors
 from keras_seqzoo.space import Dimension
+from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
 
 if TYPE_CHECKING:
     import keras
@@ -83,7 +84,7 @@ class Entry:
             if name not in own:
                 raise errors.RegistrationError(
                     f"The defaults of {self.name!r} must be arguments of its constructor. "
-                    + errors.unknown("argument", name, own)
+                    + unknown_name_message("argument", name, own)
                 )
         return own | {"name": self.name} | dict(self.defaults)
 
@@ -103,40 +104,40 @@ def _load_constructor(name: str, target: str) -> Callable[..., keras.Model]:
 def _check_entry(entry: Entry) -> None:
     if not isinstance(entry.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", entry.name):
         raise errors.RegistrationError(
-            errors.sentence("name", "snake_case, such as 'gru_tagger'", entry.name)
+            argument_message("name", "snake_case, such as 'gru_tagger'", entry.name)
         )
     if not isinstance(entry.task, str) or entry.task not in TASKS:
         raise errors.RegistrationError(
-            errors.sentence("task", f"one of {', '.join(TASKS)}", entry.task)
+            argument_message("task", f"one of {', '.join(TASKS)}", entry.task)
         )
     if not isinstance(entry.family, str):
-        raise errors.RegistrationError(errors.sentence("family", "a string", entry.family))
+        raise errors.RegistrationError(argument_message("family", "a string", entry.family))
     for field in ("summary", "inputs", "outputs"):
         value = getattr(entry, field)
         if not isinstance(value, str) or not value.strip():
-            raise errors.RegistrationError(errors.sentence(field, "a non-empty string", value))
+            raise errors.RegistrationError(argument_message(field, "a non-empty string", value))
     if not isinstance(entry.causal, bool):
-        raise errors.RegistrationError(errors.sentence("causal", "True or False", entry.causal))
+        raise errors.RegistrationError(argument_message("causal", "True or False", entry.causal))
     for field in ("space", "defaults"):
         if not isinstance(getattr(entry, field), Mapping):
             raise errors.RegistrationError(
-                errors.sentence(field, "a mapping", getattr(entry, field))
+                argument_message(field, "a mapping", getattr(entry, field))
             )
     for key, value in entry.space.items():
         if not isinstance(value, Dimension):
             raise errors.RegistrationError(
-                errors.sentence(f"space[{key!r}]", "an Int, a Float or a Choice", value)
+                argument_message(f"space[{key!r}]", "an Int, a Float or a Choice", value)
             )
     if isinstance(entry.constructor, str):
         if not re.fullmatch(r"[\w.]+:\w+", entry.constructor):
             raise errors.RegistrationError(
-                errors.sentence("constructor", "'module:function'", entry.constructor)
+                argument_message("constructor", "'module:function'", entry.constructor)
             )
     elif callable(entry.constructor):
         _check_signature(entry.name, entry.constructor)
     else:
         raise errors.RegistrationError(
-            errors.sentence("constructor", "a function or 'module:function'", entry.constructor)
+            argument_message("constructor", "a function or 'module:function'", entry.constructor)
         )
 
 

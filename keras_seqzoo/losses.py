@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_rate, sentence
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils.argument_validation import argument_message, check_rate
 
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")
@@ -40,7 +41,7 @@ class NormalizedMeanSquaredError(keras.losses.Loss):
     def variance(self, variance) -> None:
         variance = None if variance is None else [float(value) for value in variance]
         if variance is not None and not all(value > 0 for value in variance):
-            raise ArgumentError(sentence("variance", "above 0 for every feature", variance))
+            raise ArgumentError(argument_message("variance", "above 0 for every feature", variance))
         self._variance = variance
 
     def adapt(self, y, mask=None) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo.entry import Entry
-from keras_seqzoo.errors import ArgumentError, is_real, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import argument_message, is_real
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -91,5 +92,5 @@ def learning_rate_of(entry: Entry, learning_rate: float | None) -> float:
         dimension = entry.space.get("learning_rate")
         return 1e-3 if dimension is None else dimension.default
     if not is_real(learning_rate) or learning_rate <= 0:
-        raise ArgumentError(sentence("learning_rate", "a number above 0", learning_rate))
+        raise ArgumentError(argument_message("learning_rate", "a number above 0", learning_rate))
     return float(learning_rate)

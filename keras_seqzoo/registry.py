@@ -13,6 +13,11 @@ from typing import TYPE_CHECKING, Any
 from keras_seqzoo import catalog, errors
 from keras_seqzoo.card import Card, make_card
 from keras_seqzoo.entry import TASKS, Entry
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    unknown_name_message,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -80,7 +85,7 @@ def register(
             if wrong is None:
                 raise
             raise errors.RegistrationError(
-                errors.unknown("field of an entry", wrong, known)
+                unknown_name_message("field of an entry", wrong, known)
             ) from error
         _load_entries()
         _add(entry)
@@ -126,7 +131,7 @@ def get(name: str, /, **config: Any) -> keras.Model:
     for argument in config:
         if argument not in arguments:
             raise errors.UnknownArgumentError(
-                errors.unknown(f"argument of {name}:", argument, arguments)
+                unknown_name_message(f"argument of {name}:", argument, arguments)
             )
     return entry.load()(**arguments | config)
 
@@ -157,15 +162,15 @@ def list_models(
     """
     wanted, unwanted = _patterns("pattern", pattern), _patterns("exclude", exclude)
     if task is not None:
-        errors.check_choice("task", task, TASKS)
+        check_choice("task", task, TASKS)
         fields["task"] = task
     known = [field.name for field in dataclasses.fields(Entry)]
     for field in fields:
         if field not in known:
-            raise errors.ArgumentError(errors.unknown("field of a card", field, known))
+            raise errors.ArgumentError(unknown_name_message("field of a card", field, known))
         if not isinstance(fields[field], (str, bool, tuple)):
             raise errors.ArgumentError(
-                errors.sentence(field, "what a card holds, a string or a bool", fields[field])
+                argument_message(field, "what a card holds, a string or a bool", fields[field])
             )
     names = [
         name
@@ -206,7 +211,9 @@ def entry(name: str) -> Entry:
 def _find(name: str) -> Entry:
     entries = _load_entries()
     if not isinstance(name, str) or name not in entries:
-        raise errors.UnknownNameError(errors.unknown("model", name, sorted(entries, key=_natural)))
+        raise errors.UnknownNameError(
+            unknown_name_message("model", name, sorted(entries, key=_natural))
+        )
     return entries[name]
 
 
@@ -245,7 +252,7 @@ def _patterns(name: str, given: str | Iterable[str]) -> list[str]:
         patterns = list(patterns)
         if all(isinstance(pattern, str) for pattern in patterns):
             return patterns
-    raise errors.ArgumentError(errors.sentence(name, "a wildcard or a list of them", given))
+    raise errors.ArgumentError(argument_message(name, "a wildcard or a list of them", given))
 
 
 def _natural(name: str) -> list:

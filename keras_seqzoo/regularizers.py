@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_not_negative
+from keras_seqzoo.utils.argument_validation import check_not_negative
 
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from keras_seqzoo.errors import ArgumentError, is_int, is_real, sentence
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils.argument_validation import argument_message, is_int, is_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +57,10 @@ class Choice:
         kinds = {type(value) for value in self.values}
         if len(kinds) != 1 or not kinds <= {str, int, float, bool}:
             raise ArgumentError(
-                sentence("values", "a non-empty list of strings or of numbers", self.values)
+                argument_message("values", "a non-empty list of strings or of numbers", self.values)
             )
         if self.default is not None and self.default not in self.values:
-            raise ArgumentError(sentence("default", f"one of {self.values}", self.default))
+            raise ArgumentError(argument_message("default", f"one of {self.values}", self.default))
 
     def __str__(self) -> str:
         return "one of " + ", ".join(map(str, self.values))
@@ -83,15 +84,19 @@ def dimension(name: str, given: Any, standard: Dimension | None = None) -> Dimen
         kind = Int if all(map(is_int, given)) and not isinstance(standard, Float) else Float
         return kind(*given, log=getattr(standard, "log", False), when=when)
     raise ArgumentError(
-        sentence(f"space[{name!r}]", "a list of choices, a (low, high) tuple or a Dimension", given)
+        argument_message(
+            f"space[{name!r}]", "a list of choices, a (low, high) tuple or a Dimension", given
+        )
     )
 
 
 def _check_range(dimension: Int | Float, valid, kind: str) -> None:
     low, high, default = dimension.low, dimension.high, dimension.default
     if not (valid(low) and valid(high) and low <= high):
-        raise ArgumentError(sentence("low, high", f"two {kind}s in rising order", (low, high)))
+        raise ArgumentError(
+            argument_message("low, high", f"two {kind}s in rising order", (low, high))
+        )
     if dimension.log and low <= 0:
-        raise ArgumentError(sentence("low", "above 0 on a log scale", low))
+        raise ArgumentError(argument_message("low", "above 0 on a log scale", low))
     if default is not None and not (valid(default) and low <= default <= high):
-        raise ArgumentError(sentence("default", f"within {low} and {high}", default))
+        raise ArgumentError(argument_message("default", f"within {low} and {high}", default))

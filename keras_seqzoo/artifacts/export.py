@@ -20,7 +20,7 @@ from keras_seqzoo.artifacts.model_card import CARD, model_card
 from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.artifacts.verify import Parity, check_parity, hashes
 from keras_seqzoo.diagnostics.graph import output_of, stateful_layers
-from keras_seqzoo.utils import files
+from keras_seqzoo.utils import argument_validation, files
 
 PARITY = "parity.json"
 
@@ -101,9 +101,9 @@ def export(
     >>> artifact.serve(np.zeros((2, 5, 3), "float32")).shape
     TensorShape([2, 5, 3])
     """
-    errors.check_choice("format", format, FORMATS)
-    errors.check_bool(verify=verify, overwrite=overwrite)
-    errors.check_verbose(verbose)
+    argument_validation.check_choice("format", format, FORMATS)
+    argument_validation.check_bool(verify=verify, overwrite=overwrite)
+    argument_validation.check_verbose(verbose)
     chosen = FORMATS[format]
     _check_model(model)
     path = _folder(path, chosen)
@@ -178,7 +178,9 @@ def _write(model: keras.Model, known: Mapping[str, Endpoint], folder: Path, chos
 def _check_model(model: Any) -> None:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
-            errors.sentence("model", "a built keras.Model with known inputs", type(model).__name__)
+            argument_validation.argument_message(
+                "model", "a built keras.Model with known inputs", type(model).__name__
+            )
         )
     if (
         decoder_of(model) is None

@@ -18,8 +18,9 @@ from keras_seqzoo.artifacts.safe_archive import check_digest, read_archive
 from keras_seqzoo.artifacts.safe_config import read_config
 from keras_seqzoo.artifacts.safe_saved_model import check_saved_model
 from keras_seqzoo.artifacts.safe_weights import check_weights, count_weights
-from keras_seqzoo.errors import ArgumentError, ArtifactError, check_positive, sentence
+from keras_seqzoo.errors import ArgumentError, ArtifactError
 from keras_seqzoo.utils import files
+from keras_seqzoo.utils.argument_validation import argument_message, check_positive
 
 MAX_BYTES, MAX_CONFIG, MAX_SIZE, MAX_LAYERS = 2**30, 2**24, 2**24, 2_000
 
@@ -150,7 +151,9 @@ def _checked_objects(custom_objects: Any) -> dict[str, Any]:
         isinstance(name, str) and callable(value) for name, value in custom_objects.items()
     ):
         raise ArgumentError(
-            sentence("custom_objects", "a mapping of name to class or function", custom_objects)
+            argument_message(
+                "custom_objects", "a mapping of name to class or function", custom_objects
+            )
         )
     return dict(custom_objects)
 
@@ -163,7 +166,7 @@ def _load_saved_model(path: Path, sha256: str | None, max_bytes: int) -> Any:
         )
     if sha256 is not None:
         raise ArgumentError(
-            sentence("sha256", "None for a folder", sha256, "Compare its files one by one.")
+            argument_message("sha256", "None for a folder", sha256, "Compare its files one by one.")
         )
     check_saved_model(path, max_bytes=max_bytes)
     import tensorflow as tf

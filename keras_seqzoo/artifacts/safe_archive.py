@@ -14,7 +14,8 @@ import zipfile
 import zlib
 from typing import BinaryIO
 
-from keras_seqzoo.errors import ArgumentError, ArtifactError, sentence
+from keras_seqzoo.errors import ArgumentError, ArtifactError
+from keras_seqzoo.utils.argument_validation import argument_message
 
 METADATA, CONFIG, WEIGHTS, ASSETS = "metadata.json", "config.json", "model.weights.h5", "assets/"
 # Keras writes three members, one more per vocabulary, and packs none of them.
@@ -33,7 +34,7 @@ def check_digest(file: BinaryIO, sha256: str | None) -> None:
     if sha256 is None:
         return
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise ArgumentError(sentence("sha256", "64 hexadecimal digits", sha256))
+        raise ArgumentError(argument_message("sha256", "64 hexadecimal digits", sha256))
     file.seek(0)
     found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256.lower():

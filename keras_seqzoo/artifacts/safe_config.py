@@ -15,7 +15,8 @@ from typing import Any
 
 import keras
 
-from keras_seqzoo.errors import ArtifactError, is_int
+from keras_seqzoo.errors import ArtifactError
+from keras_seqzoo.utils.argument_validation import is_int
 
 MAX_DEPTH, MAX_VALUES = 200, 2**22
 # Layers that run what they are given: bytecode, a SavedModel, another library's program.

@@ -13,6 +13,7 @@ from keras import ops, tree
 from keras_seqzoo import errors
 from keras_seqzoo.artifacts.stepper import Stepper
 from keras_seqzoo.diagnostics.graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_positive
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
 NAN = ("skip", "propagate", "raise")
@@ -61,7 +62,7 @@ def stream(model: keras.Model, *, nan: str = "skip") -> Streamer:
     >>> forecast.shape, list(state)
     (TensorShape([2, 3]), ['state_recurrent_1'])
     """
-    errors.check_choice("nan", nan, NAN)
+    check_choice("nan", nan, NAN)
     streamer = Streamer(model, nan=nan)
     _check_against_whole(streamer)
     return streamer
@@ -91,7 +92,7 @@ class Streamer:
         Args:
             batch: int, at least 1, how many rows there are.
         """
-        errors.check_positive(batch=batch)
+        check_positive(batch=batch)
         return self.begin(int(batch))
 
     def step(self, x, state: Mapping[str, Any]) -> tuple[Any, State]:
@@ -198,7 +199,9 @@ def _check(model: Any) -> None:
 
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
-            errors.sentence("model", "a built Functional or Sequential model", type(model).__name__)
+            argument_message(
+                "model", "a built Functional or Sequential model", type(model).__name__
+            )
         )
     stateful = stateful_layers(model)
     if stateful:

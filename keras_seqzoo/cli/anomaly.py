@@ -9,8 +9,9 @@ import click
 
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
-from keras_seqzoo.errors import ArgumentError, check_fraction
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils import files
+from keras_seqzoo.utils.argument_validation import check_fraction
 
 # What `search` trains on.
 TRAIN_FRACTION = 0.6

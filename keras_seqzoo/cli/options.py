@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils import files
+from keras_seqzoo.utils.argument_validation import argument_message
 
 
 def reading(command):
@@ -143,7 +144,7 @@ def assignment(text: str) -> tuple[str, object]:
     """An argument and its value, from `NAME=VALUE`."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise ArgumentError(sentence("set", "NAME=VALUE, such as units=8", text))
+        raise ArgumentError(argument_message("set", "NAME=VALUE, such as units=8", text))
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
@@ -155,7 +156,9 @@ def write_plot(figure, path: Path) -> None:
     known = figure.canvas.get_supported_filetypes()
     if path.suffix.lstrip(".").lower() not in known:
         raise ArgumentError(
-            sentence("plot", f"a file ending in one of {', '.join(sorted(known))}", str(path))
+            argument_message(
+                "plot", f"a file ending in one of {', '.join(sorted(known))}", str(path)
+            )
         )
     with files.replacing(path) as temporary:
         figure.savefig(temporary)

@@ -12,8 +12,9 @@ import click
 from keras_seqzoo import registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
-from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, sentence, unknown
+from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
 from keras_seqzoo.utils import files
+from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
 
 SAVED_MODEL = "saved_model"
 _BUILT_IN_STEPS = 12_000
@@ -94,7 +95,9 @@ def command(
     known = {key for key in (*entry.arguments(), *entry.space) if key != "name"}
     for key in arguments:
         if key not in known:
-            raise UnknownArgumentError(unknown(f"argument of {name}:", key, sorted(known)))
+            raise UnknownArgumentError(
+                unknown_name_message(f"argument of {name}:", key, sorted(known))
+            )
     from keras_seqzoo import artifacts, tuning
 
     found = tuning.search(
@@ -160,7 +163,7 @@ def _on_readings(task: str, readings, fractions, window, stride, quiet):
 def _on_examples(data, validation, test, format, fractions, seed, quiet):
     """The same for labelled or tagged sequences."""
     if data is None:
-        raise ArgumentError(sentence("data", "given for a classifier or tagger", None))
+        raise ArgumentError(argument_message("data", "given for a classifier or tagger", None))
     train = options.read_examples(data, format, quiet)
     validation = options.read_examples(validation, format, quiet)
     test = options.read_examples(test, format, quiet)
@@ -180,7 +183,7 @@ def _on_examples(data, validation, test, format, fractions, seed, quiet):
 def _on_pairs(data, validation, test, fractions, how):
     """The same for pairs; a part that is not given comes from the end of the data, or at random."""
     if data is None:
-        raise ArgumentError(sentence("data", "given for an encoder-decoder", None))
+        raise ArgumentError(argument_message("data", "given for an encoder-decoder", None))
     if (validation is None) != (test is None):
         raise ArgumentError("`--validation` and `--test` must both be given, or neither.")
     if validation is None:
@@ -204,7 +207,7 @@ def _readings(path: Path | None, columns: str | None, missing: str, seed: int, q
     from keras_seqzoo import data
 
     if columns is not None:
-        raise ArgumentError(sentence("columns", "given together with --data", columns))
+        raise ArgumentError(argument_message("columns", "given together with --data", columns))
     readings = data.sensor_readings(steps=_BUILT_IN_STEPS, seed=seed)
     if not quiet:
         click.echo(
@@ -245,7 +248,7 @@ def _fractions(split: str) -> list[float]:
     except ValueError:
         parts = []
     if len(parts) != 3 or min(parts) <= 0 or abs(sum(parts) - 100) > 1e-6:
-        raise ArgumentError(sentence("split", "three percentages such as 60/20/20", split))
+        raise ArgumentError(argument_message("split", "three percentages such as 60/20/20", split))
     return [part / 100 for part in parts]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seqzoo.errors import (
-    DataError,
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import (
     check_bool,
     check_choice,
     check_positive,

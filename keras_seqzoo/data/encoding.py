@@ -11,15 +11,14 @@ import numpy as np
 
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_bool,
     check_choice,
-    check_kind,
+    check_instance,
     check_sequence,
     is_real,
-    sentence,
 )
 from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
 
@@ -96,7 +95,7 @@ class Encoding:
         Raises:
             ArgumentError: if the target is not there, or not told where both are.
         """
-        check_kind(Examples, examples=examples)
+        check_instance(Examples, examples=examples)
         check_bool(characters=characters)
         has = [name for name in TARGETS if getattr(examples, name) is not None]
         if target is None and len(has) == 1:
@@ -104,14 +103,16 @@ class Encoding:
         if not isinstance(target, str) or target not in has:
             hint = "Examples without any cannot be learned from." if not has else ""
             raise ArgumentError(
-                sentence(
+                argument_message(
                     "target", f"what the examples have: {', '.join(has) or 'none'}", target, hint
                 )
             )
         classes = examples.label_names if target == "labels" else examples.tag_names
         if not examples.has_tokens:
             if characters:
-                raise ArgumentError(sentence("characters", "False for readings", characters))
+                raise ArgumentError(
+                    argument_message("characters", "False for readings", characters)
+                )
             return cls(target, classes, features=examples.features)
         words = {token for sequence in examples.sequences for token in sequence}
         return cls(
@@ -218,7 +219,7 @@ class Encoding:
         Raises:
             DataError: if they are of the other kind, have other features, or lack the target.
         """
-        check_kind(Examples, examples=examples)
+        check_instance(Examples, examples=examples)
         kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
         if examples.features != self.features:
             raise DataError(f"`examples` must be sequences of {kind}. Received: {examples!r}.")
@@ -263,10 +264,12 @@ class Encoding:
             for name, weight in given.items():
                 if name not in self.classes or not is_real(weight) or weight < 0:
                     expected = f"'balanced', or weights of at least 0 for some of {self.classes}"
-                    raise ArgumentError(sentence("class_weight", expected, {name: weight}))
+                    raise ArgumentError(argument_message("class_weight", expected, {name: weight}))
                 weights[self.classes.index(name)] = weight
         elif given is not None:
-            raise ArgumentError(sentence("class_weight", "'balanced', a dict or None", given))
+            raise ArgumentError(
+                argument_message("class_weight", "'balanced', a dict or None", given)
+            )
         return weights
 
 
@@ -281,8 +284,8 @@ def answers(model, batches: Batches) -> list[np.ndarray]:
 
     from keras_seqzoo.data.batches import Batches
 
-    check_kind(keras.Model, model=model)
-    check_kind(Batches, batches=batches)
+    check_instance(keras.Model, model=model)
+    check_instance(Batches, batches=batches)
     found: list[Any] = [None] * len(batches.lengths)
     for row, answer in _answered(model, batches):
         per_step = answer.ndim > 0 and model.output_shape[1:2] == (None,)

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_fraction,
     check_seed,
     check_sequence,
-    sentence,
 )
 from keras_seqzoo.utils.array_validation import as_indices
 
@@ -150,7 +149,9 @@ class Examples:
             second[of_it[: round(len(of_it) * fraction)]] = True
         if second.all() or not second.any():
             raise ArgumentError(
-                sentence("fraction", f"one that leaves both parts some of {len(self)}", fraction)
+                argument_message(
+                    "fraction", f"one that leaves both parts some of {len(self)}", fraction
+                )
             )
         return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
 
@@ -166,7 +167,7 @@ def checked_sequences(name: str, sequences: Any) -> Iterator[Any]:
         DataError: if there is none, they are not of one kind, or a reading is not finite.
     """
     if not isinstance(sequences, Iterable) or isinstance(sequences, str):
-        raise DataError(sentence(name, "a list of sequences", sequences))
+        raise DataError(argument_message(name, "a list of sequences", sequences))
     sequences = list(sequences)
     if not sequences:
         raise DataError(f"`{name}` must have at least one sequence. Received: none.")
@@ -194,7 +195,7 @@ def checked_sequences(name: str, sequences: Any) -> Iterator[Any]:
 def _are_tokens(name: str, sequence: Any) -> bool:
     if isinstance(sequence, str):
         raise DataError(
-            sentence(name, "lists of tokens", sequence, "Split texts into tokens first.")
+            argument_message(name, "lists of tokens", sequence, "Split texts into tokens first.")
         )
     return isinstance(sequence, list | tuple) and all(isinstance(step, str) for step in sequence)
 

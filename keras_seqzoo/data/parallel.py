@@ -10,13 +10,13 @@ import numpy as np
 
 from keras_seqzoo.data.examples import checked_sequences
 from keras_seqzoo.data.records.windows import windows
-from keras_seqzoo.errors import (
-    DataError,
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_choice,
     check_fraction,
     check_positive,
     check_seed,
-    sentence,
 )
 from keras_seqzoo.utils.array_validation import as_indices
 
@@ -111,7 +111,7 @@ class ParallelExamples:
         second[drawn[: round(len(self) * fraction)]] = True
         if second.all() or not second.any():
             expected = f"one that leaves both parts some of {len(self)}"
-            raise DataError(sentence("fraction", expected, fraction))
+            raise DataError(argument_message("fraction", expected, fraction))
         return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from keras_seqzoo.data.parallel import UNITS, ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.errors import (
-    DataError,
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import (
     check_bool,
     check_choice,
-    check_kind,
+    check_instance,
     check_positive,
     check_sequence,
     check_size,
@@ -82,7 +82,7 @@ class ParallelEncoding:
         Raises:
             ArgumentError: if `examples` or `min_count` are something else.
         """
-        check_kind(ParallelExamples, examples=examples)
+        check_instance(ParallelExamples, examples=examples)
         check_positive(min_count=min_count)
         source, target = examples.sources[0], examples.targets[0]
         longest = max(map(len, examples.targets))
@@ -207,7 +207,7 @@ class ParallelEncoding:
         Raises:
             DataError: if tokens are given for readings, readings for tokens, or other features.
         """
-        check_kind(ParallelExamples, examples=examples)
+        check_instance(ParallelExamples, examples=examples)
         for side, known, sequence in (
             ("sources", self.source, examples.sources[0]),
             ("targets", self.target, examples.targets[0]),

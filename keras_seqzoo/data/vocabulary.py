@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_positive, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_positive
 from keras_seqzoo.utils.array_validation import as_indices
 
 PADDING, UNKNOWN = "", "[UNK]"
@@ -36,14 +37,14 @@ class Vocabulary:
 
     def __init__(self, tokens: Iterable[str]):
         if isinstance(tokens, str) or not isinstance(tokens, Iterable):
-            raise ArgumentError(sentence("tokens", "a list or another collection", tokens))
+            raise ArgumentError(argument_message("tokens", "a list or another collection", tokens))
         self.tokens = tuple(tokens)
         self._numbers = {PADDING: 0, UNKNOWN: 1}
         for number, token in enumerate(self.tokens, start=2):
             # Of a text that ends in NUL, TensorFlow's tables lose that.
             if not isinstance(token, str) or token in self._numbers or "\0" in token:
                 expected = "different non-empty strings, without '[UNK]' and NUL"
-                raise ArgumentError(sentence("tokens", expected, token))
+                raise ArgumentError(argument_message("tokens", expected, token))
             self._numbers[token] = number
 
     @classmethod
@@ -123,7 +124,7 @@ def _tokens(name: str, given: Iterable[str]) -> list[str]:
     """What is given as a list, once it is known to be tokens; a str is its characters."""
     tokens = list(_iterated(name, given))
     if not all(isinstance(token, str) for token in tokens):
-        raise DataError(sentence(name, "tokens, which are str", given))
+        raise DataError(argument_message(name, "tokens, which are str", given))
     return tokens
 
 
@@ -131,4 +132,4 @@ def _iterated(name: str, given: Iterable) -> Iterator:
     try:
         return iter(given)
     except TypeError:
-        raise DataError(sentence(name, "a list or another collection", given)) from None
+        raise DataError(argument_message(name, "a list or another collection", given)) from None

@@ -13,6 +13,13 @@ from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
 from keras_seqzoo.diagnostics.leakage import leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
 from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    check_fraction,
+    check_positive,
+    check_seed,
+)
 
 QUANTILE = 0.999
 
@@ -64,7 +71,7 @@ def anomaly_score(
     >>> score(x).shape
     (8, 20)
     """
-    errors.check_choice("kind", kind, residual.KINDS)
+    check_choice("kind", kind, residual.KINDS)
     of_windows = residual.residuals(model, kind, alone=alone, batch_size=batch_size)
     x_train, mask = functions.read_rows(model, x_train, mask)
     if x_train.ndim != 3:
@@ -151,9 +158,9 @@ def anomaly(
     [Malhotra et al., 2016](https://arxiv.org/abs/1607.00148).
     """
     kind = residual.find_kind(model, kind)
-    errors.check_fraction(quantile=quantile)
-    errors.check_positive(window=window)
-    errors.check_seed(seed)
+    check_fraction(quantile=quantile)
+    check_positive(window=window)
+    check_seed(seed)
     stride, combine = _seen(kind, window, stride, combine)
     record, train = _records(x, x_train)
     of_windows = residual.residuals(model, kind, alone=alone, batch_size=batch_size)
@@ -213,14 +220,14 @@ def _seen(kind: str, window: int, stride: int | None, combine: str | None) -> tu
     """Stride and way of combining, by default those that suit the kind."""
     if combine is None:
         combine = "mean" if kind == "reconstruction" else "longest"
-    errors.check_choice("combine", combine, stitch.COMBINE)
+    check_choice("combine", combine, stitch.COMBINE)
     if stride is None:
         stride = window if kind == "identity" else max(window // 2, 1)
-    errors.check_positive(stride=stride)
+    check_positive(stride=stride)
     if stride > window:
         hint = "Readings between windows would have no score."
         expected = f"at most the window, {window}"
-        raise errors.ArgumentError(errors.sentence("stride", expected, stride, hint))
+        raise errors.ArgumentError(argument_message("stride", expected, stride, hint))
     return int(stride), combine
 
 

@@ -10,6 +10,17 @@ from keras_seqzoo.diagnostics.audit_checks import CHECKS, EXPECTS, Audit, skippe
 from keras_seqzoo.diagnostics.audit_inputs import read_inputs
 from keras_seqzoo.diagnostics.audit_report import AuditReport, Finding
 from keras_seqzoo.diagnostics.audit_subject import Subject
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_bool,
+    check_choice,
+    check_mask_value,
+    check_not_negative,
+    check_positive,
+    check_seed,
+    check_sequence,
+    is_real,
+)
 
 TOLERANCE = 32.0
 
@@ -136,18 +147,18 @@ def _run(state: Audit, names: list[str]) -> list[Finding]:
 def _check(
     causal, max_leakage, max_horizon, mask_value, sides, skip, tolerance, block, seed
 ) -> None:
-    errors.check_bool(causal=causal)
+    check_bool(causal=causal)
     if max_leakage is not None:
-        errors.check_not_negative(max_leakage=max_leakage)
+        check_not_negative(max_leakage=max_leakage)
     if max_horizon is not None:
-        errors.check_positive(max_horizon=max_horizon)
-    errors.check_mask_value(mask_value)
-    errors.check_choice("sides", sides, ("both", "left", "right"))
+        check_positive(max_horizon=max_horizon)
+    check_mask_value(mask_value)
+    check_choice("sides", sides, ("both", "left", "right"))
     skip = [skip] if isinstance(skip, str) else skip
-    errors.check_sequence(skip=skip)
+    check_sequence(skip=skip)
     for name in skip:
-        errors.check_choice("skip", name, CHECKS)
-    if not errors.is_real(tolerance) or tolerance <= 0:
-        raise errors.ArgumentError(errors.sentence("tolerance", "a positive number", tolerance))
-    errors.check_positive(block=block)
-    errors.check_seed(seed)
+        check_choice("skip", name, CHECKS)
+    if not is_real(tolerance) or tolerance <= 0:
+        raise errors.ArgumentError(argument_message("tolerance", "a positive number", tolerance))
+    check_positive(block=block)
+    check_seed(seed)

@@ -10,13 +10,12 @@ import keras
 import numpy as np
 
 from keras_seqzoo.diagnostics import functions, graph
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_sequence,
     is_int,
-    sentence,
-    unknown,
+    unknown_name_message,
 )
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
@@ -138,7 +137,7 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
     if len(times) > 1 or () in times:
         shapes = ", ".join(str(arrays[at].shape) for at in positions)
         hint = f"Their shapes are {shapes}."
-        raise ArgumentError(sentence("along", "inputs of as many steps", along, hint))
+        raise ArgumentError(argument_message("along", "inputs of as many steps", along, hint))
     return Inputs(arrays, names, positions, structure, tensors or (None,) * len(arrays))
 
 
@@ -173,7 +172,9 @@ def _arrays(model: Any, x: Any, tensors) -> tuple[list[np.ndarray], tuple[str, .
         if given is None or set(given) != set(names):
             shown = list(x) if isinstance(x, dict) else type(x).__name__
             expected = f"one array for each input of {model.name!r}: {', '.join(names)}"
-            raise DataError(sentence("x", expected, shown, "Give them as a list or a dict."))
+            raise DataError(
+                argument_message("x", expected, shown, "Give them as a list or a dict.")
+            )
         structure = "dict" if by_name else "list" if len(names) > 1 else "one"
         return [as_array(name, given[name]) for name in names], names, structure
     if isinstance(x, dict):
@@ -198,5 +199,5 @@ def _positions(along: Any, names: Sequence[str]) -> tuple[int, ...]:
         elif isinstance(one, str) and one in names:
             found.add(names.index(one))
         else:
-            raise ArgumentError(unknown("input", one, names))
+            raise ArgumentError(unknown_name_message("input", one, names))
     return tuple(sorted(found))

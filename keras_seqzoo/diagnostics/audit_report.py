@@ -9,7 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from keras_seqzoo.diagnostics.report import as_plain
-from keras_seqzoo.errors import SeqZooError, unknown
+from keras_seqzoo.errors import SeqZooError
+from keras_seqzoo.utils.argument_validation import unknown_name_message
 
 
 class AuditFailure(SeqZooError, AssertionError):
@@ -107,7 +108,7 @@ class AuditReport:
         for one in self.findings:
             if one.check == check:
                 return one
-        raise KeyError(unknown("check", check, [one.check for one in self.findings]))
+        raise KeyError(unknown_name_message("check", check, [one.check for one in self.findings]))
 
     def check(self) -> AuditReport:
         """The report itself, for a line of a test.

@@ -11,14 +11,8 @@ import numpy as np
 from keras_seqzoo.diagnostics import functions
 from keras_seqzoo.diagnostics.identity import identity_error
 from keras_seqzoo.diagnostics.leakage import leakage
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
-    UnknownArgumentError,
-    is_int,
-    sentence,
-    unknown,
-)
+from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
+from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
 from keras_seqzoo.utils.array_validation import as_array, as_mask
 
 
@@ -54,15 +48,17 @@ class StateLeakage(keras.callbacks.Callback):
     ):
         super().__init__()
         if not is_int(max_rows) or max_rows < 2:
-            raise ArgumentError(sentence("max_rows", "an int of at least 2", max_rows))
+            raise ArgumentError(argument_message("max_rows", "an int of at least 2", max_rows))
         known = inspect.signature(leakage).parameters
         for option in options:
             if option not in known:
-                raise UnknownArgumentError(unknown("option of leakage:", option, known))
+                raise UnknownArgumentError(
+                    unknown_name_message("option of leakage:", option, known)
+                )
         x = as_array("x", x)
         if x.ndim < 2 or len(x) < 2 or x.dtype.kind not in "iuf":
             expected = "at least 2 rows of numbers of shape (batch, time, ...)"
-            raise ArgumentError(sentence("x", expected, x))
+            raise ArgumentError(argument_message("x", expected, x))
         # Which rows are measured.
         self.rows = chosen = np.unique(
             np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int)
@@ -72,7 +68,9 @@ class StateLeakage(keras.callbacks.Callback):
         self.y = None if y is None else as_array("y", y)
         if self.y is not None:
             if self.y.shape[:1] != x.shape[:1]:
-                raise ArgumentError(sentence("y", f"of {len(x)} rows, as `x`", self.y.shape))
+                raise ArgumentError(
+                    argument_message("y", f"of {len(x)} rows, as `x`", self.y.shape)
+                )
             self.y = self.y[chosen]
         self.prefix = prefix
         self.options = {"resamples": 0} | options

@@ -15,6 +15,11 @@ from keras_seqzoo.diagnostics.jacobian import Jacobian
 from keras_seqzoo.diagnostics.report import as_plain, geometric
 from keras_seqzoo.diagnostics.undo import scaling
 from keras_seqzoo.layers import ApplyMask
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_not_negative,
+    check_positive,
+)
 
 # The largest slope of each activation, of a softmax the largest norm of its Jacobian.
 SLOPES = {
@@ -55,7 +60,7 @@ class Certificate:
         Raises:
             ArgumentError: if `threshold` is something else.
         """
-        errors.check_not_negative(threshold=threshold)
+        check_not_negative(threshold=threshold)
         above = np.flatnonzero(self.bounds > threshold)
         if not len(above):
             return 0
@@ -134,10 +139,10 @@ def certify(
     >>> print(certificate.decay, (certificate.bounds[1:] / certificate.bounds[:-1]).round(6)[:2])
     0.5 [0.5 0.5]
     """
-    errors.check_positive(lags=lags, batch_size=batch_size)
+    check_positive(lags=lags, batch_size=batch_size)
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         expected = "a Functional or Sequential Keras model"
-        raise errors.ArgumentError(errors.sentence("model", expected, type(model), ADVICE))
+        raise errors.ArgumentError(argument_message("model", expected, type(model), ADVICE))
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         _refuse(f"one input and one output. Received: {len(model.inputs)}, {len(model.outputs)}.")
     bounds = np.zeros(lags + 1)

@@ -9,6 +9,7 @@ import numpy as np
 from keras_seqzoo import errors
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.diagnostics.gradient import sensitivities
+from keras_seqzoo.utils.argument_validation import argument_message
 
 ROUND_OFF = 32 * float(np.finfo(np.float32).eps)
 
@@ -103,7 +104,7 @@ def by_gradient(model, plan: Plan, first: int, probes: int, batch_size: int) -> 
     steps = plan.x.shape[1]
     if plan.output_step is not None:
         raise errors.ArgumentError(
-            errors.sentence("output_step", "None with method='gradient'", plan.output_step)
+            argument_message("output_step", "None with method='gradient'", plan.output_step)
         )
     if plan.last:
         last = swap.last_real_step(plan.real)

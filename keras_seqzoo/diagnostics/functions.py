@@ -9,15 +9,14 @@ import keras
 import numpy as np
 
 from keras_seqzoo.diagnostics import graph
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.layers.masking import input_mask
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_positive,
     is_int,
-    sentence,
-    unknown,
+    unknown_name_message,
 )
-from keras_seqzoo.layers.masking import input_mask
 from keras_seqzoo.utils.array_validation import as_array, as_mask, as_tokens, check_finite
 
 _LARGEST = 1e150  # its square, and sums of many, are finite in float64
@@ -41,7 +40,7 @@ def as_function(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     if callable(model):
         return lambda x: as_output(model(x))
     raise ArgumentError(
-        sentence("model", "a Keras model, a loaded SavedModel or a callable", type(model))
+        argument_message("model", "a Keras model, a loaded SavedModel or a callable", type(model))
     )
 
 
@@ -56,11 +55,13 @@ def at_layer(model: Any, layer: str | None) -> Any:
         return model
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ArgumentError(
-            sentence("layer", "None unless `model` is a Functional or Sequential one", layer)
+            argument_message(
+                "layer", "None unless `model` is a Functional or Sequential one", layer
+            )
         )
     names = [one.name for one in model.layers]
     if not isinstance(layer, str) or layer not in names:
-        raise ArgumentError(unknown("layer", layer, names))
+        raise ArgumentError(unknown_name_message("layer", layer, names))
     try:
         output = model.get_layer(layer).output
     except (AttributeError, ValueError) as error:
@@ -168,7 +169,7 @@ def step_of(y: np.ndarray, output_step: int | None) -> np.ndarray:
         return y
     if not is_int(output_step) or y.ndim < 2 or not (-y.shape[1] <= output_step < y.shape[1]):
         raise ArgumentError(
-            sentence("output_step", f"a step of an output of shape {y.shape}", output_step)
+            argument_message("output_step", f"a step of an output of shape {y.shape}", output_step)
         )
     return y[:, output_step]
 

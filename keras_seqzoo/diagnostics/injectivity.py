@@ -11,6 +11,12 @@ from keras_seqzoo import errors
 from keras_seqzoo.diagnostics import functions, twins
 from keras_seqzoo.diagnostics.jacobian import Jacobian
 from keras_seqzoo.diagnostics.report import as_plain
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_fraction,
+    check_positive,
+    is_real,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -129,13 +135,13 @@ def injectivity(
     2.4](https://doi.org/10.56021/9781421407944)
     """
     if tolerance is not None:
-        errors.check_fraction(tolerance=tolerance)
-    if not errors.is_real(distance) or distance <= 0:
-        raise errors.ArgumentError(errors.sentence("distance", "a positive number", distance))
+        check_fraction(tolerance=tolerance)
+    if not is_real(distance) or distance <= 0:
+        raise errors.ArgumentError(argument_message("distance", "a positive number", distance))
     x, mask = functions.read_rows(model, x, mask)
     model = functions.at_layer(model, layer)
     function = functions.as_function(model)
-    errors.check_positive(batch_size=batch_size)
+    check_positive(batch_size=batch_size)
     jacobian = Jacobian(model, x, output_step, batch_size)
     x = x.astype(jacobian.dtype)
     real = np.ones(x.shape[:2], bool) if mask is None else mask

@@ -14,6 +14,7 @@ from keras_seqzoo.diagnostics import functions, undo
 from keras_seqzoo.diagnostics.report import as_plain
 from keras_seqzoo.diagnostics.undo import refuse
 from keras_seqzoo.layers import ApplyMask, StepMask
+from keras_seqzoo.utils.argument_validation import argument_message
 from keras_seqzoo.utils.array_validation import as_array
 
 NOT_OF_THIS_MODEL = 1e-2  # share of the states that no input explains
@@ -104,7 +105,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
-            errors.sentence("model", "a Functional or Sequential Keras model", type(model))
+            argument_message("model", "a Functional or Sequential Keras model", type(model))
         )
     part = functions.at_layer(model, layer)
     if len(part.outputs) != 1:

@@ -11,6 +11,15 @@ from keras_seqzoo import errors
 from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.diagnostics.estimate import Found, Plan, by_cuts, by_gradient, by_lags
 from keras_seqzoo.diagnostics.report import LeakageReport, geometric
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+    check_seed,
+    is_int,
+)
 
 THRESHOLD = 0.01
 RESAMPLES = 200
@@ -90,12 +99,12 @@ def leakage(
     Reference: the total index is that of
     [Homma & Saltelli, 1996](https://doi.org/10.1016/0951-8320(96)00002-6).
     """
-    errors.check_choice("method", method, ("swap", "gradient"))
-    errors.check_choice("scale", scale, ("feature", "none"))
-    errors.check_fraction(threshold=threshold)
-    errors.check_positive(block=block, probes=probes)
-    errors.check_seed(seed)
-    errors.check_count(resamples=resamples)
+    check_choice("method", method, ("swap", "gradient"))
+    check_choice("scale", scale, ("feature", "none"))
+    check_fraction(threshold=threshold)
+    check_positive(block=block, probes=probes)
+    check_seed(seed)
+    check_count(resamples=resamples)
     x, mask = functions.read_rows(model, x, mask, rows=2, steps=2)
     if 2 * block > len(x):
         raise errors.ArgumentError(
@@ -179,25 +188,25 @@ def first_cut(burn_in: int | None, steps: int) -> int:
     """The first cut allowed: `burn_in`, or a quarter of the window."""
     if burn_in is None:
         return max(steps // 4, 1)
-    if not errors.is_int(burn_in) or not 1 <= burn_in < steps:
+    if not is_int(burn_in) or not 1 <= burn_in < steps:
         raise errors.ArgumentError(
-            errors.sentence("burn_in", f"an int in [1, {steps - 1}]", burn_in)
+            argument_message("burn_in", f"an int in [1, {steps - 1}]", burn_in)
         )
     return int(burn_in)
 
 
 def spread_cuts(cuts: int | Sequence[int], first: int, steps: int) -> np.ndarray:
     """That many cuts, evenly from the first one on; or those given."""
-    if errors.is_int(cuts):
-        errors.check_positive(cuts=cuts)
+    if is_int(cuts):
+        check_positive(cuts=cuts)
         spread = np.linspace(first, steps - 1, min(int(cuts), steps))
         return np.unique(spread.round().astype(int))
     return _check_cuts(cuts, steps)
 
 
 def _lags(cuts: int | Sequence[int], steps: int) -> np.ndarray:
-    if errors.is_int(cuts):
-        errors.check_positive(cuts=cuts)
+    if is_int(cuts):
+        check_positive(cuts=cuts)
         lags = geometric(steps - 1)
         return lags if len(lags) <= cuts else np.unique([1, *lags[: int(cuts) - 1], lags[-1]])
     return np.union1d([1], steps - _check_cuts(cuts, steps))  # the index is leakage(1)
@@ -205,13 +214,13 @@ def _lags(cuts: int | Sequence[int], steps: int) -> np.ndarray:
 
 def _check_cuts(cuts: Sequence[int], steps: int) -> np.ndarray:
     try:
-        found = sorted({cut for cut in cuts if errors.is_int(cut) and 1 <= cut < steps})
+        found = sorted({cut for cut in cuts if is_int(cut) and 1 <= cut < steps})
         valid = bool(found) and len(found) == len(set(cuts))
     except TypeError:
         valid = False
     if not valid:
         raise errors.ArgumentError(
-            errors.sentence("cuts", f"a positive int or ints in [1, {steps - 1}]", cuts)
+            argument_message("cuts", f"a positive int or ints in [1, {steps - 1}]", cuts)
         )
     return np.array(found)
 

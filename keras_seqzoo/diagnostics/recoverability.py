@@ -15,6 +15,15 @@ from keras_seqzoo.diagnostics.estimate import ROUND_OFF
 from keras_seqzoo.diagnostics.leakage import RESAMPLES
 from keras_seqzoo.diagnostics.readout import Directions
 from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+    check_seed,
+    is_int,
+)
 
 LEAST_ROWS = 4  # two to learn from and two to be tried on
 
@@ -100,11 +109,11 @@ def recoverability(
     Reference: [Jaeger, 2001, Short term memory in echo state networks, GMD Report
     152](https://www.ai.rug.nl/minds/uploads/STMEchoStatesTechRep.pdf)
     """
-    errors.check_choice("readout", readout, ("ridge",))
-    errors.check_fraction(held_out=held_out)
-    errors.check_positive(block=block)
-    errors.check_seed(seed)
-    errors.check_count(resamples=resamples, burn_in=burn_in)
+    check_choice("readout", readout, ("ridge",))
+    check_fraction(held_out=held_out)
+    check_positive(block=block)
+    check_seed(seed)
+    check_count(resamples=resamples, burn_in=burn_in)
     x, mask = functions.read_rows(model, x, mask, rows=LEAST_ROWS)
     _check_readings(model, x)
     tested = _tested_lags(lags, x.shape[1])
@@ -214,17 +223,17 @@ def _check_readings(model: Any, x: np.ndarray) -> None:
 def _tested_lags(lags: int | Sequence[int] | None, steps: int) -> np.ndarray:
     if lags is None:
         return np.arange(max(steps // 2, 1))
-    if errors.is_int(lags):
+    if is_int(lags):
         valid, found = 1 <= lags <= steps, range(int(lags)) if 1 <= lags <= steps else []
     else:
         try:
-            found = sorted({lag for lag in lags if errors.is_int(lag) and 0 <= lag < steps})
+            found = sorted({lag for lag in lags if is_int(lag) and 0 <= lag < steps})
             valid = bool(found) and len(found) == len(set(lags))
         except TypeError:
             valid = False
     if not valid:
         expected = f"an int in [1, {steps}], how many, or ints in [0, {steps - 1}]"
-        raise errors.ArgumentError(errors.sentence("lags", expected, lags))
+        raise errors.ArgumentError(argument_message("lags", expected, lags))
     return np.array(found)
 
 

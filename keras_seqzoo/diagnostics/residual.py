@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_seqzoo import registry
 from keras_seqzoo.diagnostics import functions
-from keras_seqzoo.errors import ArgumentError, DataError, check_bool, check_choice, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_bool, check_choice
 
 # What the output at a step is: this reading from itself, the next one, this one from its window.
 # These are tasks of entries, so that an entry says which it is.
@@ -29,7 +30,7 @@ def find_kind(model: Any, kind: str | None) -> str:
     task = registry.entry(name).task if name in registry.list_models() else None
     if task not in KINDS:
         raise ArgumentError(
-            sentence("kind", f"one of {', '.join(KINDS)} for a model without one", kind)
+            argument_message("kind", f"one of {', '.join(KINDS)} for a model without one", kind)
             + " Say what the output at a step is: the reading of that step from itself, the next "
             "reading, or the reading given back from its whole window."
         )

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.diagnostics.scores_report import Scores
-from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_choice
 
 # Name of a strict scheme -> its class in seqeval, and the prefixes it knows.
 SCHEMES = {
@@ -73,7 +74,7 @@ def tagging_scores(
     _check_lengths(true, predicted)
     steps = [tag for tags in true for tag in tags], [tag for tags in predicted for tag in tags]
     if not steps[0]:
-        raise DataError(sentence("true", "at least one sentence with a step", true))
+        raise DataError(argument_message("true", "at least one sentence with a step", true))
     entities = scheme is not None or any(tag[:2] in ("B-", "I-") for tag in {*steps[0], *steps[1]})
     confusion = _confusion(*steps, key=_by_type if entities else None)
     if not entities:
@@ -113,7 +114,7 @@ def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> Scor
     true, predicted = _names("true", true), _names("predicted", predicted)
     _check_length("", true, predicted)
     if not true:
-        raise DataError(sentence("true", "at least one class name", true))
+        raise DataError(argument_message("true", "at least one class name", true))
     return _macro("sequence", _confusion(true, predicted))
 
 
@@ -201,7 +202,7 @@ def _read(tag: str, scheme: str | None) -> str:
     prefixes = SCHEMES[scheme][1]
     if tag[0] not in prefixes:
         expected = f"{scheme} tags, 'O' or a type behind one of {', '.join(prefixes)}"
-        raise DataError(sentence("true, predicted", expected, tag, "Leave `scheme` out."))
+        raise DataError(argument_message("true, predicted", expected, tag, "Leave `scheme` out."))
     return tag
 
 
@@ -214,17 +215,19 @@ def _names(argument: str, value: Any) -> list[str]:
     names = _listed(argument, value, "a list of names")
     for at, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            raise DataError(sentence(f"{argument}[{at}]", "a name, a str not empty", name, HINT))
+            raise DataError(
+                argument_message(f"{argument}[{at}]", "a name, a str not empty", name, HINT)
+            )
     return [str(name) for name in names]  # NumPy's own strings become plain ones
 
 
 def _listed(argument: str, value: Any, expected: str) -> list:
     if isinstance(value, (str, bytes, dict, set)):  # these iterate, but not over what is meant
-        raise DataError(sentence(argument, expected, value))
+        raise DataError(argument_message(argument, expected, value))
     try:
         return list(value)
     except TypeError:
-        raise DataError(sentence(argument, expected, value)) from None
+        raise DataError(argument_message(argument, expected, value)) from None
 
 
 def _check_lengths(true: list[list[str]], predicted: list[list[str]]) -> None:
@@ -237,4 +240,4 @@ def _check_length(place: str, true: list, predicted: list) -> None:
     if len(true) != len(predicted):
         expected = f"len(true{place}), which is {len(true)}"
         hint = "Leave padding out of both." if place else ""
-        raise DataError(sentence(f"len(predicted{place})", expected, len(predicted), hint))
+        raise DataError(argument_message(f"len(predicted{place})", expected, len(predicted), hint))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.errors import DataError, check_sequence, is_int, sentence
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_sequence, is_int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ def _rows(name: str, given: Any) -> list[tuple]:
     for one in given:
         fits = isinstance(one, list | tuple | np.ndarray)
         if not fits or not all(isinstance(token, str) or is_int(token) for token in one):
-            raise DataError(sentence(name, "lists of tokens, str or int", one))
+            raise DataError(argument_message(name, "lists of tokens, str or int", one))
     return [tuple(one) for one in given]
 
 
@@ -106,7 +107,7 @@ def transduction_scores(
     true, said = _rows("true", true), _rows("said", said)
     if not true or len(true) != len(said):
         expected = f"as many sequences as `true` has, {len(true)}, and at least one"
-        raise DataError(sentence("said", expected, len(said)))
+        raise DataError(argument_message("said", expected, len(said)))
     right = np.array([one == other for one, other in zip(true, said, strict=True)])
     lengths = np.array([len(one) for one in true])
     errors = sum(map(edits, true, said))

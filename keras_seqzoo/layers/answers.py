@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_seqzoo.errors import check_positive
 from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import check_positive
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

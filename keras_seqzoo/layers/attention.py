@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_choice, check_size
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import check_choice, check_size
 
 ATTENTIONS = ("additive", "dot", "general", "multi_head")
 _NEVER = -1e4  # of float16 too

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_choice, check_size
 from keras_seqzoo.layers.decoder import Decoder, DecoderState, kept, over_steps
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import check_choice, check_size
 
 MODES = ("repeat", "reversed", "free_running", "teacher_forced")
 

@@ -10,16 +10,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import (
-    ArgumentError,
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
+from keras_seqzoo.layers.portable import argmax, is_portable, scan
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_choice,
     check_positive,
     check_sequence,
     is_int,
-    sentence,
 )
-from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
-from keras_seqzoo.layers.portable import argmax, is_portable, scan
 
 # The log weight of what cannot be. It is finite, since infinity times 0 is NaN; whatever is this
 # low is set to it again after each step, so that it does not add up.
@@ -81,7 +81,7 @@ class LinearChainCRF(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         if not is_int(classes) or classes < 2:
-            raise ArgumentError(sentence("classes", "an int of at least 2", classes))
+            raise ArgumentError(argument_message("classes", "an int of at least 2", classes))
         self.classes = int(classes)
         self.allowed = _booleans("allowed", allowed, (classes, classes))
         self.allowed_start = _booleans("allowed_start", allowed_start, (classes,))
@@ -124,7 +124,7 @@ class LinearChainCRF(keras.layers.Layer):
     def _check_scores(self, shape) -> None:
         if len(shape) != 3 or shape[-1] not in (None, self.classes):
             raise ArgumentError(
-                sentence("scores", f"of shape (batch, time, {self.classes})", tuple(shape))
+                argument_message("scores", f"of shape (batch, time, {self.classes})", tuple(shape))
             )
 
     def call(self, scores, mask=None):
@@ -387,7 +387,7 @@ class CRFModel(keras.Model):
         if len(self.outputs) != 1 or not isinstance(_crf(self), LinearChainCRF):
             hint = "Call the layer last."
             raise ArgumentError(
-                sentence("outputs", "what one LinearChainCRF layer gave", outputs, hint)
+                argument_message("outputs", "what one LinearChainCRF layer gave", outputs, hint)
             )
 
     def compile(self, optimizer="rmsprop", loss=None, **options: Any) -> None:
@@ -398,7 +398,7 @@ class CRFModel(keras.Model):
         """
         if loss is not None:
             hint = "The loss is the negative log-likelihood of the tags; leave this out."
-            raise ArgumentError(sentence("loss", "None", loss, hint))
+            raise ArgumentError(argument_message("loss", "None", loss, hint))
         self._decodes = bool(options.get("metrics") or options.get("weighted_metrics"))
         super().compile(optimizer, **options)
 
@@ -487,7 +487,9 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
     check_sequence(tag_names=tag_names)
     tags = [_parsed(name, scheme) for name in tag_names]
     if len(tags) < 2 or len(set(tags)) < len(tags):
-        raise ArgumentError(sentence("tag_names", "at least two different names", tag_names))
+        raise ArgumentError(
+            argument_message("tag_names", "at least two different names", tag_names)
+        )
     outside = ("O", "")
     return {
         "allowed": [[_may_follow(a, b, scheme) for b in tags] for a in tags],
@@ -501,7 +503,7 @@ def _parsed(name: Any, scheme: str) -> tuple[str, str]:
     position, _, kind = name.partition("-")
     if name != "O" and not (kind and position in set(scheme) - {"O"}):
         marks = " or ".join(f'"{mark}-..."' for mark in scheme if mark != "O")
-        raise ArgumentError(sentence("tag_names", f'names that are "O" or {marks}', name))
+        raise ArgumentError(argument_message("tag_names", f'names that are "O" or {marks}', name))
     return position, kind
 
 
@@ -520,13 +522,13 @@ def _booleans(name: str, given: Any, shape: tuple[int, ...]) -> list | None:
     except ValueError:  # ragged
         array = np.empty(0)
     if array.shape != shape or array.dtype != bool:
-        raise ArgumentError(sentence(name, f"None or bools of shape {shape}", given))
+        raise ArgumentError(argument_message(name, f"None or bools of shape {shape}", given))
     return array.tolist()
 
 
 def _check_steps(name: str, shape) -> None:
     if len(shape) != 2:
-        raise ArgumentError(sentence(name, "of shape (batch, time)", tuple(shape)))
+        raise ArgumentError(argument_message(name, "of shape (batch, time)", tuple(shape)))
 
 
 def _check_some_sequence(allowed, start, end) -> None:

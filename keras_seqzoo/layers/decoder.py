@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops, tree
 
-from keras_seqzoo.errors import ArgumentError, check_bool, check_choice, check_rate, check_size
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.portable import is_portable, scan
 from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
+from keras_seqzoo.utils.argument_validation import check_bool, check_choice, check_rate, check_size
 
 
 def _linear(units: int, **options: Any) -> SimpleRNN:

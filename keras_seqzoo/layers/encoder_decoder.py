@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_names
+from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers import decoding
 from keras_seqzoo.layers.generating import Generates
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.sampling import ScheduledSampling
+from keras_seqzoo.utils.argument_validation import check_names
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
 _TOKENS_PER_ROW = 16  # about the length of an answer

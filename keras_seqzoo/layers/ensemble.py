@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_kind, check_sequence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.generating import Generates
+from keras_seqzoo.utils.argument_validation import check_instance, check_sequence
 
 
 class Ensemble(Generates):
@@ -41,7 +42,7 @@ class Ensemble(Generates):
         check_sequence(models=models)
         self.models = list(models)
         for model in self.models:
-            check_kind(EncoderDecoderModel, models=model)
+            check_instance(EncoderDecoderModel, models=model)
         kinds = {
             (model.says_tokens, model.width, model.inputs[0].shape, model.source_width)
             for model in self.models

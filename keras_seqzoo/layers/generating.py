@@ -9,17 +9,17 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_seqzoo.errors import (
-    ArgumentError,
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.layers import decoding
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_bool,
     check_choice,
     check_not_negative,
     check_positive,
     check_seed,
     is_real,
-    sentence,
 )
-from keras_seqzoo.layers import decoding
 
 STRATEGIES = ("greedy", "beam", "sample")
 
@@ -134,18 +134,20 @@ class Generates:
         check_seed(seed)
         check_not_negative(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
         if not is_real(temperature) or temperature <= 0:
-            raise ArgumentError(sentence("temperature", "a number above 0", temperature))
+            raise ArgumentError(argument_message("temperature", "a number above 0", temperature))
         if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):
-            raise ArgumentError(sentence("top_p", "a number in (0, 1], or None", top_p))
+            raise ArgumentError(argument_message("top_p", "a number in (0, 1], or None", top_p))
         if top_k is not None:
             check_positive(top_k=top_k)
         if num_return is not None:
             check_positive(num_return=num_return)
             if strategy != "beam" or num_return > beam_width:
                 expected = "at most `beam_width`, with strategy='beam'"
-                raise ArgumentError(sentence("num_return", expected, num_return))
+                raise ArgumentError(argument_message("num_return", expected, num_return))
         if not self.says_tokens and strategy != "greedy":
-            raise ArgumentError(sentence("strategy", "'greedy' where readings are said", strategy))
+            raise ArgumentError(
+                argument_message("strategy", "'greedy' where readings are said", strategy)
+            )
         if (return_attention or coverage_penalty) and not self.looks:
             name = "return_attention" if return_attention else "coverage_penalty"
             raise ArgumentError(f"`{name}` must be left out of a model without attention.")

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_not_negative, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE, input_mask
+from keras_seqzoo.utils.argument_validation import argument_message, check_not_negative
 
 _LEAST = 1e-7  # share of the mean square below which an output counts as constant
 
@@ -155,18 +156,20 @@ def _as(mask, y):
 def _check(network: Any) -> None:
     if not isinstance(network, keras.Model) or not getattr(network, "inputs", None):
         expected = "a Functional or Sequential Keras model"
-        raise ArgumentError(sentence("network", expected, type(network)))
+        raise ArgumentError(argument_message("network", expected, type(network)))
     if len(network.inputs) != 1 or len(network.outputs) != 1:
         counts = f"{len(network.inputs)} and {len(network.outputs)}"
-        raise ArgumentError(sentence("network", "a model of one input and one output", counts))
+        raise ArgumentError(
+            argument_message("network", "a model of one input and one output", counts)
+        )
     if type(network).compute_loss is not keras.Model.compute_loss:
         hint = "It has a loss of its own; use a recurrent_regularizer there."
         expected = "a model that is trained by the loss it is compiled with"
-        raise ArgumentError(sentence("network", expected, type(network), hint))
+        raise ArgumentError(argument_message("network", expected, type(network), hint))
     stateful = [layer.name for layer in network.layers if getattr(layer, "stateful", False)]
     if stateful:
-        raise ArgumentError(sentence("network", "without stateful layers", stateful))
+        raise ArgumentError(argument_message("network", "without stateful layers", stateful))
     given, said = network.inputs[0].shape, network.outputs[0].shape
     if len(given) < 2 or len(said) < 2 or (len(said) > 2 and said[1] != given[1]):
         expected = "a model with as many steps in its output as in its input, or one answer"
-        raise ArgumentError(sentence("network", expected, f"{given} to {said}"))
+        raise ArgumentError(argument_message("network", expected, f"{given} to {said}"))

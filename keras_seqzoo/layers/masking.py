@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, check_mask_value, sentence
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils.argument_validation import argument_message, check_mask_value
 
 PACKAGE = "keras_seqzoo"
 
@@ -116,9 +117,11 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
         return None
     check_mask_value(mask_value)
     if float(np.finfo(np.float32).max) < abs(mask_value) != math.inf:
-        raise ArgumentError(sentence("mask_value", "within the range of float32", mask_value))
+        raise ArgumentError(
+            argument_message("mask_value", "within the range of float32", mask_value)
+        )
     if len(getattr(inputs, "shape", ())) < 2:
-        raise ArgumentError(sentence("inputs", "a tensor (batch, time, features)", inputs))
+        raise ArgumentError(argument_message("inputs", "a tensor (batch, time, features)", inputs))
     return StepMask(mask_value, name=name)(inputs)
 
 

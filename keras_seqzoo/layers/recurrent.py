@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_bool, check_kind
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import check_bool, check_instance
 
 
 class _Fused:
@@ -285,7 +285,7 @@ def compile_recurrences(model: keras.Model, jit_compile: bool = True) -> None:
     Raises:
         ArgumentError: if an argument is neither.
     """
-    check_kind(keras.Model, model=model)
+    check_instance(keras.Model, model=model)
     check_bool(jit_compile=jit_compile)
     for layer in model._flatten_layers():
         if isinstance(layer, _Fused):

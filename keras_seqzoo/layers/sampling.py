@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_rate
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.tokens import PADDING
+from keras_seqzoo.utils.argument_validation import check_rate
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

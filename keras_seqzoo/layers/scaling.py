@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_kind, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.masking import PACKAGE, StepMask
+from keras_seqzoo.utils.argument_validation import argument_message, check_instance
 from keras_seqzoo.utils.array_validation import as_array, as_mask, check_finite
 
 
@@ -114,7 +115,7 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     >>> model = zoo.get("simple_rnn_identity", features=3)
     >>> zoo.adapt(model, np.random.default_rng(0).uniform(1, 15, (8, 20, 3)))
     """
-    check_kind(keras.Model, model=model)
+    check_instance(keras.Model, model=model)
     scalings = [layer for layer in model.layers if isinstance(layer, Normalization)]
     if not scalings:
         raise ArgumentError(
@@ -124,12 +125,14 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     has_target = any(layer.name == TARGET for layer in scalings)
     if has_target != (target is not None):
         expected = "the readings that are to come out" if has_target else "left out of this model"
-        raise ArgumentError(sentence("target", expected, type(target)))
+        raise ArgumentError(argument_message("target", expected, type(target)))
     of_target = [one for one in scalings if has_target and (one.invert or one.name == TARGET)]
     of_x = [layer for layer in scalings if layer not in of_target]
     if mask is not None and _streams(x):
         hint = "Mark padding by the model's mask_value."
-        raise ArgumentError(sentence("mask", "None where `x` comes in batches", type(mask), hint))
+        raise ArgumentError(
+            argument_message("mask", "None where `x` comes in batches", type(mask), hint)
+        )
     if of_x:
         _set_statistics(of_x, "x", (_steps(model, part, mask) for part in _parts("x", x)))
     if of_target:

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.errors import check_size
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils.argument_validation import check_size
 
 PADDING, UNKNOWN = 0, 1
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.regularizers import SpectralNorm
+from keras_seqzoo.utils.argument_validation import argument_message
 
 
 def takes_numpy_numbers(constructor: Callable) -> Callable:
@@ -38,7 +39,7 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
     ((name, value),) = argument.items()
     kind = module.__name__.rpartition(".")[2]
     if value is None and kind == "initializers":
-        raise ArgumentError(sentence(name, "an identifier of keras.initializers", value))
+        raise ArgumentError(argument_message(name, "an identifier of keras.initializers", value))
     if kind == "regularizers" and isinstance(value, str) and value == "l1_l2":
         return module.L1L2(0.01, 0.01)  # as strong as "l1" and "l2"; Keras's "l1l2" has strength 0
     if kind == "regularizers" and isinstance(value, str) and value == "spectral_norm":
@@ -47,7 +48,7 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
         found = module.get(value)
     except Exception as error:  # Keras raises whatever the identifier makes it trip over
         raise ArgumentError(
-            sentence(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
+            argument_message(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
         ) from error
     if found is not None:
         _try_out(kind, found, name, value)
@@ -64,12 +65,12 @@ def _try_out(kind: str, found: Any, name: str, value: Any) -> None:
         shape = tuple(result.shape)
     except Exception as error:  # whatever a foreign callable trips over
         raise ArgumentError(
-            sentence(name, f"an identifier of keras.{kind}", value, f"It fails: {error!r}")
+            argument_message(name, f"an identifier of keras.{kind}", value, f"It fails: {error!r}")
         ) from error
     expected = () if kind == "regularizers" else (2, 2)
     if shape != expected:
         raise ArgumentError(
-            sentence(name, f"an identifier of keras.{kind} that keeps the shape", value)
+            argument_message(name, f"an identifier of keras.{kind} that keeps the shape", value)
         )
 
 
@@ -80,5 +81,5 @@ def check_name(name: Any) -> str:
         ArgumentError: if it is not a non-empty string without a slash, which Keras refuses.
     """
     if not isinstance(name, str) or not name or "/" in name:
-        raise ArgumentError(sentence("name", "a non-empty string without '/'", name))
+        raise ArgumentError(argument_message("name", "a non-empty string without '/'", name))
     return name

@@ -6,10 +6,11 @@ import keras
 from keras import tree
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import ArgumentError, check_choice, check_size, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.code_decoder import MODES
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
+from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_size
 
 RECONSTRUCTIONS = ("sequence", "last")
 
@@ -218,10 +219,14 @@ def _check_modes(reconstruct, decoder, attention) -> None:
     check_choice("decoder", decoder, MODES)
     if reconstruct == "last" and decoder != "repeat":
         hint = "There is no step before the only one that is said."
-        raise ArgumentError(sentence("decoder", "'repeat' with reconstruct='last'", decoder, hint))
+        raise ArgumentError(
+            argument_message("decoder", "'repeat' with reconstruct='last'", decoder, hint)
+        )
     if reconstruct == "last" and attention is not None:
         raise ArgumentError(
-            sentence("attention", "None with reconstruct='last', said from the code", attention)
+            argument_message(
+                "attention", "None with reconstruct='last', said from the code", attention
+            )
         )
 
 
@@ -231,7 +236,9 @@ def _halves(model):
     say = named.get("decoder")
     if not isinstance(say, layers.CodeDecoder) or "code" not in named:
         hint = "`list_models(family='autoencoder')` names those that there are."
-        raise ArgumentError(sentence("model", "an autoencoder of this package", model, hint))
+        raise ArgumentError(
+            argument_message("model", "an autoencoder of this package", model, hint)
+        )
     return say, named["code"].output
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import (
-    ArgumentError,
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.layers.decoder import CELLS
+from keras_seqzoo.models.arguments import identifier
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_bool,
     check_choice,
     check_rate,
     check_size,
-    sentence,
 )
-from keras_seqzoo.layers.decoder import CELLS
-from keras_seqzoo.models.arguments import identifier
 
 
 def readings_input(
@@ -73,7 +73,7 @@ def steps_input(
     if vocabulary_size is None:
         if word_dropout:
             raise ArgumentError(
-                sentence("word_dropout", "0 without `vocabulary_size`", word_dropout)
+                argument_message("word_dropout", "0 without `vocabulary_size`", word_dropout)
             )
         return readings_input(
             1 if features is None else features,
@@ -89,7 +89,9 @@ def steps_input(
         )
     if mask_value is not None:
         raise ArgumentError(
-            sentence("mask_value", "None with `vocabulary_size`: token 0 is padding", mask_value)
+            argument_message(
+                "mask_value", "None with `vocabulary_size`: token 0 is padding", mask_value
+            )
         )
     return tokens_input(
         vocabulary_size,

@@ -5,17 +5,17 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import (
-    ArgumentError,
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.layers.scaling import TARGET
+from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
+from keras_seqzoo.models.blocks import recurrent_stack, steps_input
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_bool,
     check_rate,
     check_size,
     is_int,
-    sentence,
 )
-from keras_seqzoo.layers.scaling import TARGET
-from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
-from keras_seqzoo.models.blocks import recurrent_stack, steps_input
 
 
 @takes_numpy_numbers
@@ -174,7 +174,7 @@ def _target_input(
         check_size(target_features=features)
         if tied:
             raise ArgumentError(
-                sentence("tied_embeddings", "False without `target_vocabulary_size`", tied)
+                argument_message("tied_embeddings", "False without `target_vocabulary_size`", tied)
             )
         inputs = keras.Input((None, features), name="target")
         x = _sampled(inputs, sampling)
@@ -187,7 +187,9 @@ def _target_input(
     if not is_int(vocabulary_size) or vocabulary_size < 5:
         hint = "Padding, unknown, START and END are four of them."
         raise ArgumentError(
-            sentence("target_vocabulary_size", "an integer of at least 5", vocabulary_size, hint)
+            argument_message(
+                "target_vocabulary_size", "an integer of at least 5", vocabulary_size, hint
+            )
         )
     inputs = keras.Input((None,), dtype="int32", name="target")
     kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding

@@ -5,9 +5,15 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.errors import ArgumentError, check_choice, check_rate, check_size, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    check_rate,
+    check_size,
+)
 
 HEADS = ("softmax", "crf", "regression")
 ENCODERS = {"cnn": layers.CharacterCNN, "bilstm": layers.CharacterBiLSTM}
@@ -135,7 +141,7 @@ def sequence_tagger(
         recurrent_regularizer=recurrent_regularizer,
     )  # (batch, time, units)
     if head != "crf" and constraints is not None:
-        raise ArgumentError(sentence("constraints", "None without head='crf'", constraints))
+        raise ArgumentError(argument_message("constraints", "None without head='crf'", constraints))
     if head == "regression":
         outputs = _regression(x, inputs, classes, normalize)
     else:
@@ -157,7 +163,7 @@ def _spelled(size, encoder, embedding_size, units, vocabulary_size, time):
     """The input of characters, and a vector for those of each token."""
     if vocabulary_size is None:
         raise ArgumentError(
-            sentence("character_vocabulary_size", "None without `vocabulary_size`", size)
+            argument_message("character_vocabulary_size", "None without `vocabulary_size`", size)
         )
     check_choice("character_encoder", encoder, ENCODERS)
     check_size(
@@ -174,7 +180,9 @@ def _regression(x, inputs, classes, normalize: bool):
     """A reading per step, in the units of the readings where those were scaled."""
     if classes is not None:
         raise ArgumentError(
-            sentence("classes", "None with head='regression', whose width is `features`", classes)
+            argument_message(
+                "classes", "None with head='regression', whose width is `features`", classes
+            )
         )
     if len(getattr(inputs, "shape", ())) != 3:
         raise ArgumentError("`head='regression'` must have `features`. Received: tokens.")

@@ -6,11 +6,12 @@ import keras
 
 from keras_seqzoo.data import Examples, ParallelEncoding, ParallelExamples
 from keras_seqzoo.diagnostics import Scores, TransductionScores
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.training.answering import answers_layer
 from keras_seqzoo.training.named import encoding_of, network_of
 from keras_seqzoo.training.pairs import PairScores
 from keras_seqzoo.training.scores import SequenceScores
+from keras_seqzoo.utils.argument_validation import argument_message
 
 
 def evaluate(
@@ -34,7 +35,7 @@ def evaluate(
     kind = ParallelExamples if isinstance(encoding, ParallelEncoding) else Examples
     if not isinstance(examples, kind):
         expected = f"{kind.__name__}, as {model.name!r} was trained on"
-        raise ArgumentError(sentence("examples", expected, type(examples).__name__))
+        raise ArgumentError(argument_message("examples", expected, type(examples).__name__))
     if kind is Examples:
         return SequenceScores(encoding, examples, batch_size=batch_size).measure(network_of(model))
     options = {"batch_size": batch_size}

@@ -15,9 +15,10 @@ import numpy as np
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples
 from keras_seqzoo.data.batches import POOL
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.training.scores import SequenceScores
+from keras_seqzoo.utils.argument_validation import argument_message
 
 # What early stopping looks at, and what is said to be good.
 _MONITORED = {"labels": "val_accuracy", "tags": "val_f1"}
@@ -35,7 +36,7 @@ def check(name: str) -> None:
         ArgumentError: if the entry has no target.
     """
     if registry.entry(name).target is None:
-        raise ArgumentError(sentence("name", "for classification or tagging", name))
+        raise ArgumentError(argument_message("name", "for classification or tagging", name))
 
 
 def learn(
@@ -90,7 +91,9 @@ def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float
     if isinstance(network, layers.CRFModel):
         if label_smoothing:
             hint = "A CRF is trained by the likelihood of whole sequences."
-            raise ArgumentError(sentence("label_smoothing", "0 with a CRF", label_smoothing, hint))
+            raise ArgumentError(
+                argument_message("label_smoothing", "0 with a CRF", label_smoothing, hint)
+            )
         return None
     return crossentropy(label_smoothing)
 

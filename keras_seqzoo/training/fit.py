@@ -13,21 +13,20 @@ import pandas as pd
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples, ParallelEncoding, ParallelExamples
 from keras_seqzoo.diagnostics import Scores, TransductionScores
-from keras_seqzoo.errors import (
-    ArgumentError,
-    UnknownArgumentError,
+from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
+from keras_seqzoo.optimizers import Adam, learning_rate_of
+from keras_seqzoo.training import examples as of_examples
+from keras_seqzoo.training import pairs as of_pairs
+from keras_seqzoo.training.named import with_names
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_choice,
     check_positive,
     check_rate,
     check_seed,
     check_verbose,
-    sentence,
-    unknown,
+    unknown_name_message,
 )
-from keras_seqzoo.optimizers import Adam, learning_rate_of
-from keras_seqzoo.training import examples as of_examples
-from keras_seqzoo.training import pairs as of_pairs
-from keras_seqzoo.training.named import with_names
 from keras_seqzoo.utils.random import seeded
 
 # Long sequences give long gradients now and then.
@@ -134,23 +133,29 @@ def train(
     learning_rate = learning_rate_of(entry, learning_rate)
     for key in arguments:
         if key not in entry.arguments():
-            raise UnknownArgumentError(unknown(f"argument of {name}:", key, entry.arguments()))
+            raise UnknownArgumentError(
+                unknown_name_message(f"argument of {name}:", key, entry.arguments())
+            )
     if arguments.get("time") is not None:
         hint = "Sequences have lengths of their own."
-        raise ArgumentError(sentence("time", "None to train on batches", arguments["time"], hint))
+        raise ArgumentError(
+            argument_message("time", "None to train on batches", arguments["time"], hint)
+        )
     if label_smoothing is not None:
         check_rate(label_smoothing=label_smoothing)
     if validation is not None and type(validation) is not type(examples):
         expected = f"{type(examples).__name__}, as `examples` is"
-        raise ArgumentError(sentence("validation", expected, type(validation).__name__))
+        raise ArgumentError(argument_message("validation", expected, type(validation).__name__))
     if class_weight is not None and recipe is of_pairs:
-        raise ArgumentError(sentence("class_weight", "None for pairs", class_weight))
+        raise ArgumentError(argument_message("class_weight", "None for pairs", class_weight))
     if validation is None and validation_split:
         examples, validation = examples.split(validation_split, seed=seed)
     if decay is None:
         decay = "cosine" if validation is None else "plateau"
     if decay == "plateau" and validation is None:
-        raise ArgumentError(sentence("decay", "'cosine' without validation examples", decay))
+        raise ArgumentError(
+            argument_message("decay", "'cosine' without validation examples", decay)
+        )
     started = time.monotonic()
     masked = {"mask_value": arguments["mask_value"]} if "mask_value" in arguments else {}
     encoding = recipe.learn(name, examples, min_count=min_count, **masked)

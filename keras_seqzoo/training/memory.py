@@ -13,7 +13,8 @@ from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.diagnostics import leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
-from keras_seqzoo.errors import DataError, check_kind
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import check_instance
 
 _ROWS = 256
 
@@ -66,9 +67,9 @@ def measure_memory(
     Raises:
         DataError: if there are no two sequences to compare.
     """
-    check_kind(keras.Model, network=network)
-    check_kind(Encoding, encoding=encoding)
-    check_kind(Examples, examples=examples)
+    check_instance(keras.Model, network=network)
+    check_instance(Encoding, encoding=encoding)
+    check_instance(Examples, examples=examples)
     lengths = examples.lengths
     steps = int(np.median(lengths)) if np.median(lengths) > 1 else int(lengths.max())
     rows = np.flatnonzero(lengths >= steps)[:_ROWS]

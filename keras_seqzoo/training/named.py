@@ -9,7 +9,7 @@ import keras
 from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
 from keras_seqzoo.data.encoding import MAX_CHARACTERS
-from keras_seqzoo.errors import ArgumentError, check_kind, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import mask_value_of
 from keras_seqzoo.training.answering import (
     answers_layer,
@@ -17,6 +17,7 @@ from keras_seqzoo.training.answering import (
     encoding_of_answers,
     with_answers,
 )
+from keras_seqzoo.utils.argument_validation import argument_message, check_instance
 
 _NAMELESS = (
     "`model` must have the names of its classes inside, as `train` gives it. Received: {!r}."
@@ -63,17 +64,19 @@ def with_names(
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """
-    check_kind(keras.Model, model=model)
-    check_kind((Encoding, ParallelEncoding), encoding=encoding)
+    check_instance(keras.Model, model=model)
+    check_instance((Encoding, ParallelEncoding), encoding=encoding)
     if isinstance(encoding, ParallelEncoding):
         return with_answers(model, encoding, **decoding)
     if decoding:
         known = "nothing more for a model that does not decode"
-        raise ArgumentError(sentence("decoding", known, sorted(decoding)))
+        raise ArgumentError(argument_message("decoding", known, sorted(decoding)))
     classes = _classes(model)
     if classes != len(encoding.classes):
         raise ArgumentError(
-            sentence("encoding", f"one of {classes} classes, as the model has", encoding.classes)
+            argument_message(
+                "encoding", f"one of {classes} classes, as the model has", encoding.classes
+            )
         )
     network = model if model.name == NETWORK else _renamed(model)
     if encoding.tokens is None:

@@ -15,8 +15,9 @@ import numpy as np
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, ParallelEncoding, ParallelExamples
 from keras_seqzoo.diagnostics import TransductionScores, identity_error, transduction_scores
-from keras_seqzoo.errors import ArgumentError, check_kind, sentence
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.training.examples import MULTIPLE
+from keras_seqzoo.utils.argument_validation import argument_message, check_instance
 
 # Rows that are answered at once in validation, as a beam's first step is as large.
 _ROWS = 256
@@ -51,7 +52,7 @@ class PairScores(keras.callbacks.Callback):
 
     def __init__(self, encoding: ParallelEncoding, examples: ParallelExamples, **options: Any):
         super().__init__()
-        check_kind(ParallelEncoding, encoding=encoding)
+        check_instance(ParallelEncoding, encoding=encoding)
         encoding.check(examples)
         self.encoding, self.examples = encoding, examples
         self.options = {"batch_size": _ROWS, "max_length": encoding.max_length} | options
@@ -77,7 +78,7 @@ class PairScores(keras.callbacks.Callback):
         Args:
             model: `layers.EncoderDecoderModel` that takes batches of the encoding.
         """
-        check_kind(layers.EncoderDecoderModel, model=model)
+        check_instance(layers.EncoderDecoderModel, model=model)
         source = self.encoding.sources(self.examples.sources)
         if not self.encoding.says_tokens:
             return forecast_error(model, source, self.examples.targets)
@@ -108,7 +109,9 @@ def check(name: str) -> None:
         ArgumentError: if the entry is not for pairs.
     """
     if registry.entry(name).task != "transduction":
-        raise ArgumentError(sentence("name", "for transduction, to be trained on pairs", name))
+        raise ArgumentError(
+            argument_message("name", "for transduction, to be trained on pairs", name)
+        )
 
 
 def learn(

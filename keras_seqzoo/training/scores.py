@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_seqzoo.data import Encoding, Examples, answers
 from keras_seqzoo.diagnostics import Scores, classification_scores, tagging_scores
-from keras_seqzoo.errors import check_kind
+from keras_seqzoo.utils.argument_validation import check_instance
 
 
 class SequenceScores(keras.callbacks.Callback):
@@ -37,7 +37,7 @@ class SequenceScores(keras.callbacks.Callback):
 
     def __init__(self, encoding: Encoding, examples: Examples, *, batch_size: int = 64):
         super().__init__()
-        check_kind(Encoding, encoding=encoding)
+        check_instance(Encoding, encoding=encoding)
         encoding.check(examples)
         self.encoding, self.examples = encoding, examples
         self.batches = encoding.batches(

@@ -13,19 +13,18 @@ import pandas as pd
 from keras_seqzoo import layers, registry
 from keras_seqzoo.diagnostics import identity_error, leakage
 from keras_seqzoo.diagnostics.report import LeakageReport
-from keras_seqzoo.errors import (
-    ArgumentError,
-    DataError,
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.losses import NormalizedMeanSquaredError
+from keras_seqzoo.optimizers import learning_rate_of
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_bool,
     check_choice,
     check_count,
     check_positive,
     check_seed,
     check_verbose,
-    sentence,
 )
-from keras_seqzoo.losses import NormalizedMeanSquaredError
-from keras_seqzoo.optimizers import learning_rate_of
 from keras_seqzoo.utils.array_validation import as_windows
 from keras_seqzoo.utils.random import seeded
 
@@ -101,7 +100,9 @@ def train_on_windows(
     check_choice("task", entry.task, TASKS)
     learning_rate = learning_rate_of(entry, learning_rate)
     if entry.task == "identity" and not arguments.get("return_sequences", True):
-        raise ArgumentError(sentence("return_sequences", "True to train on whole windows", False))
+        raise ArgumentError(
+            argument_message("return_sequences", "True to train on whole windows", False)
+        )
     x, validation = _finite_windows("x", x), _finite_windows("validation", validation)
     check_positive(epochs=epochs, batch_size=batch_size)
     check_count(patience=patience)
@@ -109,7 +110,7 @@ def train_on_windows(
     check_verbose(verbose)
     if validation.shape[1:] != x.shape[1:]:
         raise DataError(
-            sentence("validation", f"windows of {x.shape[1:]}, as `x`", validation.shape)
+            argument_message("validation", f"windows of {x.shape[1:]}, as `x`", validation.shape)
         )
     started = time.monotonic()
     with seeded(seed):

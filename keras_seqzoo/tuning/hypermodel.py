@@ -17,6 +17,13 @@ from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.space import Choice, Dimension, Int, dimension
 from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_instance,
+    check_positive,
+    is_real,
+    unknown_name_message,
+)
 
 OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
 _OPTIMIZER = ("learning_rate", "global_clipnorm")  # Adam's arguments that may vary
@@ -77,10 +84,10 @@ class ZooHyperModel(keras_tuner.HyperModel):
         self, name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
     ):
         super().__init__(name=name, tunable=True)
-        errors.check_positive(block=block)
+        check_positive(block=block)
         self.block = block
         if space is not None:
-            errors.check_kind(Mapping, space=space)
+            check_instance(Mapping, space=space)
         entry = registry.entry(name)
         self.arguments = entry.arguments()
         self.fixed = fixed
@@ -93,11 +100,11 @@ class ZooHyperModel(keras_tuner.HyperModel):
         for key in (*fixed, *given):
             if key not in known or (key in given and not self._means_something(key)):
                 raise errors.UnknownArgumentError(
-                    errors.unknown(f"argument of {name}:", key, known)
+                    unknown_name_message(f"argument of {name}:", key, known)
                 )
         for key, value in fixed.items():
-            if key not in self.arguments and not (errors.is_real(value) and value > 0):
-                raise errors.ArgumentError(errors.sentence(key, "a number above 0", value))
+            if key not in self.arguments and not (is_real(value) and value > 0):
+                raise errors.ArgumentError(argument_message(key, "a number above 0", value))
         self.dimensions = _without_fixed(dimensions, fixed)
 
     @property

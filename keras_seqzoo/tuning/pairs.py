@@ -14,6 +14,7 @@ from keras_seqzoo.data import ParallelEncoding, ParallelExamples
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.training import pairs as recipe
 from keras_seqzoo.tuning.sequences import SequenceHyperModel
+from keras_seqzoo.utils.argument_validation import argument_message, check_fraction
 
 OBJECTIVES = ("val_token_error_rate", "val_error")  # to be minimized; accuracy is known already
 
@@ -67,11 +68,11 @@ def pair_rows(
     """
     recipe.check(name)
     if validation is None:
-        errors.check_fraction(validation_split=validation_split)
+        check_fraction(validation_split=validation_split)
         examples, validation = examples.split(validation_split, seed=seed)
     if not isinstance(validation, ParallelExamples):
         raise errors.ArgumentError(
-            errors.sentence("validation_data", "ParallelExamples, as `x` is", type(validation))
+            argument_message("validation_data", "ParallelExamples, as `x` is", type(validation))
         )
     encoding = recipe.learn(name, examples, **masked)
     encoding.check(validation)

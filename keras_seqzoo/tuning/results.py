@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from keras_seqzoo import errors
 from keras_seqzoo.tuning.oracle import StudyOracle
+from keras_seqzoo.utils.argument_validation import check_not_negative
 
 ERROR, LEAKAGE = "val_identity_error", "val_state_leakage"
 
@@ -103,7 +104,7 @@ def pareto_front(costs: np.ndarray) -> np.ndarray:
 def check_budget(budget: Mapping[str, float | None]) -> dict[str, float | None]:
     """At most one of `max_leakage` and `max_error`, at least 0."""
     given = {name: value for name, value in budget.items() if value is not None}
-    errors.check_not_negative(**given)
+    check_not_negative(**given)
     if len(given) > 1:
         raise errors.ArgumentError(
             "`max_leakage` and `max_error` must not be given together. Received: both. Choose the "

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_seqzoo.diagnostics import functions, swap
-from keras_seqzoo.errors import ArgumentError, DataError, check_fraction, is_real, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_fraction, is_real
 from keras_seqzoo.utils.array_validation import as_array, as_windows
 
 
@@ -116,7 +117,7 @@ def _pair(validation_data: Any) -> tuple[np.ndarray, np.ndarray | None]:
         x_val, y_val = validation_data, None
     else:
         raise ArgumentError(
-            sentence("validation_data", "an array, or a pair (x, y)", type(validation_data))
+            argument_message("validation_data", "an array, or a pair (x, y)", type(validation_data))
         )
     x_val = as_windows("validation_data", x_val)
     if len(x_val) < 2:

@@ -18,6 +18,7 @@ from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 from keras_seqzoo.tuning.tuner import Search
+from keras_seqzoo.utils.argument_validation import argument_message, check_seed, check_verbose
 from keras_seqzoo.utils.array_validation import as_array
 
 
@@ -126,8 +127,8 @@ def search(
     >>> len(found.results)
     2
     """
-    errors.check_seed(seed)
-    errors.check_verbose(verbose)
+    check_seed(seed)
+    check_verbose(verbose)
     masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
     if isinstance(x, ParallelExamples) or registry.entry(name).task == "transduction":
         rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
@@ -180,7 +181,7 @@ def search(
 def _pairs(name: str, x: Any, *split: Any, **masked: Any) -> PairRows:
     if not isinstance(x, ParallelExamples):
         hint = "`keras_seqzoo.data.forecasting_pairs` makes them of readings."
-        raise errors.ArgumentError(errors.sentence("x", "ParallelExamples", type(x), hint))
+        raise errors.ArgumentError(argument_message("x", "ParallelExamples", type(x), hint))
     return pair_rows(name, x, *split, **masked)
 
 
@@ -189,12 +190,12 @@ def _check_fixed(fixed: Mapping[str, Any], encoding: Encoding) -> None:
     if fixed.get("time") is not None:
         hint = "Sequences have lengths of their own."
         raise errors.ArgumentError(
-            errors.sentence("time", "None to search for classes", fixed["time"], hint)
+            argument_message("time", "None to search for classes", fixed["time"], hint)
         )
     count = len(encoding.classes)
     if fixed.get("classes", count) != count:
         raise errors.ArgumentError(
-            errors.sentence("classes", f"{count}, as there are in the data", fixed["classes"])
+            argument_message("classes", f"{count}, as there are in the data", fixed["classes"])
         )
 
 

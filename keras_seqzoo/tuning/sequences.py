@@ -20,6 +20,12 @@ from keras_seqzoo.training import fit, with_names
 from keras_seqzoo.tuning.class_measures import ClassMeasures
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import full
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_fraction,
+    check_mask_value,
+    check_positive,
+)
 from keras_seqzoo.utils.array_validation import as_array
 
 # Of readings padded to the longest, how many may be padding for each that is not.
@@ -111,14 +117,14 @@ def sequence_rows(
     entry = registry.entry(name)
     if entry.target is None:
         raise errors.ArgumentError(
-            errors.sentence("name", "for classification or tagging, to search on Examples", name)
+            argument_message("name", "for classification or tagging, to search on Examples", name)
         )
     if validation is None:
-        errors.check_fraction(validation_split=validation_split)
+        check_fraction(validation_split=validation_split)
         examples, validation = examples.split(validation_split, seed=seed)
     if not isinstance(validation, Examples):
         raise errors.ArgumentError(
-            errors.sentence("validation_data", "Examples, as `x` is", type(validation))
+            argument_message("validation_data", "Examples, as `x` is", type(validation))
         )
     encoding = recipe.learn(name, examples, **given)
     encoding.check(validation)
@@ -147,12 +153,12 @@ def array_rows(
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
             raise errors.ArgumentError(
-                errors.sentence("validation_data", "a pair (x, y)", type(validation_data))
+                argument_message("validation_data", "a pair (x, y)", type(validation_data))
             )
         pairs.append(("validation_data", "validation_data", *validation_data))
     if classes is not None:
-        errors.check_positive(classes=classes)
-    errors.check_mask_value(mask_value)
+        check_positive(classes=classes)
+    check_mask_value(mask_value)
     parts = [_array_examples(target, *pair, mask_value) for pair in pairs]
     numbers = [kind for _, kind in parts if kind is not None]
     if numbers and len(numbers) < len(parts):
@@ -161,7 +167,7 @@ def array_rows(
             "classes. Received: one of either."
         )
     if len(parts) == 1:
-        errors.check_fraction(validation_split=validation_split)
+        check_fraction(validation_split=validation_split)
         examples, validation = parts[0][0].split(validation_split, seed=seed)
     else:
         examples, validation = (part for part, _ in parts)

@@ -40,7 +40,7 @@ from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, directions, quiet_
 from keras_seqzoo.tuning.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
-from keras_seqzoo.utils import files
+from keras_seqzoo.utils import argument_validation, files
 from keras_seqzoo.utils.random import derive, preserved
 
 _CANNOT_KEEP = (
@@ -99,11 +99,11 @@ class Search(keras_tuner.Tuner):
         budget: Mapping[str, float | None],
         verbose: int,
     ):
-        errors.check_positive(
+        argument_validation.check_positive(
             max_trials=max_trials, epochs=epochs, batch_size=batch_size, population=population
         )
-        errors.check_seed(seed)
-        errors.check_bool(overwrite=overwrite, pruning=pruning)
+        argument_validation.check_seed(seed)
+        argument_validation.check_bool(overwrite=overwrite, pruning=pruning)
         if overwrite and storage is not None:
             raise errors.ArgumentError(
                 "`overwrite` must be False with `storage`, where others may be at work. Received: "
@@ -111,7 +111,7 @@ class Search(keras_tuner.Tuner):
                 "optuna delete-study."
             )
         if not callable(sampler):
-            errors.check_choice("sampler", sampler, SAMPLERS)
+            argument_validation.check_choice("sampler", sampler, SAMPLERS)
         objective = _objectives(objective)
         self.budget = results.check_budget(budget)
         self.rows, self.epochs, self.batch_size = rows, epochs, batch_size
@@ -522,12 +522,16 @@ def _objectives(given: Any) -> Any:
     """KerasTuner objectives; the direction is known for ours and must be stated for others."""
     if isinstance(given, (list, tuple)):
         if not given:
-            raise errors.ArgumentError(errors.sentence("objective", "a name or several", given))
+            raise errors.ArgumentError(
+                argument_validation.argument_message("objective", "a name or several", given)
+            )
         return [_objectives(one) for one in given] if len(given) > 1 else _objectives(given[0])
     if isinstance(given, keras_tuner.Objective):
         return given
     if not isinstance(given, str):
-        raise errors.ArgumentError(errors.sentence("objective", "a name or several", given))
+        raise errors.ArgumentError(
+            argument_validation.argument_message("objective", "a name or several", given)
+        )
     if given in (*OBJECTIVES, *pairs.OBJECTIVES):
         return keras_tuner.Objective(given, "min")
     if given in sequences.OBJECTIVES:
@@ -540,7 +544,7 @@ def _objectives(given: Any) -> Any:
         )
         return keras_tuner.Objective(given, "min")
     raise errors.ArgumentError(
-        errors.sentence(
+        argument_validation.argument_message(
             "objective",
             f"one of {', '.join(OBJECTIVES + sequences.OBJECTIVES + pairs.OBJECTIVES)}, or a "
             "keras_tuner.Objective with its direction",

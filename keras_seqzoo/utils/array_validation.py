@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.errors import DataError, check_mask_value
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import check_mask_value
 
 
 def as_array(name: str, values: Any) -> np.ndarray:

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_seqzoo.errors import ArgumentError, sentence
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils.argument_validation import argument_message
 
 
 def across_workers(model: keras.Model) -> keras.Model:
@@ -41,7 +42,7 @@ def across_workers(model: keras.Model) -> keras.Model:
     True
     """
     if not isinstance(model, keras.Model) or not model.compiled:
-        raise ArgumentError(sentence("model", "a compiled keras.Model", model))
+        raise ArgumentError(argument_message("model", "a compiled keras.Model", model))
     strategy = _strategy_of(model)
     if strategy is not None:
         model._maybe_symbolic_build = _build(model, strategy)

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_seqzoo.errors import ArgumentError, ExistsError, sentence
+from keras_seqzoo.errors import ArgumentError, ExistsError
+from keras_seqzoo.utils.argument_validation import argument_message
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h and linux/fs.h
 
@@ -67,7 +68,7 @@ def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Ite
 def as_path(name: str, value: str | os.PathLike) -> Path:
     """`value` as a path, or an `ArgumentError` that says which argument is none."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ArgumentError(sentence(name, "a path", value))
+        raise ArgumentError(argument_message(name, "a path", value))
     return Path(os.fsdecode(value))
 
 

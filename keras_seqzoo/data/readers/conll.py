@@ -9,7 +9,8 @@ from typing import Any
 
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.errors import ArgumentError, DataError, is_int, sentence, unknown
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
 
 _MAY_LACK = ("feats", "misc")  # here "_" says that there is none, which is a value like another
 
@@ -42,7 +43,7 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> Examples:
         ((('Dogs', 'bark'),), (('NOUN', 'VERB'),))
     """
     if not isinstance(field, str) or not field:
-        raise ArgumentError(sentence("field", "the name of a CoNLL-U field", field))
+        raise ArgumentError(argument_message("field", "the name of a CoNLL-U field", field))
     sequences, tags, left_out = [], [], 0
     keys: set[str] = set()
     for number, block in _blocks(path, read_text(path)):
@@ -93,7 +94,7 @@ def read_conll(path: str | os.PathLike, *, token_column: int = 0, tag_column: in
     chosen = {"token_column": token_column, "tag_column": tag_column}
     for name, column in chosen.items():
         if not is_int(column):
-            raise ArgumentError(sentence(name, "an int", column, "Columns count from 0."))
+            raise ArgumentError(argument_message(name, "an int", column, "Columns count from 0."))
     numbered = list(enumerate(lines(read_text(path)), 1))
     first = next((line for _, line in numbered if _has_token(line)), None)
     if first is None:
@@ -166,7 +167,7 @@ def _check_field(field: str, columns: list[str]) -> None:
     if name not in columns or name == "id" or (dot and name not in _MAY_LACK):
         known = [column for column in columns if column != "id"]
         known += [f"{column}.KEY" for column in _MAY_LACK if column in columns]
-        raise DataError(unknown("field", field, known))
+        raise DataError(unknown_name_message("field", field, known))
 
 
 def _check_width(path: Any, word: Any, columns: int, where: str) -> None:
@@ -199,7 +200,7 @@ def _check_found(path: Any, sequences: list, tags: list, field: str, keys: set[s
         hint = "Give a file with a word in each line."
         raise refuse_file(path, "a file in CoNLL-U", "which has no word", hint)
     if "." in field and field not in keys:
-        raise DataError(unknown("field", field, sorted(keys)))
+        raise DataError(unknown_name_message("field", field, sorted(keys)))
 
 
 def _has_token(line: str) -> bool:

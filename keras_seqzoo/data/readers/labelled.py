@@ -11,7 +11,12 @@ from typing import Any
 
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.readers.lines import count, read_text, refuse_file
-from keras_seqzoo.errors import ArgumentError, DataError, check_bool, sentence, unknown
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_bool,
+    unknown_name_message,
+)
 
 _SEPARATORS = (",", "\t", ";", "|")
 
@@ -95,7 +100,7 @@ def split_words(text: str, *, lower: bool = False) -> list[str]:
         ['Don', "'", 't', 'stop', ':', '3', '.', '5', 'नमस्ते', '!']
     """
     if not isinstance(text, str):
-        raise ArgumentError(sentence("text", "a str", text))
+        raise ArgumentError(argument_message("text", "a str", text))
     text = text.lower() if lower else text
     # `\w` has no combining marks: it alone would cut Hindi and Thai words at every vowel sign.
     marks = "".join(c for c in set(text) if not c.isascii() and unicodedata.category(c)[0] == "M")
@@ -107,13 +112,13 @@ def split_words(text: str, *, lower: bool = False) -> list[str]:
 def _check_arguments(text: Any, label: Any, separator: Any) -> None:
     for name, value in (("text", text), ("label", label)):
         if not isinstance(value, str) or not value:
-            raise ArgumentError(sentence(name, "the name of a column", value))
+            raise ArgumentError(argument_message(name, "the name of a column", value))
     if text == label:
-        raise ArgumentError(sentence("label", "another column than `text`", label))
+        raise ArgumentError(argument_message("label", "another column than `text`", label))
     one = isinstance(separator, str) and len(separator) == 1 and separator not in '"\r\n\0'
     if separator is not None and not one:
         expected = "one character, no quote and no line end, or None"
-        raise ArgumentError(sentence("separator", expected, separator))
+        raise ArgumentError(argument_message("separator", expected, separator))
 
 
 def _separator(path: Any, content: str, wanted: set[str]) -> str:
@@ -153,7 +158,9 @@ def _rows(path: Any, content: str, separator: str) -> list[tuple[int, list[str]]
 
 def _column(path: Any, name: str, header: list[str]) -> int:
     if name not in header:
-        raise DataError(f"{unknown('column', name, header)} Columns are those of '{path}'.")
+        raise DataError(
+            f"{unknown_name_message('column', name, header)} Columns are those of '{path}'."
+        )
     if header.count(name) > 1:
         cause = f"whose header has {name!r} {header.count(name)} times"
         raise refuse_file(path, "a table", cause, "Rename all but one of these columns.")

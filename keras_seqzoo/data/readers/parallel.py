@@ -6,7 +6,7 @@ import os
 
 from keras_seqzoo.data.parallel import UNITS, ParallelExamples
 from keras_seqzoo.data.readers.lines import lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.errors import check_choice
+from keras_seqzoo.utils.argument_validation import check_choice
 
 
 def read_parallel(

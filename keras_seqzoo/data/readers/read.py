@@ -14,12 +14,11 @@ from keras_seqzoo.data.readers.labelled import read_labelled
 from keras_seqzoo.data.readers.lines import refuse_file
 from keras_seqzoo.data.readers.pairs import read_pairs
 from keras_seqzoo.data.readers.ts import read_ts
-from keras_seqzoo.errors import (
-    ArgumentError,
-    UnknownArgumentError,
+from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
     check_choice,
-    sentence,
-    unknown,
+    unknown_name_message,
 )
 from keras_seqzoo.utils.files import as_path
 
@@ -78,7 +77,9 @@ def read_examples(
     known = list(inspect.signature(_READERS[format]).parameters)[1:]
     for option in options:
         if option not in known:
-            raise UnknownArgumentError(unknown(f"option of format {format}:", option, known))
+            raise UnknownArgumentError(
+                unknown_name_message(f"option of format {format}:", option, known)
+            )
     if folder and format == "pairs":
         return _read_folder(path, options)
     return _READERS[format](path, **options)
@@ -89,7 +90,7 @@ def _format(path: Path) -> str:
     if ending not in _FORMATS:
         expected = f"a folder with seq.in or a file that ends in {', '.join(_FORMATS)}"
         hint = f"Say its format: {', '.join(f'format={name!r}' for name in _READERS)}."
-        raise ArgumentError(sentence("path", expected, os.fspath(path), hint))
+        raise ArgumentError(argument_message("path", expected, os.fspath(path), hint))
     return _FORMATS[ending]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from keras_seqzoo.data.cells import numbers
 from keras_seqzoo.data.examples import Examples
 from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file
-from keras_seqzoo.errors import DataError, unknown
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import unknown_name_message
 
 Header = dict[str, tuple[int, list[str]]]  # by lower-case name: the line's number and its values
 
@@ -145,7 +146,7 @@ def _label(path: Any, number: int, parts: list[str], names: list[str]) -> str:
         hint = "A case is dimensions and a label, with colons between them."
         raise _refuse(path, number, "has no colon, so no label", hint)
     if label not in names:
-        hint = f"{unknown('label', label[:40], names)} The line @classLabel declares labels."
+        hint = f"{unknown_name_message('label', label[:40], names)} The line @classLabel declares labels."
         raise _refuse(path, number, "ends in a label that is not declared", hint)
     return label
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from keras_seqzoo.data.cells import is_missing, number, numbers
 from keras_seqzoo.data.records.readings import as_steps
-from keras_seqzoo.errors import ArgumentError, DataError, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message
 
 Columns = dict[str, np.ndarray | pd.Series | list[str]]
 
@@ -45,7 +46,7 @@ def refuse(path: Any, expected: str, cause: str, hint: str) -> DataError:
 def _kind(path: Any) -> str:
     """The suffix that says how to read `path`, once it is known to be a file."""
     if not isinstance(path, str | os.PathLike):
-        raise ArgumentError(sentence("path", "a path to a file", path))
+        raise ArgumentError(argument_message("path", "a path to a file", path))
     name = os.fspath(path)
     hint = "Give the path of one file: " + ", ".join(_SUFFIXES) + "."
     if os.path.isdir(name):

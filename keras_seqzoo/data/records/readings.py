@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.errors import ArgumentError, DataError, check_sequence, is_int, is_real, sentence
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import argument_message, check_sequence, is_int, is_real
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -50,10 +51,10 @@ class Readings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.columns) != values.shape[1]:
             expected = f"{values.shape[1]} names, one per feature of `values`"
-            raise DataError(sentence("columns", expected, self.columns))
+            raise DataError(argument_message("columns", expected, self.columns))
         if self.times is not None and len(self.times) != len(values):
             expected = f"{len(values)} stamps, one per row of `values`, or None"
-            raise DataError(sentence("times", expected, f"{len(self.times)} stamps"))
+            raise DataError(argument_message("times", expected, f"{len(self.times)} stamps"))
         _check_starts(self.starts, len(values))
 
     def __len__(self) -> int:
@@ -135,16 +136,16 @@ def as_steps(values: Any, *, argument: str) -> np.ndarray:
         ) from None
     if array.dtype.kind not in "iuf":
         raise DataError(
-            sentence(argument, "an array of real numbers", f"dtype {array.dtype}")
+            argument_message(argument, "an array of real numbers", f"dtype {array.dtype}")
             + " Turn it into an array of floats first."
         )
     if array.ndim not in (1, 2):
         hint = "Three axes are windows already." if array.ndim == 3 else ""
         expected = "readings (steps, features) or (steps,)"
-        raise DataError(sentence(argument, expected, f"an array {array.shape}", hint))
+        raise DataError(argument_message(argument, expected, f"an array {array.shape}", hint))
     if array.size == 0:
         expected = "readings with at least one step and one feature"
-        raise DataError(sentence(argument, expected, f"an array {array.shape}"))
+        raise DataError(argument_message(argument, expected, f"an array {array.shape}"))
     return array.reshape(len(array), -1).astype(np.float64)
 
 
@@ -169,7 +170,7 @@ def _check_starts(starts: tuple[int, ...], steps: int) -> None:
     )
     if not starts or not rises or starts[0] != 0 or starts[-1] >= steps:
         expected = f"rising row numbers below {steps} that begin with 0"
-        raise DataError(sentence("starts", expected, starts))
+        raise DataError(argument_message("starts", expected, starts))
 
 
 def _check_fractions(fractions: tuple[float, ...]) -> None:
@@ -177,4 +178,6 @@ def _check_fractions(fractions: tuple[float, ...]) -> None:
     fine = all(is_real(fraction) and 0 < fraction <= 1 for fraction in fractions)
     if not fine or abs(sum(fractions) - 1) > 1e-9:
         expected = "numbers above 0 that sum to 1"
-        raise ArgumentError(sentence("fractions", expected, fractions, "Example: 0.6, 0.2, 0.2."))
+        raise ArgumentError(
+            argument_message("fractions", expected, fractions, "Example: 0.6, 0.2, 0.2.")
+        )

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.data.records.readings import Readings
-from keras_seqzoo.errors import ArgumentError, check_positive, check_seed, is_int, sentence
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_positive,
+    check_seed,
+    is_int,
+)
 
 _COLUMNS = ("temperature_F", "pressure_bar", "vibration_mm_s", "current_A")
 _DAY = pd.Timedelta(days=1)
@@ -91,7 +97,7 @@ def sensor_fault(*, steps: int = 4000, seed: int = 0) -> range:
     check_positive(steps=steps)
     check_seed(seed)
     if steps < _LEAST:
-        raise ArgumentError(sentence("steps", f"an int of at least {_LEAST}", steps))
+        raise ArgumentError(argument_message("steps", f"an int of at least {_LEAST}", steps))
     # A stream of its own, so that where the fault is does not depend on the noise.
     begin = int(np.random.default_rng([seed, 1]).uniform(0.84, 0.88) * steps)
     return range(begin, begin + int(0.06 * steps))
@@ -158,7 +164,7 @@ def _times(steps: int, interval: str) -> pd.DatetimeIndex:
             raise ValueError("not positive")
         return pd.date_range(_BEGIN, periods=steps, freq=step)
     except (ValueError, TypeError, OverflowError):
-        raise ArgumentError(sentence("interval", expected, interval)) from None
+        raise ArgumentError(argument_message("interval", expected, interval)) from None
 
 
 def _fault_note(fault: range, times: pd.DatetimeIndex) -> str:

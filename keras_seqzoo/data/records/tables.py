@@ -14,7 +14,12 @@ from keras_seqzoo.data.records.order import gaps, merge_repeats, sort_by_time
 from keras_seqzoo.data.records.parsing import Columns, read_columns
 from keras_seqzoo.data.records.readings import Readings
 from keras_seqzoo.data.records.stamps import take_times
-from keras_seqzoo.errors import ArgumentError, DataError, check_choice, sentence, unknown
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_choice,
+    unknown_name_message,
+)
 
 
 def read_readings(
@@ -94,7 +99,9 @@ def _check_columns(columns: str | Sequence[str] | None) -> None:
     listed = isinstance(columns, list | tuple) and bool(columns)
     if not listed or not all(isinstance(name, str) for name in columns):
         expected = "a list of column names, or a text with commas, not empty"
-        raise ArgumentError(sentence("columns", expected, columns, "Leave it out to take all."))
+        raise ArgumentError(
+            argument_message("columns", expected, columns, "Leave it out to take all.")
+        )
 
 
 def _chosen(columns: str | Sequence[str] | None, found: Columns, stamps: list[str]) -> list[str]:
@@ -105,13 +112,13 @@ def _chosen(columns: str | Sequence[str] | None, found: Columns, stamps: list[st
         whole = columns in found
         columns = [columns] if whole else [name.strip() for name in columns.split(",")]
     if len(set(columns)) < len(columns):
-        raise ArgumentError(sentence("columns", "distinct names", columns))
+        raise ArgumentError(argument_message("columns", "distinct names", columns))
     for name in columns:
         if name in stamps:
             hint = "Stamps order the readings; leave that name out of `columns`."
             raise DataError(f"`columns` must be features. Received: {name!r}, the times. {hint}")
         if name not in found:
-            raise DataError(unknown("column", name, found))
+            raise DataError(unknown_name_message("column", name, found))
         reason = _useless(found[name])
         if reason:
             raise DataError(

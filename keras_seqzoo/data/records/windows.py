@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_seqzoo.data.records.readings import Readings, as_steps
-from keras_seqzoo.errors import DataError, check_positive
+from keras_seqzoo.errors import DataError
+from keras_seqzoo.utils.argument_validation import check_positive
 
 
 def windows(readings: Readings | Any, *, length: int = 50, stride: int | None = None) -> np.ndarray:
