@@ -22,6 +22,7 @@ import pytest
 
 from keras_seqzoo import registry
 from keras_seqzoo.artifacts import verify
+from keras_seqzoo.registry import registry as registry_module
 
 run_alone = verify._run_alone
 
@@ -136,10 +137,10 @@ def seeded():
 def same_zoo():
     """Every test finds the built-in entries, whatever another one registered or removed."""
     registry.list_models()
-    entries = dict(registry._entries)
+    entries = dict(registry_module._entries)
     yield
-    registry._entries.clear()
-    registry._entries.update(entries)
+    registry_module._entries.clear()
+    registry_module._entries.update(entries)
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def by_rule(name: str) -> Callable[[nab.Labelled, int], Said]:
         first, adjusted = without_season(record)
         train = record.train - first
         model = trained(name, adjusted[:train], seed)
-        forecasts = zoo.registry.entry(name).task == "forecasting"
+        forecasts = zoo.registry.get_entry(name).task == "forecasting"
         # Each reading from the window with its longest past; an autoencoder's ends with it.
         report = zoo.anomaly(
             model, adjusted, adjusted[:train], window=LENGTH, stride=10 if forecasts else 1,

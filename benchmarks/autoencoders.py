@@ -107,7 +107,7 @@ def measured(entry: str, kind: str, steps: int, features: int, seed: int, *, noi
             lengths = np.random.default_rng(seed).integers(steps // 2, steps + 1, ROWS)
             part[np.arange(steps) >= lengths[:, None]] = NAN
     model = trained(entry, x, seed, **config)
-    config = registry.entry(entry).arguments() | config
+    config = registry.get_entry(entry).arguments() | config
     least = floor(kind, steps, features, config["code_size"], noise)
     if config["attention"] is not None:
         least = 0.0  # every step is there to be looked at

@@ -58,7 +58,7 @@ def has_time(name: str) -> bool:
     """Whether an entry can be built for a number of steps."""
     from keras_seqzoo import registry
 
-    return "time" in registry.entry(name).arguments()
+    return "time" in registry.get_entry(name).arguments()
 
 
 def in_a_process_of_its_own(form: str, names: list[str]) -> dict:

@@ -198,7 +198,7 @@ def _given(validation: tuple) -> Any:
 
 
 def _with_defaults(given: dict[str, tuple]) -> dict[str, Any]:
-    from keras_seqzoo.space import Float, Int
+    from keras_seqzoo.registry.search_space import Float, Int
 
     return {
         name: (Int if name == "units" else Float)(low, high, log=True, default=default)
@@ -234,7 +234,7 @@ def register_cell(name: str) -> None:
     zoo.register(
         name, identity, task="identity", summary="For this benchmark.",
         inputs="(batch, time, features)", outputs="(batch, time, features)", causal=True,
-        space=registry.entry("simple_rnn_identity").space,
+        space=registry.get_entry("simple_rnn_identity").space,
     )  # fmt: skip
 
 

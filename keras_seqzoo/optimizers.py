@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import keras
 
-from keras_seqzoo.entry import Entry
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.registry.entry import Entry
 from keras_seqzoo.utils.argument_validation import argument_message, is_real
 
 

@@ -391,7 +391,7 @@ def select(wanted: Callable[[dict[str, Any], Row], bool]) -> list[tuple[str, str
 
 def arguments(name: str, case: str) -> dict[str, Any]:
     """Every argument of the constructor: the row's, or the entry's default."""
-    return registry.entry(name).arguments() | TABLE[name][case].config
+    return registry.get_entry(name).arguments() | TABLE[name][case].config
 
 
 # ---------------------------------------------------------------------------------------- inputs

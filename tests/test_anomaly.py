@@ -12,7 +12,7 @@ from keras_seqzoo import training
 from keras_seqzoo.data import Readings
 from keras_seqzoo.diagnostics import stitch
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.space import Float
+from keras_seqzoo.registry.search_space import Float
 
 
 def readings(steps=400, features=2, seed=0):

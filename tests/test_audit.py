@@ -266,7 +266,7 @@ def test_every_entry_passes(name, title):
     model = seeded(zoo.get(name, **TABLE[name][title].config))
     x = inputs_of(name, model)
     decodes = isinstance(x, dict) and "target" in x
-    causal = registry.entry(name).causal
+    causal = registry.get_entry(name).causal
     # What is said has a beginning: a target is never padded on its left.
     options = {"along": "target", "sides": "right"} if decodes else {}
     if isinstance(x, dict) and not decodes:

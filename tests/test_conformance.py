@@ -39,13 +39,14 @@ from conformance_table import (
 from weight_gradients import weight_gradients
 
 import keras_seqzoo as zoo
-from keras_seqzoo import catalog, layers
+from keras_seqzoo import layers
 from keras_seqzoo.layers import (
     CRFModel,
     EncoderDecoderModel,
     NormalizedMeanSquaredError,
 )
 from keras_seqzoo.losses import crossentropy
+from keras_seqzoo.registry import catalog
 
 every_case = pytest.mark.parametrize(("name", "case"), CASES)
 

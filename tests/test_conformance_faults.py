@@ -69,7 +69,7 @@ def mutant(fault: str):
 
 
 HEALTHY = Row({}, MASKED, 26, (*STEPS, 2), "the mutant without a fault")
-ELMAN = registry.entry("simple_rnn_identity").arguments() | {"mask_value": NAN}
+ELMAN = registry.get_entry("simple_rnn_identity").arguments() | {"mask_value": NAN}
 CHECKS = {
     "structure": lambda build: check_structure(build, HEALTHY),
     "shapes": lambda build: check_shapes(build, HEALTHY),

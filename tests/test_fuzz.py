@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import keras_seqzoo as zoo
-from keras_seqzoo import space
 from keras_seqzoo.errors import ArgumentError, SeqZooError
+from keras_seqzoo.registry import search_space
 
 NAME = "simple_rnn_identity"
 # Derandomized: the same examples in every run, so that a failure is a change.
@@ -158,12 +158,17 @@ def test_any_filter_lists_names_or_is_refused(options):
 @given(
     given_dimension=junk,
     standard=st.sampled_from(
-        [None, space.Int(1, 9), space.Float(0.1, 1.0, log=True), space.Choice(("a", "b"))]
+        [
+            None,
+            search_space.Int(1, 9),
+            search_space.Float(0.1, 1.0, log=True),
+            search_space.Choice(("a", "b")),
+        ]
     ),
 )
 def test_any_dimension_is_read_or_refused(given_dimension, standard):
-    found = check_accepts_or_refuses(space.dimension, "units", given_dimension, standard)
-    assert found is None or isinstance(found, space.Dimension)
+    found = check_accepts_or_refuses(search_space.dimension, "units", given_dimension, standard)
+    assert found is None or isinstance(found, search_space.Dimension)
 
 
 @CHECKS
@@ -173,8 +178,8 @@ def test_any_dimension_is_read_or_refused(given_dimension, standard):
     log=st.booleans(),
 )
 def test_a_range_is_what_was_given(low, high, log):
-    standard = space.Float(0.1, 1.0, log=log)
-    found = check_accepts_or_refuses(space.dimension, "rate", (low, high), standard)
+    standard = search_space.Float(0.1, 1.0, log=log)
+    found = check_accepts_or_refuses(search_space.dimension, "rate", (low, high), standard)
     if found is None:
         assert low > high or (log and low <= 0)
     else:
@@ -182,7 +187,7 @@ def test_a_range_is_what_was_given(low, high, log):
 
 
 def test_an_int_beyond_every_float_is_read_or_refused():
-    check_accepts_or_refuses(space.dimension, "units", (1, 10**400))
+    check_accepts_or_refuses(search_space.dimension, "units", (1, 10**400))
 
 
 def test_an_array_is_no_choice():

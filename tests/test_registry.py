@@ -19,7 +19,7 @@ from keras_seqzoo.errors import (
     UnknownArgumentError,
     UnknownNameError,
 )
-from keras_seqzoo.space import Choice, Float, Int
+from keras_seqzoo.registry.search_space import Choice, Float, Int
 
 NAME = "simple_rnn_identity"
 FIELDS = {

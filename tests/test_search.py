@@ -27,7 +27,7 @@ from keras_seqzoo.errors import (
     UnknownArgumentError,
     UnknownNameError,
 )
-from keras_seqzoo.space import Choice, Float, Int
+from keras_seqzoo.registry.search_space import Choice, Float, Int
 from keras_seqzoo.tuning import ledger, results
 from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.training import BestEpoch
@@ -202,7 +202,7 @@ def picky():
     def picky(*, features: int = 1, units: int = 2, name: str = "picky"):
         if units == 3:
             raise RuntimeError("three is too many")
-        return registry.entry("simple_rnn_identity").load()(features=features, units=units)
+        return registry.get_entry("simple_rnn_identity").load()(features=features, units=units)
 
     zoo.register(
         "picky", picky, task="identity", summary="Fails at times.", inputs="(b, t, f)",

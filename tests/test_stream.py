@@ -87,7 +87,7 @@ STREAMS = [
 
 
 def test_every_causal_entry_streams_as_it_comes():
-    causal = {name for name in zoo.list_models() if registry.entry(name).causal}
+    causal = {name for name in zoo.list_models() if registry.get_entry(name).causal}
     assert causal
     assert causal <= {name for name, title in STREAMS if title == "default"}
 

@@ -15,7 +15,7 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.option("--json", "as_json", is_flag=True, help="The card as JSON.")
 def command(name: str, as_json: bool) -> None:
     """Show the card of model NAME: shapes, arguments, search space, references."""
-    registry.entry(name)  # an unknown name needs no TensorFlow to be refused
+    registry.get_entry(name)  # an unknown name needs no TensorFlow to be refused
     load_tensorflow()
     card = registry.describe(name)
     click.echo(json.dumps(card.to_dict(), indent=2) if as_json else str(card))

@@ -22,5 +22,5 @@ def command(pattern: str, task: str | None, exclude: tuple[str, ...], as_json: b
         return
     width = max(map(len, names), default=0)
     for name in names:
-        entry = registry.entry(name)
+        entry = registry.get_entry(name)
         click.echo(f"{name:<{width}}  {entry.task:<14}  {entry.summary}")

@@ -71,7 +71,7 @@ def command(
     Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
     The same command again resumes an interrupted search.
     """
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     fractions = _fractions(split)
     arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name

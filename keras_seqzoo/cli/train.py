@@ -47,7 +47,7 @@ def command(
     Ends with best.keras, which takes sentences (or readings) and gives names, a SavedModel that
     does so without keras, and its scores, in --out.
     """
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     out = out or Path("runs") / name
     files.refuse_existing(out, overwrite=overwrite)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "verbose": int(not quiet)}
@@ -149,7 +149,7 @@ def _train_on_readings(name, sets, window, stride, **given):
     }
     said = [f"Validation: error {trained.error:.3g} of the variance. {trained.leakage}"]
     if test is not None:
-        task = registry.entry(name).task
+        task = registry.get_entry(name).task
         last = len(trained.model.output_shape) == 2
         given_test, target = training.targets(task, data.windows(test, length=window), last=last)
         error = diagnostics.identity_error(trained.model, given_test, target)

@@ -27,7 +27,7 @@ def find_kind(model: Any, kind: str | None) -> str:
         check_choice("kind", kind, KINDS)
         return kind
     name = getattr(model, "name", None)
-    task = registry.entry(name).task if name in registry.list_models() else None
+    task = registry.get_entry(name).task if name in registry.list_models() else None
     if task not in KINDS:
         raise ArgumentError(
             argument_message("kind", f"one of {', '.join(KINDS)} for a model without one", kind)

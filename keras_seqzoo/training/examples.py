@@ -35,7 +35,7 @@ def check(name: str) -> None:
     Raises:
         ArgumentError: if the entry has no target.
     """
-    if registry.entry(name).target is None:
+    if registry.get_entry(name).target is None:
         raise ArgumentError(argument_message("name", "for classification or tagging", name))
 
 
@@ -43,7 +43,7 @@ def learn(
     name: str, examples: Examples, *, min_count: int = 1, mask_value: float | None = math.nan
 ) -> Encoding:
     """The names of training examples, with characters where the entry looks at them."""
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     encoding = Encoding.learn(
         examples,
         target=entry.target,
@@ -57,7 +57,7 @@ def learn(
 
 def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
     """The model of an entry for the names of an encoding; tags of the BIO kind come in order."""
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     given = encoding.arguments() | arguments
     if encoding.tokens is not None and not entry.arguments()["word_dropout"]:
         given = {"word_dropout": _WORD_DROPOUT} | given

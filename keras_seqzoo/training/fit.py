@@ -123,7 +123,7 @@ def train(
     >>> trained.model.predict(np.array(["play jazz now"], object), verbose=0)["labels"].shape
     (1,)
     """
-    entry, recipe = registry.entry(name), recipe_of(examples)
+    entry, recipe = registry.get_entry(name), recipe_of(examples)
     recipe.check(name)
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
     check_choice("decay", decay, (None, *_DECAYS))

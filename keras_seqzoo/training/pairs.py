@@ -108,7 +108,7 @@ def check(name: str) -> None:
     Raises:
         ArgumentError: if the entry is not for pairs.
     """
-    if registry.entry(name).task != "transduction":
+    if registry.get_entry(name).task != "transduction":
         raise ArgumentError(
             argument_message("name", "for transduction, to be trained on pairs", name)
         )

@@ -96,7 +96,7 @@ def train_on_windows(
         ArgumentError: if the entry is for another task.
         DataError: if windows have another rank, or one step only where the next is the target.
     """
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     check_choice("task", entry.task, TASKS)
     learning_rate = learning_rate_of(entry, learning_rate)
     if entry.task == "identity" and not arguments.get("return_sequences", True):

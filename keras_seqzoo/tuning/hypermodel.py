@@ -14,7 +14,7 @@ import numpy as np
 from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.diagnostics import StateLeakage, functions
 from keras_seqzoo.losses import NormalizedMeanSquaredError
-from keras_seqzoo.space import Choice, Dimension, Int, dimension
+from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
 from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 from keras_seqzoo.utils.argument_validation import (
@@ -60,11 +60,11 @@ def hypermodel(
     >>> tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2,
     ...                                  directory=tempfile.mkdtemp())
     """
-    if registry.entry(name).target is not None:
+    if registry.get_entry(name).target is not None:
         from keras_seqzoo.tuning.sequences import SequenceHyperModel
 
         return SequenceHyperModel(name, space=space, block=block, **fixed)
-    if registry.entry(name).task == "transduction":
+    if registry.get_entry(name).task == "transduction":
         from keras_seqzoo.tuning.pairs import PairHyperModel
 
         return PairHyperModel(name, space=space, block=block, **fixed)
@@ -88,7 +88,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
         self.block = block
         if space is not None:
             check_instance(Mapping, space=space)
-        entry = registry.entry(name)
+        entry = registry.get_entry(name)
         self.arguments = entry.arguments()
         self.fixed = fixed
         given = {
@@ -110,7 +110,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
     @property
     def objective(self) -> keras_tuner.Objective:
         """The identity cost, to be minimized; of what is to remember, the error alone."""
-        remembers = registry.entry(self.name).task in ("forecasting", "reconstruction")
+        remembers = registry.get_entry(self.name).task in ("forecasting", "reconstruction")
         return keras_tuner.Objective(OBJECTIVES[1 if remembers else 0], "min")
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:

@@ -27,7 +27,7 @@ from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.optimizers import Adam
-from keras_seqzoo.space import Choice
+from keras_seqzoo.registry.search_space import Choice
 from keras_seqzoo.tuning import training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.packed import Packed

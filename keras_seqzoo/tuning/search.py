@@ -130,10 +130,10 @@ def search(
     check_seed(seed)
     check_verbose(verbose)
     masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
-    if isinstance(x, ParallelExamples) or registry.entry(name).task == "transduction":
+    if isinstance(x, ParallelExamples) or registry.get_entry(name).task == "transduction":
         rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
         model = PairHyperModel(name, encoding=rows.encoding, space=space, **fixed)
-    elif isinstance(x, Examples) or registry.entry(name).target is not None:
+    elif isinstance(x, Examples) or registry.get_entry(name).target is not None:
         split = validation_data, validation_split, seed
         if isinstance(x, Examples):
             rows = sequence_rows(name, x, *split, **masked)
@@ -144,11 +144,11 @@ def search(
             name, encoding=rows.encoding, named=rows.named, space=space, **fixed
         )
     else:
-        if registry.entry(name).task == "forecasting" and y is None:
+        if registry.get_entry(name).task == "forecasting" and y is None:
             x, y, validation_data = _with_the_next(x, validation_data)
         split = 0 if validation_data is not None else validation_split
         rows = split_rows(x, y, validation_data, split)
-        if "features" in registry.entry(name).arguments():
+        if "features" in registry.get_entry(name).arguments():
             fixed = {"features": rows.x.shape[-1]} | fixed
         model = ZooHyperModel(name, space=space, block=block, **fixed)
     made = Search(

@@ -114,7 +114,7 @@ def sequence_rows(
         ArgumentError: if the entry is for another task, or validation examples are no `Examples`.
         DataError: if the examples lack what is to be predicted.
     """
-    entry = registry.entry(name)
+    entry = registry.get_entry(name)
     if entry.target is None:
         raise errors.ArgumentError(
             argument_message("name", "for classification or tagging, to search on Examples", name)
@@ -148,7 +148,7 @@ def array_rows(
         ArgumentError: without targets.
         DataError: if arrays do not fit one another.
     """
-    target = registry.entry(name).target
+    target = registry.get_entry(name).target
     pairs = [("x", "y", x, y)]
     if validation_data is not None:
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:

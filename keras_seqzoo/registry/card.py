@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from keras_seqzoo.entry import Entry
+from keras_seqzoo.registry.entry import Entry
 
 
 @dataclasses.dataclass(frozen=True)

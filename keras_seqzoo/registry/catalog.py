@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from keras_seqzoo.entry import Entry
-from keras_seqzoo.space import Choice, Float, Int
+from keras_seqzoo.registry.entry import Entry
+from keras_seqzoo.registry.search_space import Choice, Float, Int
 
 _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 

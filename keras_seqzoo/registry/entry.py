@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_seqzoo import errors
-from keras_seqzoo.space import Dimension
+from keras_seqzoo.registry.search_space import Dimension
 from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from keras_seqzoo import catalog, errors
-from keras_seqzoo.card import Card, make_card
-from keras_seqzoo.entry import TASKS, Entry
+from keras_seqzoo import errors
+from keras_seqzoo.registry import catalog
+from keras_seqzoo.registry.card import Card, make_card
+from keras_seqzoo.registry.entry import TASKS, Entry
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
@@ -203,7 +204,7 @@ def describe(name: str) -> Card:
     return make_card(_find(name))
 
 
-def entry(name: str) -> Entry:
+def get_entry(name: str) -> Entry:
     """The entry of that name, for those who build on the zoo."""
     return _find(name)
 

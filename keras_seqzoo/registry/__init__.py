@@ -1,0 +1,22 @@
+"""The registry of entries: register, get, list and describe. Plain Python until a model is built."""
+
+from keras_seqzoo.registry.entry import TASKS, Entry
+from keras_seqzoo.registry.registry import (
+    describe,
+    get,
+    get_entry,
+    list_models,
+    register,
+    unregister,
+)
+
+__all__ = [
+    "TASKS",
+    "Entry",
+    "describe",
+    "get",
+    "get_entry",
+    "list_models",
+    "register",
+    "unregister",
+]
