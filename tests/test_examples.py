@@ -20,7 +20,7 @@ from keras_seqzoo.data import (
     read_pairs,
     read_ts,
 )
-from keras_seqzoo.data.readers.labelled import split_words
+from keras_seqzoo.data.io.csv_labels import split_words
 from keras_seqzoo.errors import ArgumentError, DataError, SeqZooError, UnknownArgumentError
 
 # One folder serves all examples of a property: each overwrites the same file.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import keras_seqzoo as zoo
 from keras_seqzoo import models
 from keras_seqzoo.data import Batches, Encoding, Examples, Vocabulary, answers
-from keras_seqzoo.data.encoding import MAX_CHARACTERS
+from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
 from keras_seqzoo.training import encoding_of

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples
-from keras_seqzoo.data.batches import POOL
+from keras_seqzoo.data.batching import POOL
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.training.scores import SequenceScores

@@ -8,7 +8,7 @@ import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
-from keras_seqzoo.data.encoding import MAX_CHARACTERS
+from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import mask_value_of
 from keras_seqzoo.training.answering import (

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.data import Encoding, Examples
-from keras_seqzoo.data.batches import plan
+from keras_seqzoo.data.batching import plan
 from keras_seqzoo.training import examples as recipe
 from keras_seqzoo.training import fit, with_names
 from keras_seqzoo.tuning.class_measures import ClassMeasures

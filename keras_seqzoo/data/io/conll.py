@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.labeled import Examples
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
 

@@ -9,8 +9,8 @@ import re
 import unicodedata
 from typing import Any
 
-from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.readers.lines import count, read_text, refuse_file
+from keras_seqzoo.data.io.text_lines import count, read_text, refuse_file
+from keras_seqzoo.data.labeled import Examples
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

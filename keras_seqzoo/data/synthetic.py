@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.records.readings import Readings
+from keras_seqzoo.data.time_series import Readings
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

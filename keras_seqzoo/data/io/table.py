@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.cells import is_missing, number, numbers
-from keras_seqzoo.data.records.readings import as_steps
+from keras_seqzoo.data.io.cells import is_missing, number, numbers
+from keras_seqzoo.data.time_series import as_steps
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message
 

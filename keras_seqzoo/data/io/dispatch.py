@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.readers.conll import read_conll, read_conllu
-from keras_seqzoo.data.readers.labelled import read_labelled
-from keras_seqzoo.data.readers.lines import refuse_file
-from keras_seqzoo.data.readers.pairs import read_pairs
-from keras_seqzoo.data.readers.ts import read_ts
+from keras_seqzoo.data.io.conll import read_conll, read_conllu
+from keras_seqzoo.data.io.csv_labels import read_labelled
+from keras_seqzoo.data.io.seq_in_out import read_pairs
+from keras_seqzoo.data.io.text_lines import refuse_file
+from keras_seqzoo.data.io.uea_ts import read_ts
+from keras_seqzoo.data.labeled import Examples
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

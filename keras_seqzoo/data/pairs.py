@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.data.examples import checked_sequences
-from keras_seqzoo.data.records.windows import windows
+from keras_seqzoo.data.labeled import checked_sequences
+from keras_seqzoo.data.windows import windows
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

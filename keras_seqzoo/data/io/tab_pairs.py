@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from keras_seqzoo.data.parallel import UNITS, ParallelExamples
-from keras_seqzoo.data.readers.lines import lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.io.text_lines import lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.pairs import UNITS, ParallelExamples
 from keras_seqzoo.utils.argument_validation import check_choice
 
 

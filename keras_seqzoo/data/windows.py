@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.data.records.readings import Readings, as_steps
+from keras_seqzoo.data.time_series import Readings, as_steps
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import check_positive
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.data.parallel import UNITS, ParallelExamples
+from keras_seqzoo.data.pairs import UNITS, ParallelExamples
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -23,7 +23,7 @@ from keras_seqzoo.utils.argument_validation import (
 from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
 
 if TYPE_CHECKING:
-    from keras_seqzoo.data.batches import Batches
+    from keras_seqzoo.data.batching import Batches
 
 START, END = "[START]", "[END]"
 
@@ -134,7 +134,7 @@ class ParallelEncoding:
             DataError: if the examples are of another kind than those learned from, or of several
                 lengths without a `mask_value`.
         """
-        from keras_seqzoo.data.batches import Batches
+        from keras_seqzoo.data.batching import Batches
 
         check_bool(targets=targets)
         self.check(examples)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.cells import numbers
-from keras_seqzoo.data.records.missing import without_missing
-from keras_seqzoo.data.records.order import gaps, merge_repeats, sort_by_time
-from keras_seqzoo.data.records.parsing import Columns, read_columns
-from keras_seqzoo.data.records.readings import Readings
-from keras_seqzoo.data.records.stamps import take_times
+from keras_seqzoo.data.io.cells import numbers
+from keras_seqzoo.data.io.missing import without_missing
+from keras_seqzoo.data.io.ordering import gaps, merge_repeats, sort_by_time
+from keras_seqzoo.data.io.table import Columns, read_columns
+from keras_seqzoo.data.io.timestamps import take_times
+from keras_seqzoo.data.time_series import Readings
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

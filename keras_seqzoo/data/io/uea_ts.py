@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.data.cells import numbers
-from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file
+from keras_seqzoo.data.io.cells import numbers
+from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file
+from keras_seqzoo.data.labeled import Examples
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import unknown_name_message
 

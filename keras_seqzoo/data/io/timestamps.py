@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.api import guess_datetime_format
 
-from keras_seqzoo.data.records.order import steps_back
-from keras_seqzoo.data.records.parsing import Columns
+from keras_seqzoo.data.io.ordering import steps_back
+from keras_seqzoo.data.io.table import Columns
 from keras_seqzoo.errors import DataError
 
 _EPOCHS = ("timestamp", "datetime", "date", "time")  # the best name first

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from keras_seqzoo.data.examples import Examples
-from keras_seqzoo.data.readers.lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.labeled import Examples
 
 
 def read_pairs(

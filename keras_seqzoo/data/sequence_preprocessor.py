@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.data.examples import Examples
+from keras_seqzoo.data.labeled import Examples
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -23,7 +23,7 @@ from keras_seqzoo.utils.argument_validation import (
 from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
 
 if TYPE_CHECKING:
-    from keras_seqzoo.data.batches import Batches
+    from keras_seqzoo.data.batching import Batches
 
 TARGETS = ("labels", "tags")
 # Of a token; what comes later is cut. Words are shorter, and one long address must not make every
@@ -155,7 +155,7 @@ class Encoding:
             ArgumentError: if a class in `class_weight` is unknown.
             DataError: if the examples are of another kind than those learned from.
         """
-        from keras_seqzoo.data.batches import Batches
+        from keras_seqzoo.data.batching import Batches
 
         check_bool(targets=targets)
         self.check(examples, targets=targets)
@@ -282,7 +282,7 @@ def answers(model, batches: Batches) -> list[np.ndarray]:
     """
     import keras
 
-    from keras_seqzoo.data.batches import Batches
+    from keras_seqzoo.data.batching import Batches
 
     check_instance(keras.Model, model=model)
     check_instance(Batches, batches=batches)

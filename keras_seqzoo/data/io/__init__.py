@@ -1,0 +1,1 @@
+"""Readers of files: labeled sequences, sequence pairs and time series."""

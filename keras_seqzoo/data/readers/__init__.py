@@ -1,1 +1,0 @@
-"""Files of labelled and tagged sequences."""

@@ -1,1 +1,0 @@
-"""Records of readings: tables in, windows out, and generated ones."""
