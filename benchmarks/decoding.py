@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import common
-from keras_seqzoo.layers.decoding import END, START
+from keras_seqzoo.layers.generation.samplers import END, START
 from keras_seqzoo.models.encoder_decoder import encoder_decoder
 
 UNITS, EMBEDDING, SYMBOLS, SOURCE, STEPS, BEAM = 256, 64, 40, 8, 20, 8

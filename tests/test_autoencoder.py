@@ -10,7 +10,7 @@ from conformance_table import build_case, given, pad, readings, ready
 import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import LastState
-from keras_seqzoo.layers.code_decoder import step_before
+from keras_seqzoo.layers.seq2seq.code_decoder import step_before
 from keras_seqzoo.models import decoder, encoder
 from keras_seqzoo.tuning.packed import Packed
 

@@ -18,7 +18,7 @@ from weight_gradients import weight_gradients
 
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import CRFModel, LinearChainCRF, StepMask, bio_constraints
-from keras_seqzoo.layers import crf as crf_module
+from keras_seqzoo.layers.crf import layer as crf_module
 
 BATCH, TIME, CLASSES = 4, 5, 3
 BIO = ["O", "B-a", "I-a", "B-b", "I-b"]

@@ -15,9 +15,9 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.layers import decoding
-from keras_seqzoo.layers.attention import shares
-from keras_seqzoo.layers.decoding import END, START
+from keras_seqzoo.layers.generation import samplers
+from keras_seqzoo.layers.seq2seq.attention import shares
+from keras_seqzoo.layers.generation.samplers import END, START
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.models.encoder_decoder import encoder_decoder
 
@@ -371,11 +371,11 @@ def test_a_loop_ends_when_every_row_has_ended():
         return keras.ops.convert_to_tensor(logs), state, None
 
     ends = keras.ops.convert_to_tensor(np.array([2, 3, 1], "int32"))
-    found = decoding.say_one(step, ends, 3, 50, decoding.likeliest)
+    found = samplers.say_one(step, ends, 3, 50, samplers.likeliest)
     assert len(asked) == 3
     assert np.asarray(found.sequences).sum(1).tolist() == [4, 8, 0]
     asked.clear()
-    decoding.say_best(step, ends, 3, 50, 1)
+    samplers.say_best(step, ends, 3, 50, 1)
     assert len(asked) == 3
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import gradient_registry
 
 import keras_seqzoo as zoo
-from keras_seqzoo.layers.gradients import custom_gradient
+from keras_seqzoo.layers.custom_gradient import custom_gradient
 from keras_seqzoo.optimizers import Adam
 
 pytestmark = pytest.mark.tensorflow

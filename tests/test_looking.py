@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seqzoo.layers import kernels, looking
+from keras_seqzoo.layers.rnn import kernels, attention_rnn
 
 CELLS = {
     "rnn_tanh": kernels.SimpleRNN,
@@ -46,7 +46,7 @@ def masks(which, batch=3, time=4, source=5):
 
 def run(cell, tensors, there, real, **options):
     fed, keys, values, *states = tensors[:-5]
-    return looking.run(
+    return attention_rnn.run(
         cell, fed, keys, values, states, *tensors[-5:], source_mask=there, mask=real, **options
     )
 

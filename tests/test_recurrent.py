@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
-from keras_seqzoo.layers import kernels
+from keras_seqzoo.layers.rnn import kernels
 
 NAN, INF = float("nan"), float("inf")
 

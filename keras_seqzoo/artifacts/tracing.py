@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_seqzoo.artifacts.endpoints import Endpoint
-from keras_seqzoo.layers.portable import portable
+from keras_seqzoo.layers.export_scope import portable
 
 AFTER = "next_"  # before the name of an output that would else be called as an input is
 

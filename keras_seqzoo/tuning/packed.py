@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seqzoo import layers
-from keras_seqzoo.layers import kernels
-from keras_seqzoo.layers.gradients import custom_gradient
+from keras_seqzoo.layers.rnn import kernels
+from keras_seqzoo.layers.custom_gradient import custom_gradient
 from keras_seqzoo.tuning import philox
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}

@@ -11,7 +11,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
-from keras_seqzoo.layers import kernels
+from keras_seqzoo.layers.rnn import kernels
 from keras_seqzoo.tuning.measures import Data, Measures, for_all
 from keras_seqzoo.tuning.packed import Dropping, Pack, Packed
 

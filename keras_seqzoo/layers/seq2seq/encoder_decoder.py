@@ -10,10 +10,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.layers import decoding
-from keras_seqzoo.layers.generating import Generates
+from keras_seqzoo.layers.generation import samplers
+from keras_seqzoo.layers.generation.generate import Generates
 from keras_seqzoo.layers.masking import PACKAGE
-from keras_seqzoo.layers.sampling import ScheduledSampling
+from keras_seqzoo.layers.seq2seq.scheduled_sampling import ScheduledSampling
 from keras_seqzoo.utils.argument_validation import check_names
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
@@ -66,7 +66,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         source, steps = self.checked_source(as_array("source", source)[None])
         target = self._checked_target(target)
         if self.says_tokens:
-            so_far = np.array([decoding.START, *target], np.int32)
+            so_far = np.array([samplers.START, *target], np.int32)
         else:
             so_far = np.concatenate([np.zeros_like(target[:1]), target[:-1]]).astype(np.float32)
         looked_at, state = self.encode(ops.convert_to_tensor(source))

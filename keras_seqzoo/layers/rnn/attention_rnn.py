@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_seqzoo.layers import kernels
-from keras_seqzoo.layers.attention import shares
-from keras_seqzoo.layers.kernels import Cell
+from keras_seqzoo.layers.rnn import kernels
+from keras_seqzoo.layers.seq2seq.attention import shares
+from keras_seqzoo.layers.rnn.kernels import Cell
 
 
 def run(

@@ -301,7 +301,7 @@ def _stacked(*weights):
 
 def _kernels():
     """TensorFlow's, hence imported only where that is the backend."""
-    from keras_seqzoo.layers import kernels
+    from keras_seqzoo.layers.rnn import kernels
 
     return kernels
 

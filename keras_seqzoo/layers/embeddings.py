@@ -142,7 +142,7 @@ class CharacterBiLSTM(keras.layers.Layer):
         self, vocabulary_size: int, units: int, *, embedding_size: int = 25, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        from keras_seqzoo.layers.recurrent import LSTM, Bidirectional
+        from keras_seqzoo.layers.rnn.recurrent import LSTM, Bidirectional
 
         check_size(vocabulary_size=vocabulary_size, units=units, embedding_size=embedding_size)
         self.vocabulary_size, self.units = vocabulary_size, units

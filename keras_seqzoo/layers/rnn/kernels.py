@@ -41,8 +41,8 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from keras_seqzoo.layers.gradients import custom_gradient
-from keras_seqzoo.layers.portable import is_portable
+from keras_seqzoo.layers.custom_gradient import custom_gradient
+from keras_seqzoo.layers.export_scope import is_portable
 
 # From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
 SPLIT_FROM = 128  # units * gates, in training

@@ -8,10 +8,10 @@ import keras
 from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers.attention import ATTENTIONS, SourceAttention
+from keras_seqzoo.layers.seq2seq.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.layers.masking import PACKAGE
-from keras_seqzoo.layers.portable import is_portable, scan
-from keras_seqzoo.layers.recurrent import GRU, LSTM, SimpleRNN
+from keras_seqzoo.layers.export_scope import is_portable, scan
+from keras_seqzoo.layers.rnn.recurrent import GRU, LSTM, SimpleRNN
 from keras_seqzoo.utils.argument_validation import check_bool, check_choice, check_rate, check_size
 
 
@@ -388,12 +388,12 @@ class Decoder(keras.layers.Layer):
 
     def _in_own_loop(self, inputs, target_mask, source: Source, state, kernels, training):
         """As `_looking_before`."""
-        from keras_seqzoo.layers import looking
+        from keras_seqzoo.layers.rnn import attention_rnn
 
         (layer,), look = self.recurrent, self.look
         own = layer.cell.recurrent_kernel, layer._biases()[1]
         own += look.query_kernel, look.bias, look.score
-        h, weights = looking.run(
+        h, weights = attention_rnn.run(
             layer._recurrence(),
             self._fed(inputs, kernels),
             source.keys,

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
-from keras_seqzoo.layers.portable import argmax, is_portable, scan
+from keras_seqzoo.layers.export_scope import argmax, is_portable, scan
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
@@ -606,7 +606,7 @@ def _messages(scores, steps, end, real):
     """Messages `(time, batch, states)` and scales `(time, batch, 1)`, differentiable."""
     if keras.backend.backend() != "tensorflow":
         return _log_messages(scores, steps, end, real, ops.logsumexp)
-    from keras_seqzoo.layers.gradients import custom_gradient
+    from keras_seqzoo.layers.custom_gradient import custom_gradient
 
     @custom_gradient
     def messages(scores, steps, end):

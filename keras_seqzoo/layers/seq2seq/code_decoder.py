@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.layers.decoder import Decoder, DecoderState, kept, over_steps
+from keras_seqzoo.layers.seq2seq.decoder import Decoder, DecoderState, kept, over_steps
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.utils.argument_validation import check_choice, check_size
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers import decoding
+from keras_seqzoo.layers.generation import samplers
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_bool,
@@ -67,7 +67,7 @@ class Generates:
         """
         raise NotImplementedError
 
-    def stepping(self, looked_at, rows: Any) -> decoding.Step:
+    def stepping(self, looked_at, rows: Any) -> samplers.Step:
         """`step` for a loop over so many sources, from what came before and the state."""
         return lambda before, state: self.step(before, state, looked_at)
 
@@ -190,7 +190,7 @@ class Generates:
         attention: bool = False,
         noise: Any = None,
         **options: Any,
-    ) -> decoding.Said:
+    ) -> samplers.Said:
         """What `generate` does, on tensors, as it goes into a graph; nothing is checked.
 
         Args:
@@ -219,11 +219,11 @@ class Generates:
         step = self.stepping(looked_at, rows)
         if not self.says_tokens:
             first = ops.zeros((rows, self.width), self.value_dtype)
-            return decoding.say_values(step, state, first, max_length, real)
+            return samplers.say_values(step, state, first, max_length, real)
         if strategy == "beam":
-            return decoding.say_best(step, state, rows, max_length, real=real, **options)
-        choose = decoding.likeliest if strategy == "greedy" else decoding.drawn(noise, **options)
-        return decoding.say_one(step, state, rows, max_length, choose, real)
+            return samplers.say_best(step, state, rows, max_length, real=real, **options)
+        choose = samplers.likeliest if strategy == "greedy" else samplers.drawn(noise, **options)
+        return samplers.say_one(step, state, rows, max_length, choose, real)
 
     @functools.cached_property
     def _loops(self) -> dict[tuple, Any]:

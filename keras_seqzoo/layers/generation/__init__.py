@@ -1,0 +1,1 @@
+"""Autoregressive generation: sampling, beam search, ensembles."""

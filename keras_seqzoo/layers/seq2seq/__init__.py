@@ -1,0 +1,1 @@
+"""Attention, decoders and the encoder-decoder model."""
