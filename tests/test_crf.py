@@ -18,6 +18,7 @@ from weight_gradients import weight_gradients
 
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import CRFModel, LinearChainCRF, StepMask, bio_constraints
+from keras_seqzoo.layers.crf import forward_backward
 from keras_seqzoo.layers.crf import layer as crf_module
 
 BATCH, TIME, CLASSES = 4, 5, 3
@@ -183,7 +184,7 @@ def test_without_transitions_it_is_a_softmax_of_each_step():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("compiled", [None, False, True], ids=["eager", "graph", "xla"])
-@pytest.mark.parametrize("safe", [crf_module.SAFE, 700.0], ids=["products", "logarithms"])
+@pytest.mark.parametrize("safe", [forward_backward.SAFE, 700.0], ids=["products", "logarithms"])
 @by_kind
 def test_gradients_are_finite_differences(kind, safe, compiled, monkeypatch):
     monkeypatch.setattr(crf_module, "SAFE", safe)  # nothing is safe enough: logarithms
@@ -231,12 +232,12 @@ def test_products_and_logarithms_agree(scale, doubles):
     scores, real, steps, end = crf._chain(scores, mask)
     scores, steps, end = (keras.ops.cast(x, "float64") for x in (scores, steps, end))
     gradient = random(*scores.shape, seed=2, dtype="float64")
-    found, adjoint = crf_module._messages_and_adjoint(scores, steps, end, real)
-    expected = crf_module._log_messages(scores, steps, end, real, keras.ops.logsumexp)
-    alive = array(expected[0]) > crf_module.NEVER / 2
+    found, adjoint = forward_backward.messages_with_backward(scores, steps, end, real)
+    expected = forward_backward.log_messages(scores, steps, end, real, keras.ops.logsumexp)
+    alive = array(expected[0]) > forward_backward.NEG_INF / 2
     gradient = np.where(alive, gradient, 0)
-    np.testing.assert_array_equal(array(found[0]) > crf_module.NEVER / 2, alive)
-    flows = crf_module._log_adjoint(gradient, scores, steps, end, real, *expected)
+    np.testing.assert_array_equal(array(found[0]) > forward_backward.NEG_INF / 2, alive)
+    flows = forward_backward._log_backward(gradient, scores, steps, end, real, *expected)
     pairs = list(zip([*found, *adjoint(gradient)], [*expected, *flows], strict=True))
     for one, other in pairs:
         one, other = array(one), array(other)

@@ -16,8 +16,8 @@ from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.generation import samplers
-from keras_seqzoo.layers.seq2seq.attention import shares
 from keras_seqzoo.layers.generation.samplers import END, START
+from keras_seqzoo.layers.rnn.attention_weights import attention_weights
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.models.encoder_decoder import encoder_decoder
 
@@ -67,8 +67,8 @@ def forced(model, source: np.ndarray, answers: list[list[int]], max_length: int)
     sources = np.repeat(source[None], len(says), 0)
     probabilities = model.predict([sources, targets], batch_size=len(says), verbose=0)
     return [
-        float(np.log(shares[range(len(one)), one]).sum())
-        for shares, one in zip(probabilities, says, strict=True)
+        float(np.log(attention_weights[range(len(one)), one]).sum())
+        for attention_weights, one in zip(probabilities, says, strict=True)
     ]
 
 
@@ -93,9 +93,17 @@ def test_attention_is_that_of_its_equation(kind, float64):
         if kind == "multi_head":
             asked, keys, values = q @ w["query_kernel"], m @ w["key_kernel"], m @ w["value_kernel"]
             heads = [slice(0, 2), slice(2, 4)]
-            shares = [softmax(keys[:, head] @ asked[head] / np.sqrt(2)) for head in heads]
-            mixed = [share @ values[:, head] for share, head in zip(shares, heads, strict=True)]
-            expected, share = np.concatenate(mixed) @ w["context_kernel"], np.mean(shares, 0)
+            attention_weights = [
+                softmax(keys[:, head] @ asked[head] / np.sqrt(2)) for head in heads
+            ]
+            mixed = [
+                share @ values[:, head]
+                for share, head in zip(attention_weights, heads, strict=True)
+            ]
+            expected, share = (
+                np.concatenate(mixed) @ w["context_kernel"],
+                np.mean(attention_weights, 0),
+            )
         else:
             if kind == "additive":
                 score = np.tanh(q @ w["query_kernel"] + m @ w["key_kernel"] + w["bias"])
@@ -117,7 +125,7 @@ def test_the_shares_of_attention_have_the_gradient_of_a_softmax(scores, masked):
     real = np.array([True] * len(scores) + [False]) if masked else None
 
     def total():
-        found = shares(keras.ops.convert_to_tensor(given), real)
+        found = attention_weights(keras.ops.convert_to_tensor(given), real)
         return keras.ops.sum(keras.ops.multiply(found, by))
 
     (found,) = weight_gradients(total, [given])

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seqzoo.layers.rnn import kernels, attention_rnn
+from keras_seqzoo.layers.rnn import attention_rnn, batch_splitting, cells
 
 CELLS = {
-    "rnn_tanh": kernels.SimpleRNN,
-    "rnn_linear": lambda units: kernels.SimpleRNN(units, "linear"),
-    "gru": kernels.GRU,
-    "gru_reset_before": kernels.GRUResetBefore,
-    "lstm": kernels.LSTM,
+    "rnn_tanh": cells.SimpleRNN,
+    "rnn_linear": lambda units: cells.SimpleRNN(units, "linear"),
+    "gru": cells.GRU,
+    "gru_reset_before": cells.GRUResetBefore,
+    "lstm": cells.LSTM,
 }
 MASKS = ("none", "source", "target", "both")
 COMPARED, RECURRENT_BIAS = 3, -4
@@ -24,11 +24,11 @@ def given(cell, batch=3, time=4, source=5, dtype="float64"):
     gates = cell.gates * cell.units
     shapes = [
         (batch, time, gates), (batch, source, COMPARED), (batch, source, gates),
-        *[(batch, cell.units)] * (2 if isinstance(cell, kernels.LSTM) else 1),
+        *[(batch, cell.units)] * (2 if isinstance(cell, cells.LSTM) else 1),
         (cell.units, gates), (gates,), (cell.units, COMPARED), (COMPARED,), (COMPARED,),
     ]  # fmt: skip
     tensors = [tf.constant(rng.normal(0, 0.7, shape), dtype) for shape in shapes]
-    if type(cell) is not kernels.GRU:
+    if type(cell) is not cells.GRU:
         tensors[RECURRENT_BIAS] *= 0  # no other has one, and nobody asks for its gradient
     return tensors
 
@@ -64,19 +64,19 @@ def by_the_equations(cell, tensors, there, real):
         sums = tf.reduce_sum(powers, -1, keepdims=True)
         shares = tf.math.divide_no_nan(powers, sums)
         projected, h = fed[:, t] + tf.einsum("bs,bsv->bv", shares, values), states[0]
-        if isinstance(cell, kernels.LSTM):
+        if isinstance(cell, cells.LSTM):
             i, f, g, o = tf.split(projected + h @ recurrent_kernel, 4, -1)
             c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
             new = [tf.sigmoid(o) * tf.tanh(c), c]
-        elif isinstance(cell, kernels.GRU):
+        elif isinstance(cell, cells.GRU):
             inner = h @ recurrent_kernel + recurrent_bias
             z, r = tf.split(tf.sigmoid((projected + inner)[:, : 2 * units]), 2, -1)
             after = r * inner[:, 2 * units :]
-            if isinstance(cell, kernels.GRUResetBefore):
+            if isinstance(cell, cells.GRUResetBefore):
                 after = (r * h) @ recurrent_kernel[:, 2 * units :]
             new = [z * h + (1 - z) * tf.tanh(projected[:, 2 * units :] + after)]
         else:
-            new = [kernels.ACTIVATIONS[cell.activation](projected + h @ recurrent_kernel)]
+            new = [cells.ACTIVATIONS[cell.activation](projected + h @ recurrent_kernel)]
         if real is not None:
             new = [tf.where(real[:, t, None], *pair) for pair in zip(new, states, strict=True)]
         states = new
@@ -101,7 +101,7 @@ def with_gradients(function, tensors):
 
 def assert_same(cell, found, wanted, atol):
     """By the place of each, but for the gradient that nobody asks for."""
-    skipped = None if type(cell) is kernels.GRU else len(wanted) + RECURRENT_BIAS
+    skipped = None if type(cell) is cells.GRU else len(wanted) + RECURRENT_BIAS
     for number, pair in enumerate(zip(found, wanted, strict=True)):
         if number != skipped:
             np.testing.assert_allclose(*pair, atol=atol, err_msg=str(number))
@@ -128,15 +128,15 @@ def test_results_and_gradients_are_those_of_the_equations(cell, which, keep):
 @pytest.mark.parametrize("batch", [1, 5, 6])
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
 def test_parts_of_rows_give_what_rows_give(cell, batch, jit_compile):
-    cell, sizes = CELLS[cell](kernels.SPLIT_FROM), {"batch": batch, "time": 3, "source": 4}
+    cell, sizes = CELLS[cell](batch_splitting.SPLIT_FROM), {"batch": batch, "time": 3, "source": 4}
     tensors = given(cell, **sizes)
-    assert kernels.parts_of(cell, tensors[0], True) == (2 if batch > 3 else 1)
+    assert batch_splitting.parts_of(cell, tensors[0], True) == (2 if batch > 3 else 1)
     check(cell, tensors, *masks("both", **sizes), 1e-8, jit_compile=jit_compile)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_whole_steps_compile_and_sizes_may_be_unknown(jit_compile):
-    cell, (there, real) = kernels.GRU(4), masks("both")
+    cell, (there, real) = cells.GRU(4), masks("both")
     tensors = given(cell)
     unknown = [tf.TensorSpec((None, None, one.shape[-1]), one.dtype) for one in tensors[:3]]
     unknown += [tf.TensorSpec((None, 4), one.dtype) for one in tensors[3:-5]]

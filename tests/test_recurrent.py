@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
-from keras_seqzoo.layers.rnn import kernels
+from keras_seqzoo.layers.rnn import batch_splitting, bptt, cells
 
 NAN, INF = float("nan"), float("inf")
 
@@ -34,7 +34,7 @@ FEATURES, TINY, SMALL = 3, 2, 5
 
 def large(kind: str) -> int:
     """The fewest units from which a batch runs in parts."""
-    return -(-kernels.SPLIT_FROM // GATES[KINDS[kind][0]])
+    return -(-batch_splitting.SPLIT_FROM // GATES[KINDS[kind][0]])
 
 
 def left(rng, batch, time):
@@ -76,12 +76,12 @@ def seeded():
 @pytest.fixture
 def untraced():
     """Kernels as in a fresh process: one that knew many shapes is traced for unknown ones."""
-    kernels._differentiable.cache_clear()
+    bptt._differentiable.cache_clear()
 
 
 @pytest.fixture
 def no_gpu():
-    if kernels.on_gpu():
+    if batch_splitting.on_gpu():
         pytest.skip("cuDNN runs gated layers on a GPU, and no layer runs in parts")
 
 
@@ -269,11 +269,11 @@ def test_without_initial_states_they_are_zero(kind, padding, sequences):
 def test_large_layers_run_in_parts(kind):
     x = tf.zeros((7, 2, FEATURES))
     cell, smaller = (single(kind, units)._recurrence() for units in (large(kind), large(kind) - 1))
-    assert kernels.parts_of(cell, x, True, 1) == 2
-    assert kernels.parts_of(smaller, x, True, 1) == 1
-    assert kernels.parts_of(cell, x[:3], True, 1) == 1
-    assert kernels.parts_of(type(cell)(128), x, False, 1) == 2
-    assert kernels.parts_of(type(cell)(31), x, False, 1) == 1
+    assert batch_splitting.parts_of(cell, x, True, 1) == 2
+    assert batch_splitting.parts_of(smaller, x, True, 1) == 1
+    assert batch_splitting.parts_of(cell, x[:3], True, 1) == 1
+    assert batch_splitting.parts_of(type(cell)(128), x, False, 1) == 2
+    assert batch_splitting.parts_of(type(cell)(31), x, False, 1) == 1
 
 
 @by_kernel
@@ -575,10 +575,10 @@ def test_there_is_no_limit_to_how_often_one_can_differentiate(kind):
 
 
 CELLS = {
-    "rnn_tanh": kernels.SimpleRNN,
-    "gru": kernels.GRU,
-    "gru_reset_before": kernels.GRUResetBefore,
-    "lstm": kernels.LSTM,
+    "rnn_tanh": cells.SimpleRNN,
+    "gru": cells.GRU,
+    "gru_reset_before": cells.GRUResetBefore,
+    "lstm": cells.LSTM,
 }
 BESIDE = (2, 3)  # units of two layers that run as one
 
@@ -594,13 +594,13 @@ def blocks(one, other, gates):
 
 
 def run_and_differentiate(cell, tensors, mask, weights, **options) -> dict[str, np.ndarray]:
-    """Results of `kernels.run`, and the gradient of their weighted sum by each tensor."""
+    """Results of `bptt.run`, and the gradient of their weighted sum by each tensor."""
     tensors = {name: tf.constant(value) for name, value in tensors.items()}
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         given = dict(tensors)
         states = [given.pop(name) for name in ("hidden", "carry") if name in given]
-        steps, last = kernels.run(cell, states=states, mask=mask, **given, **options)
+        steps, last = bptt.run(cell, states=states, mask=mask, **given, **options)
         value = tf.reduce_sum((last[0] if steps is None else steps) * weights)
     gradients = tape.gradient(value, tensors)
     return {"output": array(last[0] if steps is None else steps)} | {

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.masking import PACKAGE, PADDING
 from keras_seqzoo.utils.argument_validation import check_size
 
-PADDING, UNKNOWN = 0, 1
+UNKNOWN = 1  # id of tokens outside the vocabulary
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

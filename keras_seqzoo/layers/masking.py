@@ -12,7 +12,8 @@ from keras import ops
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.argument_validation import argument_message, check_mask_value
 
-PACKAGE = "keras_seqzoo"
+PACKAGE = "keras_seqzoo"  # of the names that layers are registered by
+PADDING = 0  # token id
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

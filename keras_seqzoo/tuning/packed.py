@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seqzoo import layers
-from keras_seqzoo.layers.rnn import kernels
 from keras_seqzoo.layers.custom_gradient import custom_gradient
+from keras_seqzoo.layers.rnn import bptt
 from keras_seqzoo.tuning import philox
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
@@ -425,7 +425,7 @@ class Packed:
         return owners, x.shape[-1], tf.range(x.shape[-1])
 
     def _weights_of(self, cell, weights) -> tuple:
-        """Kernels and biases of a cell, as `kernels.run` takes them."""
+        """Kernels and biases of a cell, as `bptt.run` takes them."""
         kernel, recurrent_kernel = (
             weights[self._at(one)] for one in (cell.kernel, cell.recurrent_kernel)
         )
@@ -457,7 +457,7 @@ class Packed:
         recurrence = dataclasses.replace(layer._recurrence(), units=units)
         arguments = (recurrence, x, initial, *self._weights_of(cell, weights))
         if record is None:
-            steps, last = kernels.run(
+            steps, last = bptt.run(
                 *arguments,
                 mask=mask,
                 keep=training,
@@ -465,7 +465,7 @@ class Packed:
                 contain=True,
             )
         else:
-            record[layer.name] = histories = kernels.histories(*arguments, mask=mask)
+            record[layer.name] = histories = bptt.histories(*arguments, mask=mask)
             steps = tf.transpose(histories[0][1:], (1, 0, 2)) if layer.return_sequences else None
             last = [one[-1] for one in histories]
         output, steps, _ = layer._outputs(steps, last, mask)
@@ -480,7 +480,7 @@ class Packed:
         both = [None if one[0] is None else tf.stack(one) for one in both]
         units = both[1].shape[-2]
         zeros = tf.zeros((2, _sizes(x)[0], units), x.dtype)
-        steps, states = kernels.run(
+        steps, states = bptt.run(
             dataclasses.replace(layer.forward_layer._recurrence(), units=units),
             x,
             [zeros] * (2 if isinstance(layer.forward_layer, layers.LSTM) else 1),
@@ -543,9 +543,9 @@ def _contained(y):
     """What overflows in one member, there or on the way back, must not reach the others."""
 
     def back(upstream):
-        return kernels.held(upstream, kernels.LARGEST_GRADIENT)
+        return bptt.held(upstream, bptt.LARGEST_GRADIENT)
 
-    return kernels.held(y, kernels.LARGEST_STATE), back
+    return bptt.held(y, bptt.LARGEST_STATE), back
 
 
 def _one_way(layer):

@@ -11,7 +11,7 @@ import keras_tuner
 import numpy as np
 import tensorflow as tf
 
-from keras_seqzoo.layers.rnn import kernels
+from keras_seqzoo.layers.rnn import bptt
 from keras_seqzoo.tuning.measures import Data, Measures, for_all
 from keras_seqzoo.tuning.packed import Dropping, Pack, Packed
 
@@ -299,11 +299,11 @@ class Program:
             total = tf.reduce_sum(loss)
         gradients = tape.gradient(total, moving.weights)
         gradients = [
-            tf.where(mine > 0, kernels.held(gradient, kernels.LARGEST_GRADIENT), 0)
+            tf.where(mine > 0, bptt.held(gradient, bptt.LARGEST_GRADIENT), 0)
             for gradient, mine in zip(gradients, own, strict=True)
         ]
         bad = [
-            before | (tf.abs(gradient) >= kernels.LARGEST_GRADIENT)
+            before | (tf.abs(gradient) >= bptt.LARGEST_GRADIENT)
             for before, gradient in zip(bad, gradients, strict=True)
         ]
         if optimizer.global_clipnorm:
@@ -326,7 +326,7 @@ class Program:
             w - m * packed.by_column(rates, place) / (tf.sqrt(v) + optimizer.epsilon)
             for w, m, v, place in zip(moving.weights, first, second, columns, strict=True)
         ]
-        fine = [tf.abs(weight) < kernels.LARGEST_STATE for weight in weights]
+        fine = [tf.abs(weight) < bptt.LARGEST_STATE for weight in weights]
         bad = [before | ~now for before, now in zip(bad, fine, strict=True)]
         weights = [tf.where(*pair, 0) for pair in zip(fine, weights, strict=True)]
         return moving._replace(weights=weights, first=first, second=second), bad, loss

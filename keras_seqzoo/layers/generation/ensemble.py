@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.generation.generate import Generates
+from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.utils.argument_validation import check_instance, check_sequence
 
 

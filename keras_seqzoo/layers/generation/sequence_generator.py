@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.utils.argument_validation import check_positive
 
 

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_seqzoo.layers.rnn import kernels
-from keras_seqzoo.layers.seq2seq.attention import shares
-from keras_seqzoo.layers.rnn.kernels import Cell
+from keras_seqzoo.layers.rnn import batch_splitting, bptt, cells
+from keras_seqzoo.layers.rnn.attention_weights import attention_weights
+from keras_seqzoo.layers.rnn.cells import Cell
 
 
 def run(
@@ -57,8 +57,8 @@ def run(
         score: `(compared,)`.
         source_mask: `(batch, source)`, bool, or None.
         mask: `(batch, time)`, bool, or None; a padded step keeps the states.
-        keep: bool, as of `kernels.run`.
-        jit_compile: bool, as of `kernels.run`.
+        keep: bool, as of `bptt.run`.
+        jit_compile: bool, as of `bptt.run`.
 
     Returns:
         The hidden states of all steps, `(batch, time, units)`, and the weights over the source,
@@ -74,7 +74,7 @@ def run(
         (source_mask is not None, mask is not None),
         tensors[1].shape[-1],
         keep,
-        jit_compile and not kernels.under_xla(),
+        jit_compile and not bptt.under_xla(),
     )
     return function(*tensors, *masks)
 
@@ -86,7 +86,7 @@ def _differentiable(
     """As that of `kernels`; one for each width that queries and keys are compared in."""
     forward = functools.partial(_forward, cell, masked)
     backward = functools.partial(_backward, cell, masked)
-    return kernels.differentiable(forward, backward, keep, jit_compile)
+    return bptt.differentiable(forward, backward, keep, jit_compile)
 
 
 def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
@@ -97,24 +97,23 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
     recurrent_kernel, recurrent_bias, query_kernel, bias, score = weights
     fed, keys, values = by_row
     if cell.sigmoids:
-        scale = kernels.halves(cell, fed.dtype)
+        scale = cells.halves(cell, fed.dtype)
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
         fed, values = fed * scale, values * scale
-    parts, rows = kernels.parts_of(cell, fed, keep), kernels.rows_of(fed)
-    fed = [kernels.as_array(part) for part in kernels.split_steps(fed, parts)]
-    keys, values = kernels.split(keys, parts), kernels.split(values, parts)
+    parts, rows = batch_splitting.parts_of(cell, fed, keep), batch_splitting.rows_of(fed)
+    fed = [bptt.as_array(part) for part in batch_splitting.split_steps(fed, parts)]
+    keys, values = batch_splitting.split(keys, parts), batch_splitting.split(values, parts)
     there, real = _masks_of_parts(masks, parts)
     time = fed[0].size()
-    states = list(zip(*(kernels.split(state, parts) for state in states), strict=True))
+    states = list(zip(*(batch_splitting.split(state, parts) for state in states), strict=True))
     histories = [
-        tuple(kernels.empty_array(state, time + 1).write(0, state) for state in part)
+        tuple(bptt.empty_array(state, time + 1).write(0, state) for state in part)
         for part in states
     ]
-    looks = [kernels.empty_array(part[..., 0], time) for part in keys]
+    looks = [bptt.empty_array(part[..., 0], time) for part in keys]
     widths = [recurrent_kernel.shape[-1], *[cell.units] * cell.kept_beside, query_kernel.shape[-1]]
     kept = [
-        tuple(kernels.empty_array(part[0], time, width) for width in widths if keep)
-        for part in states
+        tuple(bptt.empty_array(part[0], time, width) for width in widths if keep) for part in states
     ]
 
     def body(t, states, histories, looks, kept):
@@ -122,16 +121,16 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
         for part, before in enumerate(states):
             asked = before[0] @ query_kernel + bias
             seen = _compared(asked, keys[part])
-            share = shares(tf.linalg.matvec(seen, score), there[part])
+            share = attention_weights(tf.linalg.matvec(seen, score), there[part])
             given = fed[part].read(t) + tf.reduce_sum(share[..., None] * values[part], 1)
             new, gates = cell.step(given, before, recurrent_kernel, recurrent_bias)
             if real is not None:
                 here = real[part].read(t)
                 new = tuple(tf.where(here, *pair) for pair in zip(new, before, strict=True))
             after.append(new)
-            histories[part] = kernels.write_each(histories[part], t + 1, new)
+            histories[part] = bptt.write_each(histories[part], t + 1, new)
             looks[part] = looks[part].write(t, share)
-            kept[part] = kernels.write_each(kept[part], t, (*gates, asked))
+            kept[part] = bptt.write_each(kept[part], t, (*gates, asked))
         return t + 1, after, histories, looks, kept
 
     _, _, histories, looks, kept = tf.while_loop(
@@ -142,9 +141,9 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
     looks = [array.stack() for array in looks]
-    hidden = kernels.join_steps([part[0][1:] for part in histories], rows)
+    hidden = batch_splitting.join_steps([part[0][1:] for part in histories], rows)
     kept = [tuple(array.stack() for array in part) for part in kept]
-    return (hidden, kernels.join_steps(looks, rows)), (histories, looks, kept)
+    return (hidden, batch_splitting.join_steps(looks, rows)), (histories, looks, kept)
 
 
 def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
@@ -152,11 +151,11 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
     by_row, weights, _, masks = _sorted(tensors, masked)
     recurrent_kernel, _, query_kernel, _, score = weights
     histories, looks, kept = memory
-    parts, rows = len(histories), kernels.rows_of(by_row[0])
+    parts, rows = len(histories), batch_splitting.rows_of(by_row[0])
     by_hidden, by_shares = (
-        list(map(kernels.as_array, kernels.split_steps(one, parts))) for one in upstream
+        list(map(bptt.as_array, batch_splitting.split_steps(one, parts))) for one in upstream
     )
-    keys, values = (kernels.split(one, parts) for one in by_row[1:])
+    keys, values = (batch_splitting.split(one, parts) for one in by_row[1:])
     _, real = _masks_of_parts(masks, parts)
     transposed, to_query = map(tf.linalg.matrix_transpose, (recurrent_kernel, query_kernel))
     time = by_hidden[0].size()
@@ -164,16 +163,16 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
         cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates[:-1])
         for part, gates in zip(histories, kept, strict=True)
     ]
-    asked = [kernels.as_array(part[-1]) for part in kept]
-    looked = list(map(kernels.as_array, looks))
-    deltas = [kernels.as_array(part[0]) for part in factors]
-    beside = [tuple(map(kernels.as_array, part[1:])) for part in factors]
+    asked = [bptt.as_array(part[-1]) for part in kept]
+    looked = list(map(bptt.as_array, looks))
+    deltas = [bptt.as_array(part[0]) for part in factors]
+    beside = [tuple(map(bptt.as_array, part[1:])) for part in factors]
     states = [tuple(tf.zeros_like(one[0]) for one in part) for part in histories]
     extras = [
-        tuple(kernels.empty_array(part[0], time) for _ in range(cell.written_beside))
+        tuple(bptt.empty_array(part[0], time) for _ in range(cell.written_beside))
         for part in states
     ]
-    by_asked = [kernels.empty_array(part[:, 0], time) for part in keys]
+    by_asked = [bptt.empty_array(part[:, 0], time) for part in keys]
     by_keys = list(map(tf.zeros_like, keys))
     by_score = [tf.zeros_like(part[:, 0]) for part in keys]
 
@@ -197,7 +196,7 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
             by_score[part] += tf.reduce_sum(by_energy[..., None] * seen, 1)
             by_asked[part] = by_asked[part].write(t, ask)
             deltas[part] = deltas[part].write(t, written[0])
-            extras[part] = kernels.write_each(extras[part], t, written[1:])
+            extras[part] = bptt.write_each(extras[part], t, written[1:])
             earlier.append((new[0] + ask @ to_query, *new[1:]))
         return t - 1, earlier, deltas, extras, by_asked, by_keys, by_score
 
@@ -217,17 +216,17 @@ def _backward(cell: Cell, masked: tuple[bool, bool], tensors, upstream, memory):
             (
                 cell.recurrent_gradient(before, written[0], kept[part][:-1]),
                 tf.reduce_sum(written[0], (0, 1)),
-                kernels.outer(before, ask),
+                cells.outer(before, ask),
                 tf.reduce_sum(ask, (0, 1)),
                 tf.reduce_sum(by_score[part], 0),
             )
         )
     return (
-        kernels.join_steps(by_fed, rows),
-        kernels.join(by_keys, rows),
-        kernels.join(by_values, rows),
+        batch_splitting.join_steps(by_fed, rows),
+        batch_splitting.join(by_keys, rows),
+        batch_splitting.join(by_values, rows),
         *(tf.add_n(each) for each in zip(*sums, strict=True)),
-        *(kernels.join(state, rows) for state in zip(*states, strict=True)),
+        *(batch_splitting.join(state, rows) for state in zip(*states, strict=True)),
     )
 
 
@@ -241,9 +240,9 @@ def _sorted(tensors: Sequence, masked: tuple[bool, bool]) -> tuple[list, list, l
 def _masks_of_parts(masks: Sequence, parts: int) -> tuple[list, list | None]:
     """The source's, and the target's as arrays of `(rows, 1)`, or None."""
     there, real = masks
-    there = [None] * parts if there is None else kernels.split(there, parts)
+    there = [None] * parts if there is None else batch_splitting.split(there, parts)
     if real is not None:
-        real = [kernels.as_array(one) for one in kernels.split_steps(real[..., None], parts)]
+        real = [bptt.as_array(one) for one in batch_splitting.split_steps(real[..., None], parts)]
     return there, real
 
 

@@ -32,7 +32,7 @@ class _Fused:
             return "keras"
         if self.cell.dropout and getattr(self.cell, "dropout_mask_count", None):
             return "keras"
-        if self._gated and self.use_cudnn and (self.use_cudnn is True or _kernels().on_gpu()):
+        if self._gated and self.use_cudnn and (self.use_cudnn is True or _on_gpu()):
             return "cudnn"
         return "fused" if self._recurrence() else "keras"
 
@@ -52,7 +52,7 @@ class _Fused:
         if not isinstance(initial_state, list | tuple):
             initial_state = [initial_state]
         bias, recurrent_bias = self._biases()
-        steps, states = _kernels().run(
+        steps, states = _bptt().run(
             self._recurrence(),
             sequences,
             initial_state,
@@ -124,7 +124,7 @@ class SimpleRNN(_Fused, keras.layers.SimpleRNN):
 
     def _recurrence(self):
         activation = _known(self.cell.activation)
-        return activation and _kernels().SimpleRNN(self.cell.units, activation)
+        return activation and _cells().SimpleRNN(self.cell.units, activation)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -157,8 +157,8 @@ class GRU(_Fused, keras.layers.GRU):
     def _recurrence(self):
         if not _default_gates(self.cell):
             return None
-        kernels = _kernels()
-        return (kernels.GRU if self.cell.reset_after else kernels.GRUResetBefore)(self.cell.units)
+        cells = _cells()
+        return (cells.GRU if self.cell.reset_after else cells.GRUResetBefore)(self.cell.units)
 
     def _biases(self):
         if self.cell.bias is None or not self.cell.reset_after:
@@ -196,7 +196,7 @@ class LSTM(_Fused, keras.layers.LSTM):
     _gated = True
 
     def _recurrence(self):
-        return _kernels().LSTM(self.cell.units) if _default_gates(self.cell) else None
+        return _cells().LSTM(self.cell.units) if _default_gates(self.cell) else None
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -232,7 +232,7 @@ class Bidirectional(keras.layers.Bidirectional):
         recurrence = both[0]._recurrence()
         weights = [(one.cell.kernel, one.cell.recurrent_kernel, *one._biases()) for one in both]
         zeros = ops.zeros((2, ops.shape(sequences)[0], recurrence.units), self.compute_dtype)
-        steps, states = _kernels().run(
+        steps, states = _bptt().run(
             recurrence,
             sequences,
             [zeros] * (2 if isinstance(both[0], LSTM) else 1),
@@ -299,11 +299,24 @@ def _stacked(*weights):
     return ops.concatenate([weight[None] for weight in weights])
 
 
-def _kernels():
-    """TensorFlow's, hence imported only where that is the backend."""
-    from keras_seqzoo.layers.rnn import kernels
+def _bptt():
+    """The fused loop, imported only where TensorFlow is the backend."""
+    from keras_seqzoo.layers.rnn import bptt
 
-    return kernels
+    return bptt
+
+
+def _on_gpu() -> bool:
+    from keras_seqzoo.layers.rnn import batch_splitting
+
+    return batch_splitting.on_gpu()
+
+
+def _cells():
+    """The cells of the fused loop, imported only where TensorFlow is the backend."""
+    from keras_seqzoo.layers.rnn import cells
+
+    return cells
 
 
 def _known(activation) -> str | None:

@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.rnn.attention_weights import attention_weights
 from keras_seqzoo.utils.argument_validation import check_choice, check_size
 
 ATTENTIONS = ("additive", "dot", "general", "multi_head")
-_NEVER = -1e4  # of float16 too
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -110,7 +110,7 @@ class SourceAttention(keras.layers.Layer):
             scores = ops.sum(seen * self.score, axis=-1)
         else:
             scores = ops.matmul(queries, ops.swapaxes(keys, 1, 2))
-        weights = shares(scores, None if mask is None else mask[:, None])
+        weights = attention_weights(scores, None if mask is None else mask[:, None])
         return ops.matmul(weights, values), weights
 
     def call(self, queries, memory, mask=None):
@@ -120,7 +120,7 @@ class SourceAttention(keras.layers.Layer):
         asked = self._split(ops.matmul(queries, self.query_kernel))
         asked = asked / float(self.units // self.heads) ** 0.5
         scores = ops.matmul(asked, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
-        weights = shares(scores, None if mask is None else mask[:, None, None])
+        weights = attention_weights(scores, None if mask is None else mask[:, None, None])
         contexts = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
         contexts = ops.reshape(contexts, (*ops.shape(queries)[:2], self.units))
         return ops.matmul(contexts, self.context_kernel), ops.mean(weights, axis=1)
@@ -140,19 +140,3 @@ class SourceAttention(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {"kind": self.kind, "units": self.units, "heads": self.heads}
         return super().get_config() | own
-
-
-def shares(scores, real):
-    """A softmax over the last axis, 0 where not real, and everywhere if nothing is.
-
-    Keras's own warns of an axis of one step, as the source of one step has.
-    """
-    if real is not None:
-        scores = ops.where(real, scores, ops.full_like(scores, _NEVER))
-    powers = ops.exp(scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True)))
-    if real is not None:
-        powers = ops.where(real, powers, ops.zeros_like(powers))
-    # That of the largest is 1: the sum is at least 1 unless nothing is real. Not by a maximum,
-    # whose gradient JAX and PyTorch halve where both are 1, as for a source of one step.
-    total = ops.sum(powers, axis=-1, keepdims=True)
-    return powers / ops.where(total > 0, total, ops.ones_like(total))

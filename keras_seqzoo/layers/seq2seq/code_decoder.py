@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.layers.seq2seq.decoder import Decoder, DecoderState, kept, over_steps
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.seq2seq.decoder import Decoder, DecoderState, kept, over_steps
 from keras_seqzoo.utils.argument_validation import check_choice, check_size
 
 MODES = ("repeat", "reversed", "free_running", "teacher_forced")

@@ -8,10 +8,10 @@ import keras
 from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers.seq2seq.attention import ATTENTIONS, SourceAttention
-from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.export_scope import is_portable, scan
+from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.rnn.recurrent import GRU, LSTM, SimpleRNN
+from keras_seqzoo.layers.seq2seq.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.utils.argument_validation import check_bool, check_choice, check_rate, check_size
 
 

@@ -1,223 +1,50 @@
-"""Recurrences with gradients written by hand: the TensorFlow kernels of the recurrent layers.
+"""Backpropagation through time: recurrences with hand-written gradients in TensorFlow.
 
-With `a` the activation, `p_t = x_t W + b` the projected input and `R` the recurrent kernel:
+What costs time in a loop under automatic differentiation, and not here:
 
-    SimpleRNN   h_t = a(p_t + h_{t-1} R)
-    LSTM        i, f, g, o = split(p_t + h_{t-1} R), three sigmoids and g a tanh
-                c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
-    GRU         z, r = sigmoids of split(p_t + h_{t-1} R), n = tanh(p_n + r (h_{t-1} R_n + b_n))
-                h_t = z h_{t-1} + (1 - z) n
-    GRU, reset before:   n = tanh(p_n + (r h_{t-1}) R_n)
-
-What a loop under automatic differentiation pays for, and these do not:
-
-- **The projection** of all steps is one matrix product before the loop, in whose place the gates
-  are kept for the way back.
-- **The way back** goes by Werbos (1990, https://doi.org/10.1109/5.58337, backpropagation through
-  time), for the LSTM Graves and Schmidhuber (2005,
-  https://doi.org/10.1016/j.neunet.2005.06.042, appendix). With `d_t` the derivative of the loss
-  by the pre-activation of step t, only `d_t` and its way to step t - 1, `d_t R^T`, need a loop.
-  Everything it multiplies is known beforehand and computed for all steps at once (`factors`), and
+- **The projection** of all steps is one matrix product before the loop. The gates overwrite it and
+  are kept for the backward pass.
+- **The backward pass** follows Werbos (1990, https://doi.org/10.1109/5.58337, backpropagation
+  through time), for the LSTM Graves and Schmidhuber (2005,
+  https://doi.org/10.1016/j.neunet.2005.06.042, appendix). With `d_t` the gradient of the loss
+  by the pre-activation of step t, only `d_t` and its contribution to step t - 1, `d_t R^T`, need
+  a loop. Everything it is multiplied by is computed for all steps at once (`factors`), and
   `dW = sum_t x_t^T d_t`, `dR = sum_t h_{t-1}^T d_t` and `dx_t = d_t W^T` are one product each.
-- **Sigmoids** are tanhs, `sigmoid(x) = (1 + tanh(x / 2)) / 2`, with the half multiplied into the
-  weights (exactly: it is a power of two), so that all gates of a step are one call.
-- **A step's product is too small for two cores**, so large layers run the rows of a batch as two
-  independent halves in one loop, which XLA and TensorFlow then compute side by side. Where a
-  sequence is read from both ends, the two directions are these halves.
 
 A masked step is the identity on the state, and so is its transpose on the state's gradient.
 
 Shapes: `(batch, time, features)` in, states `(batch, units)`. Weights and states may have a first
-axis of two more: the direction from the start and the one from the end.
+axis of size two: the forward and the backward direction.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from keras_seqzoo.layers.custom_gradient import custom_gradient
 from keras_seqzoo.layers.export_scope import is_portable
+from keras_seqzoo.layers.rnn.batch_splitting import (
+    count_directions,
+    join,
+    join_states,
+    join_steps,
+    parts_of,
+    rows_of,
+    split_states,
+    split_steps,
+    swap_batch_and_time,
+    weights_of_parts,
+)
+from keras_seqzoo.layers.rnn.cells import Cell, halves, outer, project
 
-# From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
-SPLIT_FROM = 128  # units * gates, in training
-SPLIT_INFERENCE_FROM = 2**14  # units * units * gates, elsewhere
-PARTS = 2
 # See `contain`: large, and yet their products, and sums of these, are finite.
-LARGEST_STATE, LARGEST_GRADIENT = 1e15, 1e18
-
-# Derivatives of activations, by their values.
-DERIVATIVES: dict[str, Callable] = {
-    "linear": tf.ones_like,
-    "relu": lambda h: tf.cast(h > 0, h.dtype),
-    "sigmoid": lambda h: h * (1 - h),
-    "tanh": lambda h: 1 - h * h,
-}
-ACTIVATIONS: dict[str, Callable] = {
-    "linear": tf.identity,
-    "relu": tf.nn.relu,
-    "sigmoid": tf.sigmoid,
-    "tanh": tf.tanh,
-}
+LARGEST_STATE = 1e15
 
 
-@dataclasses.dataclass(frozen=True)
-class SimpleRNN:
-    """`h_t = a(p_t + h_{t-1} R)`."""
-
-    units: int
-    activation: str = "tanh"
-    gates: ClassVar[int] = 1
-    sigmoids: ClassVar[tuple[int, ...]] = ()
-    # Arrays of width `units`, kept on the way there and written on the way back, beside the first.
-    kept_beside: ClassVar[int] = 0
-    written_beside: ClassVar[int] = 0
-
-    def step(self, projection, states, kernel, bias):
-        """One step: the new states, and what the way back needs beside them."""
-        hidden = ACTIVATIONS[self.activation](projection + states[0] @ kernel)
-        return (hidden,), (hidden,)
-
-    def factors(self, before, after, kept):
-        """What `back` multiplies, for all steps at once; deltas take the place of the first."""
-        return (DERIVATIVES[self.activation](kept[0]),)
-
-    def back(self, gradients, factors, transposed):
-        """One step back: the delta (and what is written beside it), and the gradients before."""
-        delta = gradients[0] * factors[0]
-        return (delta,), (delta @ transposed,)
-
-    def delta(self, written):
-        """The derivative by the projection, from that by the product with the recurrent kernel."""
-        return written[0]
-
-    def recurrent_gradient(self, before, delta, kept):
-        """The recurrent kernel's, of all steps; `before` are the hidden states before each."""
-        return outer(before, delta)
-
-
-@dataclasses.dataclass(frozen=True)
-class LSTM(SimpleRNN):
-    """Gates `i, f, g, o`; keeps them."""
-
-    gates: ClassVar[int] = 4
-    sigmoids: ClassVar[tuple[int, ...]] = (0, 1, 3)
-
-    def step(self, projection, states, kernel, bias):
-        hidden, carry = states
-        gates = tf.tanh(projection + hidden @ kernel)
-        i, f, g, o = tf.split(gates, 4, axis=-1)
-        carry = _half(f) * carry + _half(i) * g
-        return (_half(o) * tf.tanh(carry), carry), (gates,)
-
-    def factors(self, before, after, kept):
-        i, f, g, o = tf.split(kept[0], 4, axis=-1)
-        i, f, o = _half(i), _half(f), _half(o)
-        squashed = tf.tanh(after[1])
-        slopes = (
-            g * i * (1 - i),
-            before[1] * f * (1 - f),
-            i * (1 - g * g),
-            squashed * o * (1 - o),
-        )
-        return tf.concat(slopes, -1), o * (1 - squashed * squashed), f
-
-    def back(self, gradients, factors, transposed):
-        slopes, through_output, forget = factors
-        hidden, carry = gradients
-        carry = carry + hidden * through_output
-        delta = tf.concat((carry, carry, carry, hidden), -1) * slopes
-        return (delta,), (delta @ transposed, carry * forget)
-
-
-@dataclasses.dataclass(frozen=True)
-class GRU(SimpleRNN):
-    """Gates `z, r, n`, reset after the product; keeps them, and `h_{t-1} R_n + b_n`."""
-
-    gates: ClassVar[int] = 3
-    sigmoids: ClassVar[tuple[int, ...]] = (0, 1)
-    kept_beside: ClassVar[int] = 1
-    written_beside: ClassVar[int] = 1
-
-    def step(self, projection, states, kernel, bias):
-        (hidden,) = states
-        inner = hidden @ kernel + bias
-        units = self.units
-        halves = tf.tanh(projection[..., : 2 * units] + inner[..., : 2 * units])
-        z, r = _half(halves[..., :units]), _half(halves[..., units:])
-        inner = inner[..., 2 * units :]
-        n = tf.tanh(projection[..., 2 * units :] + r * inner)
-        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1), inner)
-
-    def _gates(self, kept):
-        z, r, n = tf.split(kept[0], 3, axis=-1)
-        return _half(z), _half(r), n
-
-    def factors(self, before, after, kept):
-        z, r, n = self._gates(kept)
-        candidate = (1 - z) * (1 - n * n)
-        inner = candidate * r
-        slopes = ((before[0] - n) * z * (1 - z), inner * kept[1] * (1 - r), inner)
-        return tf.concat(slopes, -1), z, candidate
-
-    def back(self, gradients, factors, transposed):
-        slopes, z, candidate = factors
-        (hidden,) = gradients
-        delta = tf.concat((hidden, hidden, hidden), -1) * slopes
-        return (delta, hidden * candidate), (delta @ transposed + hidden * z,)
-
-    def delta(self, written):
-        recurrent, candidate = written
-        return tf.concat((recurrent[..., : 2 * self.units], candidate), -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class GRUResetBefore(GRU):
-    """Gates `z, r, n`, reset before the product; keeps them."""
-
-    kept_beside: ClassVar[int] = 0
-    written_beside: ClassVar[int] = 0
-
-    def step(self, projection, states, kernel, bias):
-        (hidden,) = states
-        units = self.units
-        halves = tf.tanh(projection[..., : 2 * units] + hidden @ kernel[..., : 2 * units])
-        z, r = _half(halves[..., :units]), _half(halves[..., units:])
-        n = tf.tanh(projection[..., 2 * units :] + (r * hidden) @ kernel[..., 2 * units :])
-        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1),)
-
-    def factors(self, before, after, kept):
-        z, r, n = self._gates(kept)
-        before = before[0]
-        slopes = ((before - n) * z * (1 - z), before * r * (1 - r), (1 - z) * (1 - n * n))
-        return tf.concat(slopes, -1), z, r
-
-    def back(self, gradients, factors, transposed):
-        slopes, z, r = factors
-        (hidden,) = gradients
-        units = self.units
-        update, reset, candidate = tf.split(slopes, 3, axis=-1)
-        candidate = hidden * candidate
-        through_reset = candidate @ transposed[..., 2 * units :, :]
-        halves = tf.concat((hidden * update, through_reset * reset), -1)
-        before = halves @ transposed[..., : 2 * units, :] + through_reset * r + hidden * z
-        return (tf.concat((halves, candidate), -1),), (before,)
-
-    def delta(self, written):
-        return written[0]
-
-    def recurrent_gradient(self, before, delta, kept):
-        _, r, _ = self._gates(kept)
-        halves, candidate = delta[..., : 2 * self.units], delta[..., 2 * self.units :]
-        return tf.concat((outer(before, halves), outer(r * before, candidate)), -1)
-
-
-Cell = SimpleRNN | LSTM | GRU | GRUResetBefore
+LARGEST_GRADIENT = 1e18
 
 
 def run(
@@ -392,16 +219,16 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         scale = halves(cell, inputs.dtype)
         kernel, bias = kernel * scale, bias * scale
         recurrent_kernel, recurrent_bias = recurrent_kernel * scale, recurrent_bias * scale
-    ways = _ways(kernel)
+    ways = count_directions(kernel)
     parts, rows = parts_of(cell, inputs, keep, ways), rows_of(inputs)
     weights = (kernel, bias, recurrent_kernel, recurrent_bias[..., None, :])
     kernels, biases, recurrent_kernels, recurrent_biases = (
-        _of_parts(weight, parts, ways) for weight in weights
+        weights_of_parts(weight, parts, ways) for weight in weights
     )
-    states = list(zip(*(_split_states(state, parts, ways) for state in states), strict=True))
+    states = list(zip(*(split_states(state, parts, ways) for state in states), strict=True))
     inputs = split_steps(inputs, parts, ways)
     projections = [
-        as_array(_project(*pair) + one) for *pair, one in zip(inputs, kernels, biases, strict=True)
+        as_array(project(*pair) + one) for *pair, one in zip(inputs, kernels, biases, strict=True)
     ]
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
@@ -455,14 +282,14 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         maximum_iterations=None if is_portable() else time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
-    last = [_join_states(state, rows, ways) for state in zip(*states, strict=True)]
+    last = [join_states(state, rows, ways) for state in zip(*states, strict=True)]
     if not keep:
         steps = [array.stack() for array in shown]
         if show and apart:
             last.insert(0, join_steps(steps, rows, ways))
         elif show and ways == 1:
             steps = tf.reshape(steps[0], (time, -1, cell.units))[:, :rows]
-            last.insert(0, _swapped(steps))
+            last.insert(0, swap_batch_and_time(steps))
         elif show:
             steps = tf.reshape(steps[0], (time, parts, -1, cell.units))
             last.insert(0, join_steps(tf.unstack(steps, axis=1), rows, ways))
@@ -481,16 +308,16 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     inputs, kernel, recurrent_kernel, _, _, *states = tensors
     mask = states.pop() if masked else None
     histories, kept = memory
-    parts, rows, ways = len(histories), rows_of(inputs), _ways(kernel)
+    parts, rows, ways = len(histories), rows_of(inputs), count_directions(kernel)
     inputs = split_steps(inputs, parts, ways)
     upstream = list(upstream)
     by_step = None
     if sequences:
         by_step = list(map(as_array, split_steps(upstream.pop(0), parts, ways, apart=True)))
-    states = list(zip(*(_split_states(state, parts, ways) for state in upstream), strict=True))
+    states = list(zip(*(split_states(state, parts, ways) for state in upstream), strict=True))
     real = None if mask is None else _mask_arrays(mask, parts, ways)
-    transposed = _of_parts(tf.linalg.matrix_transpose(recurrent_kernel), parts, ways)
-    back_to_inputs = _of_parts(tf.linalg.matrix_transpose(kernel), parts, ways)
+    transposed = weights_of_parts(tf.linalg.matrix_transpose(recurrent_kernel), parts, ways)
+    back_to_inputs = weights_of_parts(tf.linalg.matrix_transpose(kernel), parts, ways)
     time = tf.shape(inputs[0])[0]
     factors = [
         cell.factors([one[:-1] for one in part], [one[1:] for one in part], gates)
@@ -533,7 +360,7 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
             now = real[part].stack()
             written = tuple(tf.where(_as_wide(now, one), one, 0) for one in written)
         inner, delta = written[0], cell.delta(written)
-        by_inputs.append(_project(delta, back_to_inputs[part]))
+        by_inputs.append(project(delta, back_to_inputs[part]))
         sums.append(
             (
                 outer(steps, delta),
@@ -545,121 +372,13 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
     return (
         join_steps(by_inputs, rows, ways, add=True),
         *((tf.add_n if ways == 1 else tf.stack)(each) for each in zip(*sums, strict=True)),
-        *(_join_states(state, rows, ways) for state in zip(*states, strict=True)),
+        *(join_states(state, rows, ways) for state in zip(*states, strict=True)),
     )
-
-
-def on_gpu() -> bool:
-    """Whether TensorFlow sees a GPU."""
-    return bool(tf.config.list_logical_devices("GPU"))
 
 
 def under_xla() -> bool:
     """Whether this is being traced for XLA."""
     return tf.__internal__.get_enclosing_xla_context() is not None
-
-
-def _ways(kernel) -> int:
-    """How many directions there are, 1 or 2."""
-    return 1 if len(kernel.shape) == 2 else 2
-
-
-def parts_of(cell: Cell, inputs, keep: bool, ways: int = 1) -> int:
-    """How many run side by side: both directions, or parts of the rows."""
-    if ways > 1:
-        return ways
-    batch, width = inputs.shape[0], cell.units * cell.gates
-    small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
-    small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
-    return 1 if small or on_gpu() or is_portable() else PARTS
-
-
-def rows_of(tensor):
-    """How many there are, an int where that is known."""
-    return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
-
-
-def _of_parts(weight, parts: int, ways: int) -> list:
-    """The weight of each part: each direction's own, or one for all rows."""
-    return tf.unstack(weight) if ways > 1 else [weight] * parts
-
-
-def _split_states(state, parts: int, ways: int) -> list:
-    return tf.unstack(state) if ways > 1 else split(state, parts)
-
-
-def _join_states(states: Sequence, rows, ways: int):
-    return tf.stack(states) if ways > 1 else join(states, rows)
-
-
-def split_steps(steps, parts: int, ways: int = 1, *, apart: bool = False) -> list:
-    """`(batch, time, width)` as `(time, rows, width)` of each part.
-
-    The second of two directions sees the steps from the last one on, and, with `apart`, the second
-    half of the width.
-    """
-    if ways == 1:
-        return [_swapped(part) for part in split(steps, parts)]
-    steps = _swapped(steps)
-    first, second = tf.split(steps, 2, -1) if apart else (steps, steps)
-    return [first, tf.reverse(second, [0])]
-
-
-def join_steps(parts: Sequence, rows, ways: int = 1, *, add: bool = False):
-    """What `split_steps` split; both directions side by side, or their sum with `add`."""
-    if ways == 1:
-        return join([_swapped(part) for part in parts], rows)
-    first, second = parts
-    second = tf.reverse(second, [0])
-    return _swapped(first + second if add else tf.concat((first, second), -1))
-
-
-def split(tensor, parts: int) -> list:
-    """Parts of as many rows each, after rows of zeros where there are too few."""
-    if parts == 1:
-        return [tensor]
-    rows = tensor.shape[0]
-    if rows is None or rows % parts:
-        paddings = [[0, 0]] * len(tensor.shape)
-        paddings[0] = [0, -rows_of(tensor) % parts]
-        tensor = tf.pad(tensor, paddings)
-    return tf.split(tensor, parts)
-
-
-def join(parts: Sequence, rows, axis: int = 0):
-    """What `split` split, along this axis, without the rows added."""
-    if len(parts) == 1:
-        return parts[0]
-    joined = tf.concat(parts, axis)
-    return joined[:rows] if axis == 0 else joined[:, :rows]
-
-
-def _swapped(tensor):
-    """Batch first to time first, and back."""
-    return tf.transpose(tensor, (1, 0, 2))
-
-
-def _project(steps, kernel):
-    """`steps @ kernel` for `(time, rows, features)`, as one product."""
-    return tf.tensordot(steps, kernel, 1)
-
-
-def outer(steps, deltas):
-    """`sum_t steps_t^T deltas_t`, as one product."""
-    rows, columns = (tf.reshape(one, (-1, one.shape[-1])) for one in (steps, deltas))
-    return tf.matmul(rows, columns, transpose_a=True)
-
-
-def halves(cell: Cell, dtype):
-    """What weights are multiplied by so that sigmoids may be tanhs, `(gates * units,)`."""
-    scale = np.ones((cell.gates, cell.units))
-    scale[list(cell.sigmoids)] = 0.5
-    return tf.constant(scale.reshape(-1), dtype)
-
-
-def _half(tanh):
-    """The sigmoid whose argument's half has this tanh."""
-    return 0.5 * tanh + 0.5
 
 
 def as_array(steps) -> tf.TensorArray:
