@@ -87,6 +87,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from keras_seqzoo.artifacts import export, load, stream
+    from keras_seqzoo.callbacks import StateLeakage
     from keras_seqzoo.data import (
         read_examples,
         read_parallel,
@@ -95,21 +96,22 @@ if TYPE_CHECKING:
         windows,
     )
     from keras_seqzoo.diagnostics import (
-        StateLeakage,
         anomaly,
         anomaly_score,
         audit,
         certify,
-        classification_scores,
-        identity_error,
         injectivity,
         invert,
         leakage,
         recoverability,
+    )
+    from keras_seqzoo.layers import HistoryPenalty, adapt
+    from keras_seqzoo.metrics import (
+        classification_scores,
+        identity_error,
         tagging_scores,
         transduction_scores,
     )
-    from keras_seqzoo.layers import HistoryPenalty, adapt
     from keras_seqzoo.regularizers import SpectralNorm
     from keras_seqzoo.training import PairScores, SequenceScores, train, with_names
     from keras_seqzoo.tuning import hypermodel, search

@@ -13,7 +13,17 @@ import keras
 import numpy as np
 
 import keras_seqzoo as zoo
-from keras_seqzoo import artifacts, data, diagnostics, layers, models, optimizers, training, tuning
+from keras_seqzoo import (
+    artifacts,
+    data,
+    diagnostics,
+    layers,
+    metrics,
+    models,
+    optimizers,
+    training,
+    tuning,
+)
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils import distribution
 
@@ -559,7 +569,7 @@ RESULTS = (
     diagnostics.AuditReport, diagnostics.Certificate, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    diagnostics.Scores, diagnostics.TransductionScores, layers.Generated, training.Memory,
+    metrics.Scores, metrics.TransductionScores, layers.Generated, training.Memory,
     training.Trained, training.TrainedOnWindows, tuning.Search,
 )  # fmt: skip
 

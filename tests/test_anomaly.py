@@ -10,7 +10,7 @@ import pytest
 import keras_seqzoo as zoo
 from keras_seqzoo import training
 from keras_seqzoo.data import Readings
-from keras_seqzoo.diagnostics import stitch
+from keras_seqzoo.diagnostics.anomaly import overlap
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.registry.search_space import Float
 
@@ -89,8 +89,8 @@ def test_threshold_is_the_quantile_of_the_training_scores_alone():
 
 def test_mean_combines_what_overlapping_windows_say():
     x = readings(steps=6, features=1)
-    found = stitch.stitched(
-        stitch.as_record("x", x),
+    found = overlap.stitched(
+        overlap.as_record("x", x),
         lambda w: w - mean_of_window(w),
         window=4,
         stride=2,
@@ -102,9 +102,9 @@ def test_mean_combines_what_overlapping_windows_say():
 
 
 def test_longest_takes_the_window_in_which_a_reading_has_the_longest_past():
-    record = stitch.as_record("x", np.arange(7.0))
+    record = overlap.as_record("x", np.arange(7.0))
     step = lambda w: np.broadcast_to(np.arange(w.shape[1])[None, :, None], w.shape) * 1.0  # noqa: E731
-    found = stitch.stitched(record, step, window=4, stride=2, combine="longest")
+    found = overlap.stitched(record, step, window=4, stride=2, combine="longest")
     np.testing.assert_array_equal(found[:, 0], [0, 1, 2, 3, 2, 3, 3])
 
 

@@ -17,7 +17,7 @@ from keras import ops
 import keras_seqzoo as zoo
 from keras_seqzoo import registry
 from keras_seqzoo.cli import main as command_line
-from keras_seqzoo.diagnostics.audit_checks import CHECKS
+from keras_seqzoo.diagnostics.audit.checks import CHECKS
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers import StepMask
 from keras_seqzoo.testing import assert_audit

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 import keras_seqzoo as zoo
-from keras_seqzoo.diagnostics import swap
+from keras_seqzoo.diagnostics.leakage import interventions
 from keras_seqzoo.errors import ArgumentError, DataError
 
 
@@ -279,9 +279,9 @@ def test_own_mask_of_a_keras_model_is_found():
 
 @pytest.mark.parametrize(("rows", "block"), [(10, 1), (10, 3), (11, 4), (2, 1), (7, 7)])
 def test_every_row_gets_another_rows_past_exactly_once(rows, block):
-    order = swap.rotation(rows, block, np.random.default_rng(0))
+    order = interventions.rotation(rows, block, np.random.default_rng(0))
     x = np.arange(rows, dtype=float)[:, None, None] * np.ones((1, 4, 1))
-    (one,) = swap.sequence_passes(x, None, [2], order, block)
+    (one,) = interventions.sequence_passes(x, None, [2], order, block)
     assert sorted(one.donor) == list(range(rows))
     assert (one.donor != np.arange(rows)).all()
     np.testing.assert_array_equal(one.x[:, 1, 0], one.donor)
@@ -289,8 +289,8 @@ def test_every_row_gets_another_rows_past_exactly_once(rows, block):
 
 
 def test_overlapping_windows_take_no_past_from_their_own_block():
-    order = swap.rotation(100, 10, np.random.default_rng(1))
-    (one,) = swap.sequence_passes(np.zeros((100, 4, 1)), None, [2], order, 10)
+    order = interventions.rotation(100, 10, np.random.default_rng(1))
+    (one,) = interventions.sequence_passes(np.zeros((100, 4, 1)), None, [2], order, 10)
     assert (np.arange(100) // 10 != one.donor // 10).all()
 
 

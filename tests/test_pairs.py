@@ -16,8 +16,8 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.cli import main
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, Vocabulary, forecasting_pairs
-from keras_seqzoo.diagnostics.transduction import edits
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.metrics.seq2seq import edits
 from keras_seqzoo.training import decodes, encoding_of, evaluate, network_of
 
 SMALL = {"units": 24, "embedding_size": 12, "dropout": 0.0, "input_dropout": 0.0}

@@ -11,7 +11,7 @@ from keras_tuner.errors import FailedTrialError
 
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
-from keras_seqzoo.diagnostics import StateLeakage
+from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.registry.search_space import Choice, Float, Int
 from keras_seqzoo.tuning import philox, population, training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo.diagnostics.readout import Directions
+from keras_seqzoo.diagnostics.recoverability.ridge import Directions
 from keras_seqzoo.errors import ArgumentError, DataError
 
 

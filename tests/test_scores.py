@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from seqeval import scheme as seqeval_schemes
 from seqeval.metrics import classification_report
 
-from keras_seqzoo.diagnostics import Scores, classification_scores, tagging_scores
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.metrics import Scores, classification_scores, tagging_scores
 
 CHECKS = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 

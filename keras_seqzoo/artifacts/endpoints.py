@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from keras_seqzoo.artifacts.stream import Streamer, streamer_of
-from keras_seqzoo.diagnostics.graph import input_of, output_of
+from keras_seqzoo.inspection.model_graph import input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.seq2seq.decoder import DecoderState, Source
 from keras_seqzoo.training.answering import answers_layer

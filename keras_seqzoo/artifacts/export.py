@@ -19,7 +19,7 @@ from keras_seqzoo.artifacts.formats import FORMATS, Format
 from keras_seqzoo.artifacts.model_card import CARD, model_card
 from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.artifacts.verify import Parity, check_parity, hashes
-from keras_seqzoo.diagnostics.graph import output_of, stateful_layers
+from keras_seqzoo.inspection.model_graph import output_of, stateful_layers
 from keras_seqzoo.utils import argument_validation, files
 
 PARITY = "parity.json"

@@ -14,8 +14,8 @@ from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
 from keras_seqzoo.artifacts.formats import Format
 from keras_seqzoo.artifacts.tracing import named
 from keras_seqzoo.artifacts.verify import Parity
-from keras_seqzoo.diagnostics.graph import output_of
 from keras_seqzoo.errors import UnknownNameError
+from keras_seqzoo.inspection.model_graph import output_of
 from keras_seqzoo.registry.card import Card
 
 CARD = "model_card.md"

@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from keras_seqzoo import errors
 from keras_seqzoo.artifacts.stepper import Stepper
-from keras_seqzoo.diagnostics.graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.inspection.model_graph import input_of, known_tokens, output_of, stateful_layers
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_positive
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
@@ -195,7 +195,7 @@ def streamer_of(model: keras.Model) -> Streamer | None:
 
 def _check(model: Any) -> None:
     # Samples know what endpoints there are, and endpoints what can be streamed.
-    from keras_seqzoo.artifacts.samples import has_time
+    from keras_seqzoo.inspection.sample_inputs import has_time
 
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
@@ -316,7 +316,7 @@ def _check_against_whole(streamer: Streamer) -> None:
 
 def _tried(model: keras.Model) -> list:
     """Three rows of random steps, of which the first and last are padded where padding is known."""
-    from keras_seqzoo.artifacts.samples import inputs_of
+    from keras_seqzoo.inspection.sample_inputs import inputs_of
 
     given = [one for one in inputs_of(model) if one.batch == _ROWS]
     steps = _STEPS if any(one.steps == _STEPS for one in given) else given[0].steps

@@ -20,8 +20,8 @@ import pandas as pd
 
 from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
 from keras_seqzoo.artifacts.formats import Format
-from keras_seqzoo.artifacts.samples import Sample, samples
 from keras_seqzoo.errors import ArtifactError
+from keras_seqzoo.inspection.sample_inputs import Sample, samples
 
 # Of a feature's standard deviation, by the model's lowest precision.
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}

@@ -44,7 +44,7 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
         else:
             _say(scores, as_json, plot)
         return
-    from keras_seqzoo.diagnostics import identity_error
+    from keras_seqzoo.metrics import identity_error
 
     error = identity_error(loaded, options.windows(data, **reading)[0])
     said = f"Identity error: {error:.4g} of the variance."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import registry
+from keras_seqzoo import metrics, registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -136,7 +136,7 @@ def _said(scores) -> str:
 
 
 def _train_on_readings(name, sets, window, stride, **given):
-    from keras_seqzoo import data, diagnostics, training
+    from keras_seqzoo import data, training
 
     readings, validation, test = sets
     if validation is None:
@@ -152,7 +152,7 @@ def _train_on_readings(name, sets, window, stride, **given):
         task = registry.get_entry(name).task
         last = len(trained.model.output_shape) == 2
         given_test, target = training.targets(task, data.windows(test, length=window), last=last)
-        error = diagnostics.identity_error(trained.model, given_test, target)
+        error = metrics.identity_error(trained.model, given_test, target)
         figures["test"] = {"error": error}
         said.append(f"Test, measured once: error {error:.3g} of the variance.")
     return trained.model, figures, {"memory.png": trained.leakage.plot}, trained.history, said

@@ -1,21 +1,21 @@
 """Any model in, a report out. Nothing here knows the zoo's own models."""
 
-from keras_seqzoo.diagnostics.anomaly import anomaly, anomaly_score
-from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
-from keras_seqzoo.diagnostics.audit import audit
-from keras_seqzoo.diagnostics.audit_report import AuditFailure, AuditReport, Finding
-from keras_seqzoo.diagnostics.callback import StateLeakage
-from keras_seqzoo.diagnostics.certificate import Certificate, certify
-from keras_seqzoo.diagnostics.identity import identity_error
-from keras_seqzoo.diagnostics.injectivity import InjectivityReport, injectivity
-from keras_seqzoo.diagnostics.inversion import Inversion, invert
-from keras_seqzoo.diagnostics.leakage import leakage
-from keras_seqzoo.diagnostics.recoverability import recoverability
-from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
-from keras_seqzoo.diagnostics.report import LeakageReport
-from keras_seqzoo.diagnostics.scores import classification_scores, tagging_scores
-from keras_seqzoo.diagnostics.scores_report import Scores
-from keras_seqzoo.diagnostics.transduction import TransductionScores, transduction_scores
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.diagnostics.anomaly.anomaly import anomaly, anomaly_score
+from keras_seqzoo.diagnostics.anomaly.report import AnomalyReport
+from keras_seqzoo.diagnostics.audit.audit import audit
+from keras_seqzoo.diagnostics.audit.report import AuditFailure, AuditReport, Finding
+from keras_seqzoo.diagnostics.invertibility.injectivity import InjectivityReport, injectivity
+from keras_seqzoo.diagnostics.invertibility.inversion import Inversion, invert
+from keras_seqzoo.diagnostics.invertibility.lipschitz import Certificate, certify
+from keras_seqzoo.diagnostics.leakage.leakage import leakage
+from keras_seqzoo.diagnostics.leakage.report import LeakageReport
+from keras_seqzoo.diagnostics.recoverability.recoverability import recoverability
+from keras_seqzoo.diagnostics.recoverability.report import RecoverabilityReport
+from keras_seqzoo.metrics.identity_error import identity_error
+from keras_seqzoo.metrics.label_scores import Scores
+from keras_seqzoo.metrics.labels import classification_scores, tagging_scores
+from keras_seqzoo.metrics.seq2seq import TransductionScores, transduction_scores
 
 __all__ = [
     "AnomalyReport",

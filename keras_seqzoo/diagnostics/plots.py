@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from keras_seqzoo.diagnostics.anomaly_report import AnomalyReport
-    from keras_seqzoo.diagnostics.recoverability_report import RecoverabilityReport
-    from keras_seqzoo.diagnostics.report import LeakageReport
+    from keras_seqzoo.diagnostics.anomaly.report import AnomalyReport
+    from keras_seqzoo.diagnostics.leakage.report import LeakageReport
+    from keras_seqzoo.diagnostics.recoverability.report import RecoverabilityReport
 
 
 def plot_leakage(report: LeakageReport, ax=None):

@@ -8,8 +8,8 @@ from keras import tree
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.seq2seq.code_decoder import MODES
-from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
+from keras_seqzoo.models.identifiers import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_size
 
 RECONSTRUCTIONS = ("sequence", "last")

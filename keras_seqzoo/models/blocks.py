@@ -7,7 +7,7 @@ import keras
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.seq2seq.decoder import CELLS
-from keras_seqzoo.models.arguments import identifier
+from keras_seqzoo.models.identifiers import identifier
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_bool,

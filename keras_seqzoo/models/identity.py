@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import readings_input
+from keras_seqzoo.models.identifiers import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.utils.argument_validation import check_bool, check_size
 
 

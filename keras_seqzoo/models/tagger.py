@@ -6,8 +6,8 @@ import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.models.arguments import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.models.blocks import recurrent_stack, steps_input
+from keras_seqzoo.models.identifiers import check_name, identifier, takes_numpy_numbers
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_seqzoo.data import Examples, ParallelEncoding, ParallelExamples
-from keras_seqzoo.diagnostics import Scores, TransductionScores
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.metrics import Scores, TransductionScores
 from keras_seqzoo.training.answering import answers_layer
 from keras_seqzoo.training.named import encoding_of, network_of
 from keras_seqzoo.training.pairs import PairScores

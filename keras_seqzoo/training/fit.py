@@ -12,8 +12,8 @@ import pandas as pd
 
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, Encoding, Examples, ParallelEncoding, ParallelExamples
-from keras_seqzoo.diagnostics import Scores, TransductionScores
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
+from keras_seqzoo.metrics import Scores, TransductionScores
 from keras_seqzoo.optimizers import Adam, learning_rate_of
 from keras_seqzoo.training import examples as of_examples
 from keras_seqzoo.training import pairs as of_pairs

@@ -12,7 +12,7 @@ import numpy as np
 from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.diagnostics import leakage
-from keras_seqzoo.diagnostics.report import LeakageReport
+from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import check_instance
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_seqzoo import layers, registry
 from keras_seqzoo.data import Batches, ParallelEncoding, ParallelExamples
-from keras_seqzoo.diagnostics import TransductionScores, identity_error, transduction_scores
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.metrics import TransductionScores, identity_error, transduction_scores
 from keras_seqzoo.training.examples import MULTIPLE
 from keras_seqzoo.utils.argument_validation import argument_message, check_instance
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_seqzoo.data import Encoding, Examples, answers
-from keras_seqzoo.diagnostics import Scores, classification_scores, tagging_scores
+from keras_seqzoo.metrics import Scores, classification_scores, tagging_scores
 from keras_seqzoo.utils.argument_validation import check_instance
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.diagnostics import identity_error, leakage
-from keras_seqzoo.diagnostics.report import LeakageReport
+from keras_seqzoo.diagnostics import leakage
+from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.losses import NormalizedMeanSquaredError
+from keras_seqzoo.metrics import identity_error
 from keras_seqzoo.optimizers import learning_rate_of
 from keras_seqzoo.utils.argument_validation import (
     argument_message,

@@ -12,7 +12,8 @@ import keras_tuner
 import numpy as np
 
 from keras_seqzoo import errors, layers, registry
-from keras_seqzoo.diagnostics import StateLeakage, functions
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.inspection import model_function
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
 from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
@@ -193,7 +194,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
             layers.adapt(model, rows.x)
         if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
             y = targets(model, rows.x, rows.y)
-            model.loss.adapt(y, functions.find_mask(model, rows.x))
+            model.loss.adapt(y, model_function.find_mask(model, rows.x))
 
     def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
         """`prepare`, from a model with these layers; the rows are not read again."""

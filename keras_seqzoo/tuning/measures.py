@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_seqzoo.diagnostics import StateLeakage, functions, swap
-from keras_seqzoo.diagnostics.estimate import ROUND_OFF
-from keras_seqzoo.diagnostics.leakage import first_cut, spread_cuts
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.diagnostics.leakage import interventions
+from keras_seqzoo.diagnostics.leakage.estimators import ROUND_OFF
+from keras_seqzoo.diagnostics.leakage.leakage import first_cut, spread_cuts
+from keras_seqzoo.inspection import model_function
 from keras_seqzoo.tuning.packed import Packed
 from keras_seqzoo.tuning.rows import Rows, targets
 
@@ -124,18 +126,18 @@ class IdentityMeasures(Measures):
         """As `StateLeakage` would measure it."""
         chosen = StateLeakage(rows.x_val, rows.y_val, block=block)
         x, block = chosen.x, chosen.options["block"]
-        mask = functions.find_mask(model, x)
+        mask = model_function.find_mask(model, x)
         last = len(model.output_shape) == 2
         y = targets(model, x, chosen.y)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
-        order = swap.rotation(len(x), block, np.random.default_rng(0))
+        order = interventions.rotation(len(x), block, np.random.default_rng(0))
         if last:
-            passes = swap.last_step_passes(x, mask, np.array([1]), order, block)
+            passes = interventions.last_step_passes(x, mask, np.array([1]), order, block)
             real = real.any(axis=1)
         else:
             first = first_cut(None, x.shape[1])
             cuts = spread_cuts(CUTS, first, x.shape[1])
-            passes = swap.sequence_passes(x, mask, cuts, order, block)
+            passes = interventions.sequence_passes(x, mask, cuts, order, block)
         passes = [(one.cut, one.donor, one.swapped) for one in passes]
         step, donor, swapped = map(np.stack, zip(*passes, strict=True))
         scored = np.ones_like(swapped) if mask is None and not last else swapped
@@ -184,7 +186,7 @@ class IdentityMeasures(Measures):
 
 
 def _data(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> Data:
-    mask = functions.find_mask(model, x) if len(model.output_shape) == 3 else None
+    mask = model_function.find_mask(model, x) if len(model.output_shape) == 3 else None
     dtype = model.trainable_variables[0].dtype
     return Data(
         tf.constant(x, dtype),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from keras_seqzoo.diagnostics import TransductionScores
+from keras_seqzoo.metrics import TransductionScores
 from keras_seqzoo.training import evaluate, network_of
 from keras_seqzoo.tuning import report
 from keras_seqzoo.tuning.report import STYLE

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_seqzoo.diagnostics import functions, swap
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.inspection import model_function
 from keras_seqzoo.utils.argument_validation import argument_message, check_fraction, is_real
 from keras_seqzoo.utils.array_validation import as_array, as_windows
+from keras_seqzoo.utils.masks import last_real_step
 
 
 class Rows(NamedTuple):
@@ -104,9 +105,9 @@ def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarr
     if y is not None:
         return y
     if len(model.output_shape) == 2:
-        mask = functions.find_mask(model, x)
+        mask = model_function.find_mask(model, x)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
-        x = x[np.arange(len(x)), swap.last_real_step(real)]
+        x = x[np.arange(len(x)), last_real_step(real)]
     return np.nan_to_num(x)
 
 

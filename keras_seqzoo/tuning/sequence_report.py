@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from keras_seqzoo.diagnostics import Scores
-from keras_seqzoo.diagnostics.report import LeakageReport
+from keras_seqzoo.diagnostics.leakage.report import LeakageReport
+from keras_seqzoo.metrics import Scores
 from keras_seqzoo.training import Memory, SequenceScores, measure_memory, network_of
 from keras_seqzoo.tuning import report
 from keras_seqzoo.tuning.report import CHOSEN, STYLE

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from keras import ops, tree
 
-from keras_seqzoo.layers.masking import PADDING
 from keras_seqzoo.layers.export_scope import argmax
+from keras_seqzoo.layers.masking import PADDING
 
 START, END = 2, 3  # tokens that a target begins and ends with
 _NEVER = -1e30

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.layers.masking import PADDING
-from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.masking import PACKAGE, PADDING
 from keras_seqzoo.utils.argument_validation import check_rate
 
 

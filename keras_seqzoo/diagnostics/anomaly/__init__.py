@@ -1,0 +1,1 @@
+"""Anomaly scores from the residuals of a reconstruction or a forecast."""

@@ -1,0 +1,1 @@
+"""Checks of a sequence model: masking, batch independence, causality, state."""

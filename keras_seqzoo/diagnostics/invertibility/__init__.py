@@ -1,0 +1,1 @@
+"""Injectivity, inversion and Lipschitz bounds of recurrent models."""

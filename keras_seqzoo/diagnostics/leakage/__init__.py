@@ -1,0 +1,1 @@
+"""State leakage: estimators, interventions and the report."""

@@ -1,0 +1,1 @@
+"""Recoverability of past inputs from the output, and memory capacity."""

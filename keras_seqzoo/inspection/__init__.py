@@ -1,0 +1,1 @@
+"""What a Keras model takes, returns and is made of."""
