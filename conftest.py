@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from keras_seqzoo import registry
-from keras_seqzoo.artifacts import verify
+from keras_seqzoo.exporting import verification
 from keras_seqzoo.registry import registry as registry_module
 
-run_alone = verify._run_alone
+run_alone = verification._run_alone
 
 # Files whose every test exports, compiles or reads TensorFlow's graphs, or runs commands that do.
 TENSORFLOW = (
@@ -97,7 +97,7 @@ def serve_with_others(arguments: list[str]) -> str | None:
     if arguments[0] != "tf_saved_model":
         return run_alone(arguments)
     if not servers:
-        command = [sys.executable, "-I", "-c", SERVER, str(verify._CHILD)]
+        command = [sys.executable, "-I", "-c", SERVER, str(verification._CHILD)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         servers.append(subprocess.Popen(command, text=True, **pipes))
     servers[0].stdin.write(json.dumps(arguments) + "\n")
@@ -116,7 +116,7 @@ def pytest_sessionfinish():
 def one_server(request, monkeypatch):
     """Artifacts are proved by one process, but for the tests of proofs themselves."""
     if request.path.name not in ("test_artifacts.py", "test_faults.py"):
-        monkeypatch.setattr(verify, "_run_alone", serve_with_others)
+        monkeypatch.setattr(verification, "_run_alone", serve_with_others)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,8 +22,8 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
+from keras_seqzoo.callbacks import PairScores
 from keras_seqzoo.data import ParallelExamples
-from keras_seqzoo.training import PairScores
 
 ENTRY = "attention_gru_encoder_decoder"
 SURE = {"dropout": 0.0, "input_dropout": 0.0, "label_smoothing": 0.0, "validation_split": 0}

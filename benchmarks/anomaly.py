@@ -38,6 +38,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from keras_seqzoo import tasks
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
@@ -45,7 +47,6 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import alarms, common, faulty, nab, seasons
-from keras_seqzoo import training
 
 LENGTH, STRIDE = 50, 2  # of training windows; few rows, many windows
 VALIDATION = 0.2  # the newest training windows choose the epoch
@@ -127,7 +128,7 @@ def trained(name: str, x_train: np.ndarray, seed: int) -> keras.Model:
     keras.backend.clear_session()
     x = zoo.windows(x_train, length=LENGTH, stride=STRIDE)
     last = round(len(x) * (1 - VALIDATION))
-    found = training.train_on_windows(
+    found = tasks.train_on_windows(
         name, x[:last], x[last:], epochs=30, batch_size=16, seed=seed, verbose=0
     )
     return found.model

@@ -20,7 +20,7 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.training import evaluate
+from keras_seqzoo.tasks import evaluate
 
 ENTRIES = ("simple_rnn_classifier", "gru_classifier", "bilstm_classifier")
 VOWELS = {"validation_split": 0, "epochs": 60}

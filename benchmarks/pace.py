@@ -30,15 +30,15 @@ import keras_seqzoo as zoo
 from benchmarks import common
 from keras_seqzoo import layers
 from keras_seqzoo.data import Encoding
-from keras_seqzoo.training import examples, fit
+from keras_seqzoo.tasks import labeling
 
 
 def ours(encoding: Encoding, train):
     """One epoch of the zoo's tagger."""
-    network = examples.build("bilstm_tagger", encoding, word_dropout=0.0)
-    fit.compile_network(network, 2e-3, examples.loss(network, encoding))
+    network = labeling.build("bilstm_tagger", encoding, word_dropout=0.0)
+    train.compile_network(network, 2e-3, labeling.loss(network, encoding))
     layers.compile_recurrences(network)
-    data = encoding.batches(train, multiple=examples.MULTIPLE).dataset()
+    data = encoding.batches(train, multiple=labeling.MULTIPLE).dataset()
     return lambda: network.fit(data, verbose=0, shuffle=False)
 
 

@@ -162,7 +162,7 @@ def run_keras_seqzoo(
 ) -> list[float]:
     """`zoo.search`, with a sampler that gives the same trials."""
     import keras_seqzoo as zoo
-    from keras_seqzoo.tuning.oracle import Given
+    from keras_seqzoo.tuning.study.oracle import Given
 
     (x, y), validation = readings()
     left = iter(trials[1:])  # the first one is the defaults, which are set to the first here

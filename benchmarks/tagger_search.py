@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_seqzoo as zoo
 from benchmarks import common
 from keras_seqzoo.data import Examples
-from keras_seqzoo.training import evaluate
+from keras_seqzoo.tasks import evaluate
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.training import evaluate
+from keras_seqzoo.tasks import evaluate
 
 ENTRIES = {  # with the settings that the table compares
     "simple_rnn_tagger": {},

@@ -21,8 +21,8 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
+from keras_seqzoo.callbacks import PairScores
 from keras_seqzoo.layers import Ensemble
-from keras_seqzoo.training import PairScores
 
 LANGUAGES = ("ice", "fre", "hun")
 ENTRY = "attention_gru_encoder_decoder"

@@ -38,8 +38,8 @@ from benchmarks import common
 from keras_seqzoo import layers
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
 from keras_seqzoo.models.encoder_decoder import encoder_decoder
-from keras_seqzoo.training import fit
-from keras_seqzoo.training.examples import MULTIPLE
+from keras_seqzoo.tasks import train
+from keras_seqzoo.tasks.labeling import MULTIPLE
 
 UNITS, EMBEDDING, BATCH, RATE = 256, 64, 64, 1e-3
 
@@ -67,7 +67,7 @@ def ours(encoding: ParallelEncoding, pairs: ParallelExamples, attention: str, *,
     model = encoder_decoder(
         **encoding.arguments(), units=UNITS, embedding_size=EMBEDDING, attention=attention
     )
-    fit.compile_network(model, RATE, keras.losses.SparseCategoricalCrossentropy())
+    train.compile_network(model, RATE, keras.losses.SparseCategoricalCrossentropy())
     if whole:
         model.compile(model.optimizer, model.loss, jit_compile=True)
     else:

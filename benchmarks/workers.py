@@ -31,7 +31,7 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
     import optuna
     from optuna.trial import TrialState
 
-    from keras_seqzoo.tuning.measures import IdentityMeasures
+    from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     time.sleep(random.Random(os.getpid()).uniform(0, seconds))  # they did not start together
@@ -64,8 +64,8 @@ def make_oracle(url: str, study: str):
     import keras_tuner
 
     import keras_seqzoo as zoo
-    from keras_seqzoo.tuning.ledger import Ledger
-    from keras_seqzoo.tuning.oracle import StudyOracle
+    from keras_seqzoo.tuning.study.oracle import StudyOracle
+    from keras_seqzoo.tuning.study.storage import Ledger
 
     hypermodel = zoo.hypermodel("simple_rnn_identity", features=3)
     hp = keras_tuner.HyperParameters()

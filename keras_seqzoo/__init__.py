@@ -12,126 +12,85 @@ from keras_seqzoo.registry import describe, get, list_models, register, unregist
 
 __version__ = "0.1.0"
 
-# Public names that need Keras, and where they live. Loaded on first use.
+# Public names that need Keras, and the module of each. Loaded on first use.
 _LAZY = {
     "adapt": "keras_seqzoo.layers",
-    "HistoryPenalty": "keras_seqzoo.layers",
-    "SpectralNorm": "keras_seqzoo.regularizers",
-    "certify": "keras_seqzoo.diagnostics",
-    "leakage": "keras_seqzoo.diagnostics",
-    "identity_error": "keras_seqzoo.diagnostics",
     "anomaly": "keras_seqzoo.diagnostics",
-    "anomaly_score": "keras_seqzoo.diagnostics",
     "audit": "keras_seqzoo.diagnostics",
-    "recoverability": "keras_seqzoo.diagnostics",
-    "injectivity": "keras_seqzoo.diagnostics",
-    "invert": "keras_seqzoo.diagnostics",
-    "StateLeakage": "keras_seqzoo.diagnostics",
+    "evaluate": "keras_seqzoo.tasks",
+    "export": "keras_seqzoo.exporting",
     "hypermodel": "keras_seqzoo.tuning",
+    "leakage": "keras_seqzoo.diagnostics",
+    "load": "keras_seqzoo.saving",
     "search": "keras_seqzoo.tuning",
-    "train": "keras_seqzoo.training",
-    "with_names": "keras_seqzoo.training",
-    "PairScores": "keras_seqzoo.training",
-    "SequenceScores": "keras_seqzoo.training",
-    "tagging_scores": "keras_seqzoo.diagnostics",
-    "classification_scores": "keras_seqzoo.diagnostics",
-    "transduction_scores": "keras_seqzoo.diagnostics",
-    "read_examples": "keras_seqzoo.data",
-    "read_parallel": "keras_seqzoo.data",
-    "export": "keras_seqzoo.artifacts",
-    "load": "keras_seqzoo.artifacts",
-    "stream": "keras_seqzoo.artifacts",
-    "read_readings": "keras_seqzoo.data",
-    "sensor_readings": "keras_seqzoo.data",
-    "windows": "keras_seqzoo.data",
+    "stream": "keras_seqzoo.streaming",
+    "train": "keras_seqzoo.tasks",
 }
-
-__all__ = [
-    "HistoryPenalty",
-    "PairScores",
-    "SequenceScores",
-    "SpectralNorm",
-    "StateLeakage",
-    "__version__",
-    "adapt",
-    "anomaly",
-    "anomaly_score",
-    "audit",
-    "certify",
-    "classification_scores",
-    "describe",
-    "export",
-    "get",
-    "hypermodel",
-    "identity_error",
-    "injectivity",
-    "invert",
-    "leakage",
-    "list_models",
-    "load",
-    "read_examples",
-    "read_parallel",
-    "read_readings",
-    "recoverability",
-    "register",
-    "search",
-    "sensor_readings",
-    "stream",
-    "tagging_scores",
-    "train",
-    "transduction_scores",
-    "unregister",
-    "windows",
-    "with_names",
-]
-
-if TYPE_CHECKING:
-    from keras_seqzoo.artifacts import export, load, stream
-    from keras_seqzoo.callbacks import StateLeakage
-    from keras_seqzoo.data import (
-        read_examples,
-        read_parallel,
-        read_readings,
-        sensor_readings,
-        windows,
-    )
-    from keras_seqzoo.diagnostics import (
-        anomaly,
-        anomaly_score,
-        audit,
-        certify,
-        injectivity,
-        invert,
-        leakage,
-        recoverability,
-    )
-    from keras_seqzoo.layers import HistoryPenalty, adapt
-    from keras_seqzoo.metrics import (
-        classification_scores,
-        identity_error,
-        tagging_scores,
-        transduction_scores,
-    )
-    from keras_seqzoo.regularizers import SpectralNorm
-    from keras_seqzoo.training import PairScores, SequenceScores, train, with_names
-    from keras_seqzoo.tuning import hypermodel, search
-
-
-# Subpackages that are there without being imported, as `keras_seqzoo.data`.
-_ROOMS = (
-    "artifacts",
+# Public modules, imported on first use.
+_MODULES = (
+    "callbacks",
     "data",
     "diagnostics",
     "layers",
+    "losses",
+    "metrics",
     "models",
     "regularizers",
-    "training",
-    "tuning",
+    "tasks",
 )
+
+__all__ = [
+    "__version__",
+    "adapt",
+    "anomaly",
+    "audit",
+    "callbacks",
+    "data",
+    "describe",
+    "diagnostics",
+    "evaluate",
+    "export",
+    "get",
+    "hypermodel",
+    "layers",
+    "leakage",
+    "list_models",
+    "load",
+    "losses",
+    "metrics",
+    "models",
+    "register",
+    "regularizers",
+    "search",
+    "stream",
+    "tasks",
+    "train",
+    "unregister",
+]
+
+if TYPE_CHECKING:
+    from keras_seqzoo import (
+        callbacks,
+        data,
+        diagnostics,
+        layers,
+        losses,
+        metrics,
+        models,
+        regularizers,
+        tasks,
+    )
+    from keras_seqzoo.diagnostics import anomaly, audit, leakage
+    from keras_seqzoo.exporting import export
+    from keras_seqzoo.layers import adapt
+    from keras_seqzoo.saving import load
+    from keras_seqzoo.streaming import stream
+    from keras_seqzoo.tasks import evaluate, train
+    from keras_seqzoo.tuning import hypermodel, search
 
 
 def __getattr__(name: str):
-    if name in _ROOMS:
+    if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,15 +14,17 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from keras_seqzoo import (
-    artifacts,
     data,
     diagnostics,
+    exporting,
     layers,
     metrics,
     models,
     optimizers,
-    training,
+    streaming,
+    tasks,
     tuning,
+    wrapping,
 )
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils import distribution
@@ -145,12 +147,12 @@ def measured(callback: zoo.StateLeakage) -> dict[str, float]:
 
 
 @functools.cache
-def streamer() -> artifacts.Streamer:
+def streamer() -> streaming.Streamer:
     return zoo.stream(model())
 
 
 @functools.cache
-def token_streamer() -> artifacts.Streamer:
+def token_streamer() -> streaming.Streamer:
     return zoo.stream(tagger())
 
 
@@ -309,25 +311,25 @@ ROWS = {
         trains=True,
     ),
     "train_on_windows": Row(
-        training.train_on_windows,
+        tasks.train_on_windows,
         lambda: {"0": "simple_rnn_identity", "1": rows(), "2": rows(), "epochs": 1,
                  "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
                  "units": 2},
         trains=True,
     ),
-    "targets": Row(training.targets, lambda: {"0": "identity", "1": rows(), "last": False}),
+    "targets": Row(tasks.targets, lambda: {"0": "identity", "1": rows(), "last": False}),
     "evaluate": Row(
-        training.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}
+        tasks.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}
     ),
     "measure_memory": Row(
-        training.measure_memory,
+        tasks.measure_memory,
         lambda: {"0": tagger(), "1": encoding(), "2": tagged(), "seed": 0},
     ),
     "with_names": Row(zoo.with_names, lambda: {"0": tagger(), "1": encoding()}),
-    "has_names": Row(training.has_names, lambda: {"0": named()}),
-    "decodes": Row(training.decodes, lambda: {"0": named()}),
-    "encoding_of": Row(training.encoding_of, lambda: {"0": named()}),
-    "network_of": Row(training.network_of, lambda: {"0": named()}),
+    "has_names": Row(wrapping.has_names, lambda: {"0": named()}),
+    "decodes": Row(wrapping.decodes, lambda: {"0": named()}),
+    "encoding_of": Row(wrapping.encoding_of, lambda: {"0": named()}),
+    "network_of": Row(wrapping.network_of, lambda: {"0": named()}),
     "SequenceScores": Row(
         zoo.SequenceScores, lambda: {"0": encoding(), "1": tagged(), "batch_size": 4}
     ),
@@ -565,12 +567,12 @@ MORE = {
 }  # fmt: skip
 # What calls give back; nobody makes one.
 RESULTS = (
-    artifacts.Parity, artifacts.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
+    exporting.Parity, streaming.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
     diagnostics.AuditReport, diagnostics.Certificate, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    metrics.Scores, metrics.TransductionScores, layers.Generated, training.Memory,
-    training.Trained, training.TrainedOnWindows, tuning.Search,
+    metrics.Scores, metrics.TransductionScores, layers.Generated, tasks.Memory,
+    tasks.Trained, tasks.TrainedOnWindows, tuning.Search,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo import training
+from keras_seqzoo import tasks
 from keras_seqzoo.data import Readings
 from keras_seqzoo.diagnostics.anomaly import overlap
 from keras_seqzoo.errors import ArgumentError, DataError
@@ -259,7 +259,7 @@ def test_windows_that_cannot_be_trained_on_are_refused(change, words):
     windows = np.random.default_rng(0).normal(size=(4, 5, 1))
     given = {"x": windows, "validation": windows} | change
     with pytest.raises((ArgumentError, DataError), match=words):
-        training.train_on_windows("simple_rnn_identity", **given)
+        tasks.train_on_windows("simple_rnn_identity", **given)
 
 
 def test_training_that_a_forecaster_says_nothing_of_is_refused():
@@ -283,7 +283,7 @@ def test_it_is_public_and_entries_that_reconstruct_are_trained_and_known_by_name
 
     try:
         x = zoo.windows(readings(steps=200), length=20)
-        model = training.train_on_windows("there_and_back", x[:8], x[8:], epochs=2, verbose=0).model
+        model = tasks.train_on_windows("there_and_back", x[:8], x[8:], epochs=2, verbose=0).model
         report = zoo.anomaly(model, x[8:], x[:8], window=20)
     finally:
         zoo.unregister("there_and_back")

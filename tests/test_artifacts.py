@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo.artifacts import Parity, verify
-from keras_seqzoo.artifacts import export as export_function
 from keras_seqzoo.errors import ArgumentError, ArtifactError, ExistsError
+from keras_seqzoo.exporting import Parity, verification
+from keras_seqzoo.exporting import export as export_function
 from keras_seqzoo.utils import files
 
 # The package re-exports the function under its module's name.
@@ -313,7 +313,7 @@ def test_an_artifact_with_other_weights_is_caught(tmp_path, monkeypatch):
 
 
 def test_an_endpoint_that_answers_nan_is_caught_among_right_ones(tmp_path, monkeypatch):
-    serve_alone = verify._serve_alone
+    serve_alone = verification._run_in_own_process
 
     def spoiled(artifact, form, given):
         answers = serve_alone(artifact, form, given)
@@ -322,7 +322,7 @@ def test_an_endpoint_that_answers_nan_is_caught_among_right_ones(tmp_path, monke
                 answer["output"] = answer["output"] * np.nan
         return answers
 
-    monkeypatch.setattr(verify, "_serve_alone", spoiled)
+    monkeypatch.setattr(verification, "_run_in_own_process", spoiled)
     with pytest.raises(ArtifactError, match="differs by nan"):
         zoo.export(build(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []

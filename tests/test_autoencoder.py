@@ -12,7 +12,7 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import LastState
 from keras_seqzoo.layers.seq2seq.code_decoder import step_before
 from keras_seqzoo.models import decoder, encoder
-from keras_seqzoo.tuning.packed import Packed
+from keras_seqzoo.tuning.vectorized.packed_model import Packed
 
 NAN = float("nan")
 SMALL = {"features": 2, "units": 3, "code_size": 2, "mask_value": NAN}

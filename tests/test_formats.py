@@ -16,10 +16,10 @@ from keras import layers as k
 
 import keras_seqzoo as zoo
 from keras_seqzoo import cli
-from keras_seqzoo.artifacts.formats import FORMATS
-from keras_seqzoo.artifacts.model_card import CARD
-from keras_seqzoo.artifacts.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.errors import ArgumentError, ArtifactError
+from keras_seqzoo.exporting.formats import FORMATS
+from keras_seqzoo.exporting.model_card import CARD
+from keras_seqzoo.exporting.tracing import in_full_precision, without_cudnn
 
 NAN = float("nan")
 OTHERS = [name for name, form in FORMATS.items() if form.backend == "tensorflow" and form.ending]

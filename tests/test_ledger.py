@@ -26,10 +26,12 @@ from optuna.trial import TrialState
 
 import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError, SearchError
-from keras_seqzoo.tuning import halving, ledger, training, tuner
-from keras_seqzoo.tuning.ledger import Ledger, sqlite
-from keras_seqzoo.tuning.measures import IdentityMeasures
-from keras_seqzoo.tuning.oracle import StudyOracle
+from keras_seqzoo.tuning import tuner
+from keras_seqzoo.tuning.study import storage, successive_halving
+from keras_seqzoo.tuning.study.oracle import StudyOracle
+from keras_seqzoo.tuning.study.storage import Ledger, sqlite
+from keras_seqzoo.tuning.trial import TrialResult
+from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures
 from keras_seqzoo.utils import files
 
 TRIALS, POPULATION, EPOCHS = 14, 4, 9
@@ -55,7 +57,7 @@ class StandIn:
     def finish(self, run):
         epoch = int(np.argmin(run.history["loss"]))
         metrics = {name: curve[epoch] for name, curve in run.history.items()}
-        return training.Trained(StandInModel(), metrics, epoch, run.history, 0.0)
+        return TrialResult(StandInModel(), metrics, epoch, run.history, 0.0)
 
 
 class StandInModel:
@@ -173,18 +175,18 @@ def test_pruning_spends_less_on_those_that_are_behind(whole):
 
 @given(st.integers(1, 300))
 def test_rungs_rise_to_the_last_epoch(epochs):
-    found = halving.rungs(epochs)
+    found = successive_halving.rungs(epochs)
     assert found[-1] == epochs and found[0] >= 1
     assert found == sorted(set(found))
 
 
 def test_the_best_third_survives():
     rivals = [[float(rank)] for rank in range(9)]
-    assert [halving.survives(one, rivals) for one in rivals] == [True] * 3 + [False] * 6
+    assert [successive_halving.survives(one, rivals) for one in rivals] == [True] * 3 + [False] * 6
     # The best epoch so far counts, what got less far does not, and nan is the worst.
-    assert halving.survives([0.5, 7.0], [[0.5, 7.0], [0.1], [0.6, 0.6], [math.nan, 9.0]])
-    assert not halving.survives([math.nan], [[math.nan], [1.0], [2.0]])
-    assert halving.survives([math.nan], [[math.nan]])
+    assert successive_halving.survives([0.5, 7.0], [[0.5, 7.0], [0.1], [0.6, 0.6], [math.nan, 9.0]])
+    assert not successive_halving.survives([math.nan], [[math.nan], [1.0], [2.0]])
+    assert successive_halving.survives([math.nan], [[math.nan]])
 
 
 # ------------------------------------------------------------------------------------- the ledger
@@ -236,7 +238,7 @@ def test_workers_never_make_more_trials_than_asked_for_nor_the_same(tmp_path):
 def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(ledger, "GRACE", 0.3)
+    monkeypatch.setattr(storage, "GRACE", 0.3)
     slow, quick = (oracle_of(opened(tmp_path / "s.db")) for _ in range(2))
     slow.ledger.beat()
     (first,) = slow.ask(1, 0)
@@ -260,7 +262,7 @@ def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped
 
 
 def test_a_worker_that_died_right_after_asking_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "GRACE", 0.2)
+    monkeypatch.setattr(storage, "GRACE", 0.2)
     died, other = (oracle_of(opened(tmp_path / "s.db")) for _ in range(2))
     died.ledger.beat()
     died.ask(2, 0)
@@ -271,7 +273,7 @@ def test_a_worker_that_died_right_after_asking_is_noticed(tmp_path, monkeypatch)
 
 
 def test_a_worker_beats_while_it_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "BEAT", 0.02)
+    monkeypatch.setattr(storage, "BEAT", 0.02)
     book = opened(tmp_path / "s.db")
 
     def beats():

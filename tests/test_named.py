@@ -20,8 +20,8 @@ from keras_seqzoo.data import Batches, Encoding, Examples, Vocabulary, answers
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
-from keras_seqzoo.training import encoding_of
-from keras_seqzoo.training.examples import build
+from keras_seqzoo.tasks.labeling import build
+from keras_seqzoo.wrapping import encoding_of
 
 CHECKS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 

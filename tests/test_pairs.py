@@ -18,7 +18,8 @@ from keras_seqzoo.cli import main
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples, Vocabulary, forecasting_pairs
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.metrics.seq2seq import edits
-from keras_seqzoo.training import decodes, encoding_of, evaluate, network_of
+from keras_seqzoo.tasks import evaluate
+from keras_seqzoo.wrapping import decodes, encoding_of, network_of
 
 SMALL = {"units": 24, "embedding_size": 12, "dropout": 0.0, "input_dropout": 0.0}
 

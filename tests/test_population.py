@@ -13,11 +13,12 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.registry.search_space import Choice, Float, Int
-from keras_seqzoo.tuning import philox, population, training
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
-from keras_seqzoo.tuning.packed import Packed
-from keras_seqzoo.tuning.population import Member, Population
 from keras_seqzoo.tuning.rows import split_rows
+from keras_seqzoo.tuning.trial import TrialResult, run_trial
+from keras_seqzoo.tuning.vectorized import philox, population
+from keras_seqzoo.tuning.vectorized.packed_model import Packed
+from keras_seqzoo.tuning.vectorized.population import Member, Population
 
 EPOCHS, TIME, FEATURES = 6, 12, 2
 OBJECTIVES = [keras_tuner.Objective("val_identity_cost", "min")]
@@ -123,7 +124,7 @@ def narrow(monkeypatch):
 
 
 def alone(hypermodel, rows, member, batch_size=16, epochs=EPOCHS):
-    return training.train(
+    return run_trial(
         hypermodel,
         member.hp,
         rows,
@@ -135,7 +136,7 @@ def alone(hypermodel, rows, member, batch_size=16, epochs=EPOCHS):
     )
 
 
-def assert_same(found: training.Trained, expected: training.Trained, tolerance: float):
+def assert_same(found: TrialResult, expected: TrialResult, tolerance: float):
     assert found.epoch == expected.epoch
     for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
         ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
@@ -214,7 +215,7 @@ def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
     ]
     ran = []
     for place, member in enumerate(given):
-        expected = training.train(
+        expected = run_trial(
             hypermodel, member.hp, data, objectives=OBJECTIVES, epochs=9, batch_size=16,
             callbacks=[stopping], seed=member.seed,
         )  # fmt: skip

@@ -10,10 +10,11 @@ from keras_tuner.errors import FailedTrialError
 import keras_seqzoo as zoo
 from keras_seqzoo.data import Examples
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.training import encoding_of
-from keras_seqzoo.tuning import population, training
-from keras_seqzoo.tuning.population import Member, Population
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
+from keras_seqzoo.tuning.trial import run_trial
+from keras_seqzoo.tuning.vectorized import population
+from keras_seqzoo.tuning.vectorized.population import Member, Population
+from keras_seqzoo.wrapping import encoding_of
 
 EPOCHS, BATCH = 25, 16
 OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max")]
@@ -67,7 +68,7 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
     assert EPOCHS * -(-rows.count // BATCH) > 100 and rows.count % BATCH
     for place in (0, 1):
         found = trained.finish(runs[place])
-        expected = training.train(
+        expected = run_trial(
             hypermodel, members[place].hp, rows, objectives=OBJECTIVES, epochs=EPOCHS,
             batch_size=BATCH, callbacks=(), seed=members[place].seed,
         )  # fmt: skip
@@ -216,7 +217,7 @@ def test_a_trial_that_diverges_alone_has_no_score():
     hypermodel.declare_hyperparameters(hp)
     hp.values["learning_rate"] = float("inf")
     with pytest.raises(FailedTrialError, match="diverged"):
-        training.train(
+        run_trial(
             hypermodel, hp, data, objectives=OBJECTIVES, epochs=2, batch_size=BATCH,
             callbacks=(), seed=0,
         )  # fmt: skip

@@ -28,9 +28,10 @@ from keras_seqzoo.errors import (
     UnknownNameError,
 )
 from keras_seqzoo.registry.search_space import Choice, Float, Int
-from keras_seqzoo.tuning import ledger, results
+from keras_seqzoo.tuning import results
 from keras_seqzoo.tuning.rows import split_rows
-from keras_seqzoo.tuning.training import BestEpoch
+from keras_seqzoo.tuning.study import storage
+from keras_seqzoo.tuning.trial import BestEpoch
 from keras_seqzoo.utils import files
 from keras_seqzoo.utils.random import derive, seeded
 
@@ -147,7 +148,7 @@ def test_full_disk_stops_the_search_and_loses_nothing(tmp_path, finished, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
         raise optuna.exceptions.StorageInternalError("database or disk is full")
 
-    target, name = (files, "replacing") if where == "weights" else (ledger.Ledger, "end")
+    target, name = (files, "replacing") if where == "weights" else (storage.Ledger, "end")
     genuine = getattr(target, name)
     monkeypatch.setattr(target, name, full)
     with pytest.raises(SearchError, match=r"had to stop.*Nothing that was finished is lost"):

@@ -7,7 +7,8 @@ import pytest
 import keras_seqzoo as zoo
 from keras_seqzoo.data import Examples
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
-from keras_seqzoo.training import encoding_of, evaluate
+from keras_seqzoo.tasks import evaluate
+from keras_seqzoo.wrapping import encoding_of
 
 SMALL = {"max_trials": 3, "epochs": 2, "verbose": 0, "space": {"units": (3, 6)}}
 

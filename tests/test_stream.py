@@ -16,8 +16,8 @@ from keras import ops
 
 import keras_seqzoo as zoo
 from keras_seqzoo import registry
-from keras_seqzoo.artifacts.stream import streamer_of
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.streaming.stream import streamer_of
 
 NAN = float("nan")
 ROWS, STEPS = 3, 1_000

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -48,10 +49,10 @@ def command(
     """
     later, earlier = _records(file, train, train_fraction, columns, missing, quiet=as_json)
     load_tensorflow()
-    from keras_seqzoo import artifacts, diagnostics, training
+    from keras_seqzoo import diagnostics
 
-    loaded = artifacts.load(model)
-    if training.has_names(loaded):
+    loaded = saving.load(model)
+    if wrapping.has_names(loaded):
         raise ArgumentError(
             "`anomaly` must have a model that gives readings back or forecasts them. Received: "
             f"'{model}', which gives names. Train an entry of `keras-seqzoo list --task identity`."

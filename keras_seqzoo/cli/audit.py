@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.utils import files
@@ -46,21 +47,21 @@ def command(
     """
     to_stdout = str(as_json) == "-"
     load_tensorflow()
-    from keras_seqzoo import artifacts, diagnostics, training
+    from keras_seqzoo import diagnostics
 
-    loaded = artifacts.load(model)
+    loaded = saving.load(model)
     reading = {
         "columns": columns, "missing": missing, "window": window, "stride": stride,
         "quiet": to_stdout,
     }  # fmt: skip
     subject, block, along = loaded, 1, {}
-    if training.has_names(loaded):
-        subject = training.network_of(loaded)
-        encoding = training.encoding_of(loaded)
+    if wrapping.has_names(loaded):
+        subject = wrapping.network_of(loaded)
+        encoding = wrapping.encoding_of(loaded)
         examples = options.read_for(encoding, file, format, **reading)
         at_once = {"targets": False, "shuffle": False, "batch_size": len(examples)}
         x = encoding.batches(examples, **at_once)[0][0]
-        if training.decodes(loaded):
+        if wrapping.decodes(loaded):
             along = {"along": "target"}
             sides = "right" if sides == "both" else sides  # what is said begins at its beginning
         elif isinstance(x, dict):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keras_seqzoo import saving, tasks, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 
@@ -27,17 +28,16 @@ def command(model, data, format, columns, missing, window, stride, plot, as_json
     pairs.
     """
     load_tensorflow()
-    from keras_seqzoo import artifacts, training
 
-    loaded = artifacts.load(model)
+    loaded = saving.load(model)
     reading = {
         "columns": columns, "missing": missing, "window": window, "stride": stride,
         "quiet": as_json,
     }  # fmt: skip
-    if training.has_names(loaded):
-        encoding = training.encoding_of(loaded)
+    if wrapping.has_names(loaded):
+        encoding = wrapping.encoding_of(loaded)
         examples = options.read_for(encoding, data, format, **reading)
-        scores = training.evaluate(loaded, examples)
+        scores = tasks.evaluate(loaded, examples)
         if isinstance(scores, float):
             said = f"Error of {encoding.max_length} readings: {scores:.4g} of the variance."
             click.echo(json.dumps({"error": scores}) if as_json else said)

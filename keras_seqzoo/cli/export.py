@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from keras_seqzoo import exporting, saving
 from keras_seqzoo.cli.quiet import load_tensorflow
 
 
@@ -25,11 +26,10 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 def command(model: Path, out: Path, form: str, overwrite: bool, no_verify: bool) -> None:
     """Write MODEL, a .keras file, as an artifact into the folder OUT, and prove it."""
     load_tensorflow()
-    from keras_seqzoo import artifacts
     from keras_seqzoo.utils import files
 
     files.refuse_existing(out, overwrite=overwrite)
-    artifacts.export(
-        artifacts.load(model), out, format=form, verify=not no_verify, overwrite=overwrite
+    exporting.export(
+        saving.load(model), out, format=form, verify=not no_verify, overwrite=overwrite
     )
     click.echo(f"Written: {out}")

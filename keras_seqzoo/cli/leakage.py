@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keras_seqzoo import saving
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 
@@ -30,9 +31,9 @@ def command(model, file, columns, missing, window, stride, method, seed, plot, a
         file, columns=columns, missing=missing, window=window, stride=stride, quiet=as_json
     )
     load_tensorflow()
-    from keras_seqzoo import artifacts, diagnostics
+    from keras_seqzoo import diagnostics
 
-    report = diagnostics.leakage(artifacts.load(model), x, method=method, seed=seed, block=block)
+    report = diagnostics.leakage(saving.load(model), x, method=method, seed=seed, block=block)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if plot is not None:
         options.write_plot(report.plot().figure, plot)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -31,17 +32,16 @@ def command(model, file, columns, missing, window, stride) -> None:
     tab-separated.
     """
     load_tensorflow()
-    from keras_seqzoo import artifacts, training
 
-    loaded = artifacts.load(model)
-    if not training.has_names(loaded):
+    loaded = saving.load(model)
+    if not wrapping.has_names(loaded):
         _readings(loaded, file, columns, missing, window)
         return
-    encoding = training.encoding_of(loaded)
-    if training.decodes(loaded) and not encoding.says_tokens:
+    encoding = wrapping.encoding_of(loaded)
+    if wrapping.decodes(loaded) and not encoding.says_tokens:
         _forecast(loaded, file, columns, missing, window)
         return
-    if not training.decodes(loaded) and encoding.tokens is None:
+    if not wrapping.decodes(loaded) and encoding.tokens is None:
         raise ArgumentError(
             f"`predict` must have a model of sentences, or of one record of readings. Received: "
             f"'{model}', of many sequences of readings. Use `evaluate`, or Python."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import registry
+from keras_seqzoo import exporting, registry
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
@@ -98,7 +98,7 @@ def command(
             raise UnknownArgumentError(
                 unknown_name_message(f"argument of {name}:", key, sorted(known))
             )
-    from keras_seqzoo import artifacts, tuning
+    from keras_seqzoo import tuning
 
     found = tuning.search(
         name,
@@ -133,7 +133,7 @@ def command(
             if overwrite:  # what the old search left is not this model
                 shutil.rmtree(directory / SAVED_MODEL, ignore_errors=True)
             if exported is not None:
-                artifacts.export(model, exported, overwrite=True, verbose=0)
+                exporting.export(model, exported, overwrite=True, verbose=0)
     if not quiet:
         _say(found, say(found, measured), exported)
 
@@ -148,8 +148,8 @@ def _on_readings(task: str, readings, fractions, window, stride, quiet):
         )
 
     def measure(model):
-        from keras_seqzoo.training import targets
-        from keras_seqzoo.tuning.report import measure
+        from keras_seqzoo.tasks import targets
+        from keras_seqzoo.tuning.report.page import measure
 
         if task != "forecasting":
             return measure(model, test, train)
@@ -173,7 +173,7 @@ def _on_examples(data, validation, test, format, fractions, seed, quiet):
         train, validation = train.split(fractions[1] / (fractions[0] + fractions[1]), seed=seed)
 
     def measure(model):
-        from keras_seqzoo.training import evaluate
+        from keras_seqzoo.tasks import evaluate
 
         return evaluate(model, test)
 
@@ -194,7 +194,7 @@ def _on_pairs(data, validation, test, fractions, how):
         )
 
     def measure(model):
-        from keras_seqzoo.training import evaluate
+        from keras_seqzoo.tasks import evaluate
 
         return evaluate(model, test)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import metrics, registry
+from keras_seqzoo import exporting, metrics, registry, tasks
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -79,9 +79,7 @@ def command(
     with files.replacing_folder(out, overwrite=overwrite) as folder:
         model.save(folder / BEST)
         if not no_export:
-            from keras_seqzoo import artifacts
-
-            artifacts.export(model, folder / SAVED_MODEL, verbose=0)
+            exporting.export(model, folder / SAVED_MODEL, verbose=0)
         files.write_text(folder / FIGURES, json.dumps(figures, indent=2) + "\n")
         files.write_text(folder / HISTORY, history.to_csv())
         for file, draw in figure.items():
@@ -93,18 +91,17 @@ def command(
 
 
 def _train_on_examples(name, sets, **given):
-    from keras_seqzoo import training
 
     examples, validation, test = sets
-    trained = training.train(name, examples, validation, **given)
+    trained = tasks.train(name, examples, validation, **given)
     figures = {"seconds": trained.seconds, "validation": trained.scores.to_dict()}
     said = [f"Validation: {trained.scores}"]
     scores = trained.scores
     if test is not None:
-        scores = training.evaluate(trained.model, test)
+        scores = tasks.evaluate(trained.model, test)
         figures["test"] = scores.to_dict()
         said.append(f"Test, measured once: {scores}")
-    memory = training.measure_memory(trained.network, trained.encoding, examples)
+    memory = tasks.measure_memory(trained.network, trained.encoding, examples)
     figures["memory"] = memory.to_dict()
     said.append(str(memory))
     drawn = {"confusion.png": scores.plot, "memory.png": memory.past.plot}
@@ -112,15 +109,14 @@ def _train_on_examples(name, sets, **given):
 
 
 def _train_on_pairs(name, sets, **given):
-    from keras_seqzoo import training
 
     pairs, validation, test = sets
-    trained = training.train(name, pairs, validation, **given)
-    scores = training.evaluate(trained.model, validation)
+    trained = tasks.train(name, pairs, validation, **given)
+    scores = tasks.evaluate(trained.model, validation)
     figures = {"seconds": trained.seconds, "validation": _plain(scores)}
     said = [f"Validation: {_said(scores)}"]
     if test is not None:
-        scores = training.evaluate(trained.model, test)
+        scores = tasks.evaluate(trained.model, test)
         figures["test"] = _plain(scores)
         said.append(f"Test, measured once: {_said(scores)}")
     drawn = {"accuracy.png": scores.plot} if trained.encoding.says_tokens else {}
@@ -136,13 +132,13 @@ def _said(scores) -> str:
 
 
 def _train_on_readings(name, sets, window, stride, **given):
-    from keras_seqzoo import data, training
+    from keras_seqzoo import data
 
     readings, validation, test = sets
     if validation is None:
         readings, validation = readings.split(0.8, 0.2)
     x = data.windows(readings, length=window, stride=stride or max(window // 2, 1))
-    trained = training.train_on_windows(name, x, data.windows(validation, length=window), **given)
+    trained = tasks.train_on_windows(name, x, data.windows(validation, length=window), **given)
     figures = {
         "seconds": trained.seconds,
         "validation": {"error": trained.error, "leakage": trained.leakage.to_dict()},
@@ -151,7 +147,7 @@ def _train_on_readings(name, sets, window, stride, **given):
     if test is not None:
         task = registry.get_entry(name).task
         last = len(trained.model.output_shape) == 2
-        given_test, target = training.targets(task, data.windows(test, length=window), last=last)
+        given_test, target = tasks.targets(task, data.windows(test, length=window), last=last)
         error = metrics.identity_error(trained.model, given_test, target)
         figures["test"] = {"error": error}
         said.append(f"Test, measured once: error {error:.3g} of the variance.")

@@ -1,6 +1,5 @@
 """Any model in, a report out. Nothing here knows the zoo's own models."""
 
-from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.diagnostics.anomaly.anomaly import anomaly, anomaly_score
 from keras_seqzoo.diagnostics.anomaly.report import AnomalyReport
 from keras_seqzoo.diagnostics.audit.audit import audit
@@ -12,10 +11,6 @@ from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.diagnostics.recoverability.recoverability import recoverability
 from keras_seqzoo.diagnostics.recoverability.report import RecoverabilityReport
-from keras_seqzoo.metrics.identity_error import identity_error
-from keras_seqzoo.metrics.label_scores import Scores
-from keras_seqzoo.metrics.labels import classification_scores, tagging_scores
-from keras_seqzoo.metrics.seq2seq import TransductionScores, transduction_scores
 
 __all__ = [
     "AnomalyReport",
@@ -27,19 +22,12 @@ __all__ = [
     "Inversion",
     "LeakageReport",
     "RecoverabilityReport",
-    "Scores",
-    "StateLeakage",
-    "TransductionScores",
     "anomaly",
     "anomaly_score",
     "audit",
     "certify",
-    "classification_scores",
-    "identity_error",
     "injectivity",
     "invert",
     "leakage",
     "recoverability",
-    "tagging_scores",
-    "transduction_scores",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo import layers
-from keras_seqzoo.artifacts.endpoints import Endpoint, decoder_of
+from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
 from keras_seqzoo.inspection.model_graph import every_layer, padding_values, seeing
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.

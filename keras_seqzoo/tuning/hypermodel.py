@@ -16,8 +16,8 @@ from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
-from keras_seqzoo.tuning.measures import IdentityMeasures, Measures
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
+from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures, Measures
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_instance,

@@ -12,7 +12,7 @@ import keras_tuner
 from keras_seqzoo import errors
 from keras_seqzoo.data import ParallelEncoding, ParallelExamples
 from keras_seqzoo.losses import crossentropy
-from keras_seqzoo.training import pairs as recipe
+from keras_seqzoo.tasks import seq2seq as recipe
 from keras_seqzoo.tuning.sequences import SequenceHyperModel
 from keras_seqzoo.utils.argument_validation import argument_message, check_fraction
 

@@ -13,7 +13,7 @@ from keras_tuner.engine.trial import Trial
 from optuna.trial import TrialState
 
 from keras_seqzoo import errors
-from keras_seqzoo.tuning.oracle import StudyOracle
+from keras_seqzoo.tuning.study.oracle import StudyOracle
 from keras_seqzoo.utils.argument_validation import check_not_negative
 
 ERROR, LEAKAGE = "val_identity_error", "val_state_leakage"

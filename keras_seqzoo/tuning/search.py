@@ -12,7 +12,7 @@ import keras_tuner
 
 from keras_seqzoo import errors, registry
 from keras_seqzoo.data import Encoding, Examples, ParallelExamples
-from keras_seqzoo.training import targets
+from keras_seqzoo.tasks import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
 from keras_seqzoo.tuning.rows import split_rows

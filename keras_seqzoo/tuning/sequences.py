@@ -15,11 +15,11 @@ import numpy as np
 from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.data import Encoding, Examples
 from keras_seqzoo.data.batching import plan
-from keras_seqzoo.training import examples as recipe
-from keras_seqzoo.training import fit, with_names
-from keras_seqzoo.tuning.class_measures import ClassMeasures
+from keras_seqzoo.tasks import labeling as recipe
+from keras_seqzoo.tasks import train
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import full
+from keras_seqzoo.tuning.vectorized.class_measures import ClassMeasures
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_fraction,
@@ -27,6 +27,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_positive,
 )
 from keras_seqzoo.utils.array_validation import as_array
+from keras_seqzoo.wrapping import with_names
 
 # Of readings padded to the longest, how many may be padding for each that is not.
 _PADDED = 2.0
@@ -263,7 +264,7 @@ class SequenceHyperModel(ZooHyperModel):
         else:
             model = self.recipe.build(self.name, self.encoding, **arguments)
         metrics = ["accuracy"] if self.encoding is None else None
-        fit.compile_network(model, loss=self._loss(model), metrics=metrics, **optimizer)
+        train.compile_network(model, loss=self._loss(model), metrics=metrics, **optimizer)
         return model
 
     def _loss(self, model: keras.Model):
@@ -291,7 +292,7 @@ class SequenceHyperModel(ZooHyperModel):
         batches = self.recipe.batches(
             rows.encoding, rows.examples, batch_size=batch_size, seed=seed
         )
-        return fit.fit_batches(model, batches, callbacks=[scored, *callbacks], **kwargs)
+        return train.fit_batches(model, batches, callbacks=[scored, *callbacks], **kwargs)
 
     def prepare(self, model: keras.Model, rows: SequenceRows) -> None:
         """Lets the scaling of readings learn its ranges."""

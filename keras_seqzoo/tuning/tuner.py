@@ -1,6 +1,6 @@
 """The search: a `keras_tuner.Tuner` over an Optuna study.
 
-Proposing (`StudyOracle.ask`), training (`Population`, or `training.train` for what cannot be
+Proposing (`StudyOracle.ask`), training (`Population`, or `run_trial` for what cannot be
 trained together), choosing what goes on (`halving`) and recording (`StudyOracle.tell`) know nothing
 of one another; this file joins them, round by round.
 """
@@ -32,14 +32,15 @@ from keras_tuner.errors import FailedTrialError
 from optuna.trial import TrialState
 
 from keras_seqzoo import errors
-from keras_seqzoo.tuning import pairs, results, sequences, training
-from keras_seqzoo.tuning.halving import rungs, survives
+from keras_seqzoo.tuning import pairs, results, sequences
 from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
-from keras_seqzoo.tuning.ledger import Ledger, sqlite
-from keras_seqzoo.tuning.oracle import SAMPLERS, StudyOracle, directions, quiet_optuna
-from keras_seqzoo.tuning.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
+from keras_seqzoo.tuning.study.oracle import SAMPLERS, StudyOracle, directions, quiet_optuna
+from keras_seqzoo.tuning.study.storage import Ledger, sqlite
+from keras_seqzoo.tuning.study.successive_halving import rungs, survives
+from keras_seqzoo.tuning.trial import TrialResult, release, run_trial
+from keras_seqzoo.tuning.vectorized.population import Member, Population, Run, pays, stopping_of
 from keras_seqzoo.utils import argument_validation, files
 from keras_seqzoo.utils.random import derive, preserved
 
@@ -237,7 +238,7 @@ class Search(keras_tuner.Tuner):
         built = 0
         while True:
             if built >= _RELEASE:
-                training.release(kernels=self._population is None)
+                release(kernels=self._population is None)
                 built = 0
             trials = self.oracle.ask(places - len(under_way), round_)
             built += len(trials)
@@ -338,9 +339,9 @@ class Search(keras_tuner.Tuner):
     def _rungs(self) -> list[int]:
         return rungs(self.epochs) if self.pruning else [self.epochs]
 
-    def _train_alone(self, trial: Trial) -> training.Trained | Exception:
+    def _train_alone(self, trial: Trial) -> TrialResult | Exception:
         try:
-            return training.train(
+            return run_trial(
                 self.hypermodel,
                 trial.hyperparameters,
                 self.rows,
@@ -361,7 +362,7 @@ class Search(keras_tuner.Tuner):
     def _record(
         self,
         trial: Trial,
-        outcome: training.Trained | Exception,
+        outcome: TrialResult | Exception,
         state: TrialState = TrialState.COMPLETE,
         *,
         history: Mapping[str, list[float]] | None = None,
@@ -372,7 +373,7 @@ class Search(keras_tuner.Tuner):
 
         What cannot be kept stops the search; what could not be trained does not.
         """
-        if isinstance(outcome, training.Trained):
+        if isinstance(outcome, TrialResult):
             if state is TrialState.COMPLETE:
                 with files.replacing(self._weights(trial)) as temporary:
                     _write_weights(temporary, outcome.model)
@@ -491,13 +492,13 @@ class Search(keras_tuner.Tuner):
         Args:
             **details: of `report.render_report`: measured, columns, command, notes.
         """
-        from keras_seqzoo.tuning import pair_report, report, sequence_report
+        from keras_seqzoo.tuning.report import page, pair_page, sequence_page
 
-        kind = report
+        kind = page
         if isinstance(self.rows, sequences.SequenceRows):
-            kind = sequence_report
+            kind = sequence_page
         elif isinstance(self.rows, pairs.PairRows):
-            kind = pair_report
+            kind = pair_page
         with quiet_tensorflow():
             text = kind.render_report(self, **details)
         return files.write_text(self.path / REPORT, text)

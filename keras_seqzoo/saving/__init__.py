@@ -1,0 +1,5 @@
+"""Loading of models and artifacts; every file is checked before Keras or TensorFlow reads it."""
+
+from keras_seqzoo.saving.load import load
+
+__all__ = ["load"]

@@ -1,0 +1,1 @@
+"""Trials trained together in one compiled program."""

@@ -1,0 +1,241 @@
+"""What a population learns from, and how all its members are measured in the compiled graph."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.diagnostics.leakage import interventions
+from keras_seqzoo.diagnostics.leakage.estimators import ROUND_OFF
+from keras_seqzoo.diagnostics.leakage.leakage import first_cut, spread_cuts
+from keras_seqzoo.inspection import model_function
+from keras_seqzoo.tuning.rows import Rows, targets
+from keras_seqzoo.tuning.vectorized.packed_model import Packed
+
+CUTS = 8
+
+
+class Data(NamedTuple):
+    """Rows as tensors.
+
+    Attributes:
+        x: `(rows, time, features)`.
+        y: targets, `(rows, [time,] ...)`.
+        mask: `(rows, time)`, the steps that count; None for all.
+        lengths: int `(rows,)`, how long a batch of just this row is for a trial alone; None where
+            all are as long as they are here.
+    """
+
+    x: Any
+    y: Any
+    mask: Any = None
+    lengths: Any = None
+
+
+class Measures(abc.ABC):
+    """What members learn from and are measured by.
+
+    Attributes:
+        logs: names in the logs of an epoch.
+        of_states: whether `figures` looks at the recurrent states.
+        train: `Data` to train on.
+        validation: `Data` to measure on.
+    """
+
+    logs: ClassVar[tuple[str, ...]]
+    of_states: ClassVar[bool] = False
+    train: Data
+    validation: Data
+
+    @classmethod
+    @abc.abstractmethod
+    def of(cls, model: keras.Model, rows: Any, block: int) -> Measures:
+        """What this model, or any of its shapes, learns from and is measured by."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def obstacle(model: keras.Model, rows: Any) -> str | None:
+        """Why models like this one cannot be measured together, or None."""
+
+    @abc.abstractmethod
+    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+        """Figures by name, `(members,)` each, but for the losses.
+
+        Args:
+            packed: the members.
+            weights: of `Pack`.
+            columns: of `Pack`.
+            output: of all validation rows.
+            record: all states by recurrent layer, with `of_states`.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityMeasures(Measures):
+    """The objectives of the identity family.
+
+    The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at
+    a cut depends on another row's past through the recurrent states alone, so that one pass over
+    the rows as they are gives all states, and one step from another row's states gives all swapped
+    outputs.
+
+    Attributes:
+        train: what is trained on.
+        validation: what is measured on, swaps among.
+        chosen: `(batch,)`, the validation rows that are measured on; None for all.
+        present: `(cuts * batch, 1, features)`, of them the step that each keeps.
+        y: the aligned target, `(batch, time, features)`, or `(batch, features)` for a last step.
+        real: `(batch, time)` bool, or `(batch,)` for a last step.
+        varies: `(features,)` bool, targets that have a variance to compare an error with.
+        step: `(cuts, batch)`, the first step that a row keeps, and is scored at.
+        donor: `(cuts, batch)`, whose past it takes.
+        scored: `(cuts, batch)` bool, whether it takes part.
+    """
+
+    logs = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
+    of_states = True
+
+    train: Data
+    validation: Data
+    chosen: np.ndarray | None
+    present: tf.Tensor
+    y: tf.Tensor
+    real: np.ndarray
+    varies: np.ndarray
+    step: np.ndarray
+    donor: np.ndarray
+    scored: np.ndarray
+
+    @staticmethod
+    def obstacle(model: keras.Model, rows: Rows) -> str | None:
+        """It gives its input back, and reads it once."""
+        if model.output_shape[-1] != model.input_shape[-1] or len(model.output_shape) < 2:
+            return "it does not give its input back"
+        if any(isinstance(layer, keras.layers.Bidirectional) for layer in model.layers):
+            return "it reads its input both ways"
+        return None
+
+    @classmethod
+    def of(cls, model: keras.Model, rows: Rows, block: int) -> IdentityMeasures:
+        """As `StateLeakage` would measure it."""
+        chosen = StateLeakage(rows.x_val, rows.y_val, block=block)
+        x, block = chosen.x, chosen.options["block"]
+        mask = model_function.find_mask(model, x)
+        last = len(model.output_shape) == 2
+        y = targets(model, x, chosen.y)
+        real = np.ones(x.shape[:2], bool) if mask is None else mask
+        order = interventions.rotation(len(x), block, np.random.default_rng(0))
+        if last:
+            passes = interventions.last_step_passes(x, mask, np.array([1]), order, block)
+            real = real.any(axis=1)
+        else:
+            first = first_cut(None, x.shape[1])
+            cuts = spread_cuts(CUTS, first, x.shape[1])
+            passes = interventions.sequence_passes(x, mask, cuts, order, block)
+        passes = [(one.cut, one.donor, one.swapped) for one in passes]
+        step, donor, swapped = map(np.stack, zip(*passes, strict=True))
+        scored = np.ones_like(swapped) if mask is None and not last else swapped
+        seen = y[real].astype(np.float64)
+        tiny = (np.finfo(np.float32).eps * np.abs(seen).max(axis=0, initial=0)) ** 2
+        varies = seen.var(axis=0) > tiny
+        step = np.clip(step, 0, x.shape[1] - 1)
+        present = x[np.tile(np.arange(len(x)), len(step)), step.reshape(-1)][:, None]
+        # Tensors already, or they would be constants of the program, and folded for minutes.
+        dtype = model.trainable_variables[0].dtype
+        rows_measured = None if len(chosen.rows) == len(rows.x_val) else chosen.rows
+        given = (tf.constant(values, dtype) for values in (present, y))
+        sets = (_data(model, *one) for one in ((rows.x, rows.y), (rows.x_val, rows.y_val)))
+        return cls(*sets, rows_measured, *given, real, varies, step, donor, scored)
+
+    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+        """Identity error, state leakage and their sum."""
+        y = output
+        if self.chosen is not None:
+            y = tf.gather(y, self.chosen)
+            record = {
+                layer: [tf.gather(states, self.chosen, axis=1) for states in one]
+                for layer, one in record.items()
+            }
+        cuts, batch = self.step.shape
+        step, row = self.step.reshape(-1), np.tile(np.arange(batch), cuts)
+        donors = np.stack((step, self.donor.reshape(-1)), -1)
+        before = {
+            layer: [tf.gather_nd(states, donors) for states in histories]
+            for layer, histories in record.items()
+        }
+        present = for_all(self.present, packed.members)
+        swapped = packed(weights, columns, present, states=before)
+        shape = (cuts, batch, *y.shape[-2:])
+        # Of the last step alone there is one cut.
+        kept = y if len(y.shape) == 3 else tf.gather_nd(y, np.stack((row, step), -1))
+        leakage = _leakage(
+            tf.reshape(kept, shape), tf.reshape(swapped, shape), self.scored, _noise(y, self.real)
+        )
+        error = _identity_error(y, self.y, self.real, self.varies)
+        return {
+            "val_identity_cost": error + leakage,
+            "val_identity_error": error,
+            "val_state_leakage": leakage,
+        }
+
+
+def _data(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> Data:
+    mask = model_function.find_mask(model, x) if len(model.output_shape) == 3 else None
+    dtype = model.trainable_variables[0].dtype
+    return Data(
+        tf.constant(x, dtype),
+        tf.constant(targets(model, x, y), dtype),
+        None if mask is None else tf.constant(mask),
+    )
+
+
+def _leakage(kept, swapped, scored: np.ndarray, floor):
+    """`leakage(1)`: `(cuts, batch, members, outputs)` twice -> `(members,)`."""
+    dtype = kept.dtype
+    count = scored.sum(axis=1)  # (cuts,)
+    weight = np.where(count > 1, 1.0, 0.0)[:, None] * scored / np.maximum(count, 1)[:, None]
+    weight = tf.constant(weight[..., None, None], dtype)  # of a mean over the rows
+    bessel = tf.constant((count / np.maximum(count - 1, 1))[:, None, None], dtype)
+    change = tf.reduce_sum(weight * (kept - swapped) ** 2, (0, 1))
+    deviation = kept - tf.reduce_sum(weight * kept, 1, keepdims=True)
+    variance = tf.reduce_sum(weight * deviation**2, 1) * bessel
+    total = tf.reduce_sum(2 * variance, 0)  # (members, outputs)
+    known = total > floor
+    ratio = tf.where(known, change, 0) / tf.where(known, total, 1)
+    known = tf.reduce_sum(tf.cast(known, dtype), -1)
+    index = tf.reduce_sum(ratio, -1) / known  # 0 / 0 is nan: nothing varies
+    finite = tf.reduce_all(tf.math.is_finite(kept) & tf.math.is_finite(swapped), (0, 1, 3))
+    return tf.where(finite, index, np.nan)
+
+
+def _identity_error(y, target, real: np.ndarray, varies: np.ndarray):
+    """`(batch, [time,] members, features)` against the target -> `(members,)`."""
+    axes = list(range(len(y.shape) - 2))
+    real = real[..., None, None]
+    weight = tf.constant(real / real.sum(), y.dtype)
+    target = tf.where(real, target[..., None, :], 0)
+    centred = target - tf.reduce_sum(weight * target, axes)
+    variance = tf.reduce_sum(weight * centred**2, axes)
+    squared = tf.where(real, (y - target) ** 2, 0)
+    error = tf.reduce_sum(weight * squared, axes)  # (members, features)
+    share = tf.where(varies, error / tf.where(varies, variance, 1), 0)
+    return tf.reduce_sum(share, -1) / varies.sum()
+
+
+def _noise(y, real: np.ndarray):
+    """Variance under which an output counts as constant, `(members, outputs)`."""
+    axes = list(range(len(y.shape) - 2))
+    largest = tf.reduce_max(tf.where(real[..., None, None], tf.abs(y), 0), axes)
+    return (ROUND_OFF * largest) ** 2 + np.finfo(y.dtype.as_numpy_dtype).tiny
+
+
+def for_all(rows, members: int):
+    """`(batch, time, features)`, once for each member, on the axis before the last."""
+    shape = rows.shape
+    return tf.broadcast_to(rows[..., None, :], (*shape[:-1], members, shape[-1]))

@@ -1,0 +1,244 @@
+"""Models with their vocabularies inside: sentences in, the names of tags or labels out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_seqzoo import layers
+from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
+from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
+from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.layers.masking import mask_value_of
+from keras_seqzoo.utils.argument_validation import argument_message, check_instance
+
+_NAMELESS = (
+    "`model` must have the names of its classes inside, as `train` gives it. Received: {!r}."
+)
+ANSWERS = "answers"
+NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
+
+
+def with_names(
+    model: keras.Model, encoding: Encoding | ParallelEncoding, **decoding: Any
+) -> keras.Model:
+    """Puts the names that a model was trained with around it; of an encoder-decoder, what decodes.
+
+    The result is saved and exported as any model; an artifact takes sentences and gives names with
+    TensorFlow alone. Unknown words and characters count as "[UNK]", an empty sentence has no tags,
+    of a token the first 24 characters are looked at, and there is no limit on the length of a
+    sentence. A token with a blank in it is never met: a sentence is split there.
+
+    Shapes: `(batch,)` sentences, tokens between blanks; or readings as the model takes them. Gives
+        a dict: "tags" `(batch, time)` or "labels" `(batch,)`, string; and "probabilities" as
+        the model gives them, unless it gives the numbers of tags itself. An encoder-decoder gives
+        "targets" and "scores", `(batch,)`, the best answer of a beam and its log-probability; or,
+        of readings, `(batch, max_length, features)` alone.
+    Masking: a sentence ends with its last token; where others are longer, its tags are "".
+    State: none.
+
+    Args:
+        model: a classifier, tagger or encoder-decoder, trained on batches of `encoding`.
+        encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`.
+        **decoding: of an encoder-decoder: max_length (default that of the encoding), beam_width
+            (5), length_penalty (0); see `layers.Answers`.
+
+    Returns:
+        A Functional `keras.Model`; `network_of` it is `model`, with its weights.
+
+    Raises:
+        ArgumentError: if the model gives another number of classes.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> text = zoo.data.Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> encoding = zoo.data.Encoding.learn(text)
+    >>> model = zoo.with_names(zoo.get("gru_tagger", **encoding.arguments()), encoding)
+    >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
+    TensorShape([2, 2])
+    """
+    check_instance(keras.Model, model=model)
+    check_instance((Encoding, ParallelEncoding), encoding=encoding)
+    if isinstance(encoding, ParallelEncoding):
+        return with_answers(model, encoding, **decoding)
+    if decoding:
+        known = "nothing more for a model that does not decode"
+        raise ArgumentError(argument_message("decoding", known, sorted(decoding)))
+    classes = _classes(model)
+    if classes != len(encoding.classes):
+        raise ArgumentError(
+            argument_message(
+                "encoding", f"one of {classes} classes, as the model has", encoding.classes
+            )
+        )
+    network = model if model.name == NETWORK else _renamed(model)
+    if encoding.tokens is None:
+        inputs = given = keras.Input(model.input_shape[1:], name="readings")
+        mask = layers.step_mask(given, encoding.mask_value, name="real_steps")
+    else:
+        inputs = keras.Input((), dtype="string", name="sentences")
+        tokens = layers.SplitTokens(name="tokens")(inputs)
+        given = _numbers(tokens, encoding.tokens, NUMBERS)
+        mask = layers.TokenMask(name="real_tokens")(given)
+        if encoding.characters is not None:
+            characters = layers.SplitCharacters(MAX_CHARACTERS, name="characters")(tokens)
+            given = [given, _numbers(characters, encoding.characters, SPELLED)]
+    answers = network(given)
+    per_step = encoding.target == "tags"
+    names = layers.ClassNames(encoding.classes, name="names")
+    outputs = {encoding.target: names(answers, mask=mask if per_step else None)}
+    if "float" in answers.dtype:
+        outputs["probabilities"] = answers
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def has_names(model: keras.Model) -> bool:
+    """Whether `with_names` gave a model.
+
+    Args:
+        model: `keras.Model`, or anything else.
+    """
+    if decodes(model):
+        return True
+    named = [layer for layer in getattr(model, "layers", ()) if layer.name == "names"]
+    return any(isinstance(layer, layers.ClassNames) for layer in named)
+
+
+def network_of(model: keras.Model) -> keras.Model:
+    """The network inside a model that `with_names` gave.
+
+    Args:
+        model: `keras.Model`.
+    """
+    if not has_names(model):
+        raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
+    answers = answers_layer(model)
+    return model.get_layer(NETWORK) if answers is None else answers.network
+
+
+def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
+    """The encoding inside a model that `with_names` gave.
+
+    Args:
+        model: `keras.Model`.
+
+    Raises:
+        ArgumentError: if it has no names inside.
+    """
+    if not has_names(model):
+        raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
+    if decodes(model):
+        return encoding_of_answers(model)
+    known = {layer.name: layer for layer in model.layers}
+    tokens, characters = (
+        Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None
+        for name in (NUMBERS, SPELLED)
+    )
+    readings = {}
+    if tokens is None:
+        mask_value = mask_value_of(known[NETWORK])
+        readings = {"features": model.input_shape[-1], "mask_value": mask_value}
+    return Encoding(
+        next(iter(set(model.output) - {"probabilities"})),
+        tuple(known["names"].names),
+        tokens,
+        characters,
+        **readings,
+    )
+
+
+def _classes(model: keras.Model) -> int:
+    """How many classes a model tells apart."""
+    for layer in model.layers:
+        if isinstance(layer, layers.LinearChainCRF):
+            return layer.classes
+    return model.output_shape[-1]
+
+
+def _numbers(names, vocabulary: Vocabulary, name: str):
+    """The numbers of tokens or characters, 0 for ""."""
+    lookup = keras.layers.StringLookup(vocabulary=list(vocabulary.tokens), mask_token="", name=name)
+    return lookup(names)
+
+
+def _renamed(model: keras.Model) -> keras.Model:
+    """The same layers and weights under the name by which it is found."""
+    return type(model)(model.input, model.output, name=NETWORK)
+
+
+def with_answers(
+    model: layers.EncoderDecoderModel, encoding: ParallelEncoding, **decoding: Any
+) -> keras.Model:
+    """What `with_names` does with an encoder-decoder.
+
+    Args:
+        model: `layers.EncoderDecoderModel`.
+        encoding: `ParallelEncoding`.
+        **decoding: of `layers.Answers`.
+    """
+    if isinstance(encoding.source, Vocabulary):
+        inputs = keras.Input((), dtype="string", name="sentences")
+        source = _source_ids(inputs, encoding)
+    else:
+        inputs = source = keras.Input(model.inputs[0].shape[1:], name="readings")
+    decoding = {"max_length": encoding.max_length} | decoding
+    said = layers.Answers(model, name=ANSWERS, **decoding)(source)
+    if not encoding.says_tokens:
+        return keras.Model(inputs, said, name=model.name)
+    tokens, scores = said
+    names = layers.ClassNames(["", "[UNK]", *encoding.target.tokens], name="names")(tokens)
+    separator = " " if encoding.target_units == "tokens" else ""
+    texts = layers.JoinTokens(separator, name="texts")(names)
+    return keras.Model(inputs, {"targets": texts, "scores": scores}, name=model.name)
+
+
+def answers_layer(model: keras.Model) -> layers.Answers | None:
+    """The layer that decodes in a model that `with_answers` gave; None in others."""
+    found = [one for one in getattr(model, "layers", ()) if isinstance(one, layers.Answers)]
+    return found[0] if found else None
+
+
+def decodes(model: keras.Model) -> bool:
+    """Whether an encoder-decoder inside a model answers by itself, as `with_names` lets it.
+
+    Args:
+        model: `keras.Model`, or anything else.
+    """
+    return answers_layer(model) is not None
+
+
+def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
+    """The encoding inside a model that `with_answers` gave."""
+    known = {layer.name: layer for layer in model.layers}
+    network = known[ANSWERS].network
+    source: Vocabulary | int = network.inputs[0].shape[-1]
+    masked = {}
+    if NUMBERS in known:
+        source = Vocabulary(known[NUMBERS].get_vocabulary()[2:])
+    else:
+        masked = {"mask_value": mask_value_of(network)}
+    target: Vocabulary | int = network.output_shape[-1]
+    if "names" in known:
+        target = Vocabulary(known["names"].names[2:])
+    joined = known["texts"].separator if "texts" in known else " "
+    return ParallelEncoding(
+        source,
+        target,
+        "characters" if "characters" in known else "tokens",
+        "tokens" if joined else "characters",
+        known[ANSWERS].max_length,
+        **masked,
+    )
+
+
+def _source_ids(sentences, encoding: ParallelEncoding):
+    """The numbers of the tokens or characters of sentences, 0 behind the last."""
+    if encoding.source_units == "characters":
+        tokens = layers.SplitCharacters(name="characters")(sentences)
+    else:
+        tokens = layers.SplitTokens(name="tokens")(sentences)
+    known = list(encoding.source.tokens)
+    lookup = keras.layers.StringLookup(vocabulary=known, mask_token="", name=NUMBERS)
+    return keras.ops.cast(lookup(tokens), "int32")
