@@ -22,8 +22,8 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.callbacks import PairScores
-from keras_seqzoo.data import ParallelExamples
+from keras_seqzoo.callbacks import PairMetrics
+from keras_seqzoo.data import SequencePairs
 
 ENTRY = "attention_gru_encoder_decoder"
 SURE = {"dropout": 0.0, "input_dropout": 0.0, "label_smoothing": 0.0, "validation_split": 0}
@@ -36,7 +36,7 @@ LONGEST = 40
 LENGTHS = range(5, 81, 5)
 
 
-def addition(seed: int) -> tuple[ParallelExamples, ParallelExamples]:
+def addition(seed: int) -> tuple[SequencePairs, SequencePairs]:
     """Questions to train on and held out; no question is in both."""
     rng = np.random.default_rng(seed)
     known: dict[tuple[int, ...], tuple[int, int]] = {}
@@ -44,7 +44,7 @@ def addition(seed: int) -> tuple[ParallelExamples, ParallelExamples]:
         one, other = (int(rng.integers(0, 10 ** rng.integers(1, 4))) for _ in range(2))
         known.setdefault(tuple(sorted((one, other))), (one, other))
     questions = list(known.values())
-    pairs = ParallelExamples(
+    pairs = SequencePairs(
         [list(f"{one}+{other}"[::-1]) for one, other in questions],
         [list(str(one + other)) for one, other in questions],
         source_units="characters",
@@ -53,16 +53,16 @@ def addition(seed: int) -> tuple[ParallelExamples, ParallelExamples]:
     return pairs.split(0.1, seed=seed)
 
 
-def strings(task: str, lengths, seed: int) -> ParallelExamples:
+def strings(task: str, lengths, seed: int) -> SequencePairs:
     """Random strings of these lengths, and their copies or reversals."""
     rng = np.random.default_rng(seed)
     letters = list(string.ascii_lowercase)
     words = [rng.choice(letters, length).tolist() for length in lengths]
     said = words if task == "copy" else [word[::-1] for word in words]
-    return ParallelExamples(words, said, source_units="characters", target_units="characters")
+    return SequencePairs(words, said, source_units="characters", target_units="characters")
 
 
-def data(task: str, seed: int, count: int) -> tuple[ParallelExamples, ParallelExamples]:
+def data(task: str, seed: int, count: int) -> tuple[SequencePairs, SequencePairs]:
     """What a task is trained on, and what is held out."""
     if task == "addition":
         return addition(seed)
@@ -105,10 +105,14 @@ def main() -> None:
         print(f"| {task} | {100 * found['accuracy']:.2f} | {100 * found['least']:.2f} |")
 
 
-def right(trained, pairs: ParallelExamples) -> float:
+def right(trained, pairs: SequencePairs) -> float:
     """The share of answers that are right as a whole."""
     longest = max(map(len, pairs.targets)) + 2
-    return PairScores(trained.encoding, pairs, max_length=longest).measure(trained.network).accuracy
+    return (
+        PairMetrics(trained.preprocessor, pairs, max_length=longest)
+        .measure(trained.network)
+        .accuracy
+    )
 
 
 def draw(figures) -> None:

@@ -67,7 +67,7 @@ SETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Said:
+class DecodingResult:
     """What a side says of a record."""
 
     alarms: np.ndarray  # rows
@@ -75,42 +75,42 @@ class Said:
     leakage: float | None = None  # of the model's score
 
 
-def by_the_clock(record: nab.Labelled, seed: int) -> Said:
+def by_the_clock(record: nab.Labeled, seed: int) -> DecodingResult:
     """An alarm every so many rows."""
-    return Said(np.arange(record.train, len(record.values), EVERY))
+    return DecodingResult(np.arange(record.train, len(record.values), EVERY))
 
 
-def identity(record: nab.Labelled, seed: int) -> Said:
+def identity(record: nab.Labeled, seed: int) -> DecodingResult:
     """Each reading by itself, as it came."""
     x_train = record.values[: record.train]
     model = trained("simple_rnn_identity", x_train, seed)
     report = zoo.anomaly(model, record.values, x_train, alone=True)
     scores = report.scores / report.threshold
-    return Said(alarms.alarms(scores > 1, record.train), scores, report.leakage.index)
+    return DecodingResult(alarms.alarms(scores > 1, record.train), scores, report.leakage.index)
 
 
-def by_rule(name: str) -> Callable[[nab.Labelled, int], Said]:
+def by_rule(name: str) -> Callable[[nab.Labeled, int], DecodingResult]:
     """A forecaster or an autoencoder, and the rule."""
 
-    def say(record: nab.Labelled, seed: int) -> Said:
+    def say(record: nab.Labeled, seed: int) -> DecodingResult:
         first, adjusted = without_season(record)
         train = record.train - first
         model = trained(name, adjusted[:train], seed)
         forecasts = zoo.registry.get_entry(name).task == "forecasting"
         # Each reading from the window with its longest past; an autoencoder's ends with it.
         report = zoo.anomaly(
-            model, adjusted, adjusted[:train], window=LENGTH, stride=10 if forecasts else 1,
+            model, adjusted, adjusted[:train], sequence_length=LENGTH, sequence_stride=10 if forecasts else 1,
             combine="longest", batch_size=1024,
         )  # fmt: skip
         scores = alarms.scores(report.residuals[:, 0], adjusted, record.values[first:], train)
         scores = scores / alarms.threshold(scores, train)
         rows = alarms.alarms(scores > 1, train) + first
-        return Said(rows, np.r_[np.full(first, np.nan), scores], report.leakage.index)
+        return DecodingResult(rows, np.r_[np.full(first, np.nan), scores], report.leakage.index)
 
     return say
 
 
-def without_season(record: nab.Labelled) -> tuple[int, np.ndarray]:
+def without_season(record: nab.Labeled) -> tuple[int, np.ndarray]:
     """The first row that has an earlier season, and readings without theirs from there on."""
     train = record.train
     period = seasons.find_period(record.values[:train], record.times[:train])
@@ -126,7 +126,7 @@ def without_season(record: nab.Labelled) -> tuple[int, np.ndarray]:
 def trained(name: str, x_train: np.ndarray, seed: int) -> keras.Model:
     """A default of the catalogue, trained on these rows."""
     keras.backend.clear_session()
-    x = zoo.windows(x_train, length=LENGTH, stride=STRIDE)
+    x = zoo.data.make_windows(x_train, sequence_length=LENGTH, sequence_stride=STRIDE)
     last = round(len(x) * (1 - VALIDATION))
     found = tasks.train_on_windows(
         name, x[:last], x[last:], epochs=30, batch_size=16, seed=seed, verbose=0
@@ -134,7 +134,7 @@ def trained(name: str, x_train: np.ndarray, seed: int) -> keras.Model:
     return found.model
 
 
-def sides(autoencoder: str | None) -> dict[str, Callable[[nab.Labelled, int], Said]]:
+def sides(autoencoder: str | None) -> dict[str, Callable[[nab.Labeled, int], DecodingResult]]:
     """Every side by its name."""
     found = {
         "by the clock": by_the_clock,
@@ -146,7 +146,7 @@ def sides(autoencoder: str | None) -> dict[str, Callable[[nab.Labelled, int], Sa
     return found
 
 
-def measure(say: Callable, records: dict[str, list[nab.Labelled]], seed: int, drawn: dict) -> dict:
+def measure(say: Callable, records: dict[str, list[nab.Labeled]], seed: int, drawn: dict) -> dict:
     """Scores of the sets and of each file; keeps what was said in `drawn`."""
     figures: dict[str, dict] = {"sets": {}, "files": {}}
     for group, members in records.items():
@@ -168,8 +168,8 @@ def measure(say: Callable, records: dict[str, list[nab.Labelled]], seed: int, dr
     return figures
 
 
-def draw(name: str, drawn: dict[str, tuple[nab.Labelled, Said]]) -> None:
-    """Scores over labelled windows, a panel for each file."""
+def draw(name: str, drawn: dict[str, tuple[nab.Labeled, DecodingResult]]) -> None:
+    """Scores over labeled windows, a panel for each file."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 1.7 * len(drawn)), layout="constrained")
@@ -185,7 +185,7 @@ def draw(name: str, drawn: dict[str, tuple[nab.Labelled, Said]]) -> None:
         ax.set_ylim(bottom=0)
         ax.set_title(record.name, fontsize="small", loc="left")
         ax.margins(x=0)
-    axes[-1].set_xlabel("row; grey is for training, orange a labelled window, red an alarm")
+    axes[-1].set_xlabel("row; grey is for training, orange a labeled window, red an alarm")
     figure.supylabel("anomaly score over threshold", fontsize="small")
     path = common.RESULTS / f"anomaly_{name}.png"
     figure.savefig(path, dpi=90)

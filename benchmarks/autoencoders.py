@@ -115,7 +115,11 @@ def measured(entry: str, kind: str, steps: int, features: int, seed: int, *, noi
         least = max(0.0, 1 - config["code_size"] / features)
     run = {"entry": entry, "input": kind, "steps": steps, "features": features, "seed": seed}
     run |= {"noise": noise, "cell": config["cell"]}
-    run |= {"code": config["code_size"], "error": zoo.identity_error(model, other), "floor": least}
+    run |= {
+        "code": config["code_size"],
+        "error": zoo.metrics.identity_error(model, other),
+        "floor": least,
+    }
     return run | {"seconds": time.monotonic() - started}
 
 

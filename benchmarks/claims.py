@@ -43,7 +43,7 @@ def data(source, seed):
     shape = (2, ROWS, STEPS, FEATURES)
     if source == "white":
         return np.random.default_rng(seed).uniform(1, 15, shape).astype("float32")
-    values = zoo.sensor_readings(steps=16_000, seed=seed).values  # the fault is at the end
+    values = zoo.data.synthetic_readings(steps=16_000, seed=seed).values  # the fault is at the end
     return values[: 2 * ROWS * STEPS, :FEATURES].reshape(shape).astype("float32")
 
 
@@ -79,7 +79,7 @@ def train(units, kind, strength, sequences, seed, source, *, normalize=True):
         "return_sequences": sequences,
         "seed": seed,
         "normalize": normalize,
-        "identity_error": zoo.identity_error(model, x_test),
+        "identity_error": zoo.metrics.identity_error(model, x_test),
         "leakage": zoo.leakage(model, x_test, resamples=0).to_dict()["index"],  # None if constant
         "saturated": float((np.abs(states.predict_on_batch(x_test)) > 0.99).mean()),
     }

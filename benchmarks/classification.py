@@ -55,7 +55,9 @@ def main() -> None:
     for name in ENTRIES:
         if options.vowels:
             train, test = (
-                zoo.read_examples(os.path.join(options.vowels, f"JapaneseVowels_{part}.ts"))
+                zoo.data.read_labeled_sequences(
+                    os.path.join(options.vowels, f"JapaneseVowels_{part}.ts")
+                )
                 for part in ("TRAIN", "TEST")
             )
             figures.setdefault("vowels", {})[name] = runs(
@@ -63,7 +65,7 @@ def main() -> None:
             )
         if options.snips:
             train, valid, test = (
-                zoo.read_examples(os.path.join(options.snips, part))
+                zoo.data.read_labeled_sequences(os.path.join(options.snips, part))
                 for part in ("train", "valid", "test")
             )
             figures.setdefault("intents", {})[name] = runs(

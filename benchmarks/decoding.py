@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import common
 from keras_seqzoo.layers.generation.samplers import END, START
-from keras_seqzoo.models.encoder_decoder import encoder_decoder
+from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
 
 UNITS, EMBEDDING, SYMBOLS, SOURCE, STEPS, BEAM = 256, 64, 40, 8, 20, 8
 BATCHES = (1, 64)
@@ -38,11 +38,11 @@ BATCHES = (1, 64)
 def built(attention: str | None) -> keras.Model:
     """The zoo's model, whose tokens differ from step to step and are never the end."""
     keras.utils.set_random_seed(0)
-    model = encoder_decoder(
+    model = sequence_encoder_decoder(
         source_vocabulary_size=SYMBOLS,
         target_vocabulary_size=SYMBOLS,
         units=UNITS,
-        embedding_size=EMBEDDING,
+        embedding_dim=EMBEDDING,
         attention=attention,
         bidirectional=False,
     )
@@ -161,7 +161,7 @@ def generate_side(model: keras.Model, source: np.ndarray, **options):
 
 def sides(plain: keras.Model, looking: keras.Model, source: np.ndarray) -> dict:
     """What is run, and how often in a round."""
-    beam = {"strategy": "beam", "beam_width": BEAM}
+    beam = {"strategy": "beam", "num_beams": BEAM}
     return {
         "generate": (generate_side(plain, source), 20),
         "predict per token": (keras_side(plain, source, predict=True), 1),

@@ -17,7 +17,7 @@ import pandas as pd
 from benchmarks import nab
 
 
-def records(seeds: range = range(2)) -> list[nab.Labelled]:
+def records(seeds: range = range(2)) -> list[nab.Labeled]:
     """Every family with every fault that suits it, for each seed."""
     return [
         record(family, fault, seed)
@@ -27,7 +27,7 @@ def records(seeds: range = range(2)) -> list[nab.Labelled]:
     ]
 
 
-def record(family: str, fault: str, seed: int) -> nab.Labelled:
+def record(family: str, fault: str, seed: int) -> nab.Labeled:
     """One record; the faults "none" and "several" are of every family."""
     make, rows, minutes, faults = FAMILIES[family]
     rng = np.random.default_rng([seed, *map(ord, family + fault)])
@@ -51,7 +51,7 @@ def record(family: str, fault: str, seed: int) -> nab.Labelled:
     half = int(0.1 * rows / max(len(names), 1) / 2)
     windows = [(max(one - half, first), min(one + half, rows - 1)) for one in begins]
     times = pd.date_range("2024-01-01", periods=rows, freq=f"{minutes}min")
-    return nab.Labelled(f"{family} {fault} {seed}", values, times, windows)
+    return nab.Labeled(f"{family} {fault} {seed}", values, times, windows)
 
 
 def _decaying(pushes: np.ndarray, keep: float) -> np.ndarray:

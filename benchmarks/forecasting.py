@@ -22,7 +22,7 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.data import ParallelExamples, forecasting_pairs
+from keras_seqzoo.data import SequencePairs, forecasting_pairs
 
 STEPS = 24
 NOISE = 0.3
@@ -36,7 +36,7 @@ def seasons(steps: int = 6000, seed: int = 0) -> np.ndarray:
     return 10 + np.sin(phase) + 0.5 * np.sin(2 * phase + 1) + noise
 
 
-def naive(record: np.ndarray, first: int, pairs: ParallelExamples, season: int) -> float:
+def naive(record: np.ndarray, first: int, pairs: SequencePairs, season: int) -> float:
     """The error of saying what was read a season ago, of pairs cut from row `first` on."""
     targets = np.stack(pairs.targets)[..., 0]
     rows = first + len(pairs.sources[0]) + np.arange(targets.size).reshape(targets.shape)
@@ -52,13 +52,13 @@ def main() -> None:
     options = parser.parse_args()
     records = {"seasons": (seasons(), 48, 4, (24,))}
     if options.taxi:
-        taxi = zoo.read_readings(options.taxi).values[:, 0]
+        taxi = zoo.data.read_time_series(options.taxi).values[:, 0]
         records["taxi"] = (taxi, 96, 3, (48, 336))
     figures, drawn = {}, []
-    for name, (record, past, stride, known) in records.items():
+    for name, (record, past, sequence_stride, known) in records.items():
         ends = (np.cumsum(PARTS) * len(record)).astype(int)
         parts = [record[a:b] for a, b in zip((0, *ends[:-1]), ends, strict=True)]
-        train = forecasting_pairs(parts[0], past=past, steps=STEPS, stride=stride)
+        train = forecasting_pairs(parts[0], past=past, steps=STEPS, sequence_stride=sequence_stride)
         valid, test = (forecasting_pairs(part, past=past, steps=STEPS) for part in parts[1:])
         errors, seconds = [], []
         for seed in range(options.seeds):

@@ -1,6 +1,6 @@
 """The scoring rule of the Numenta Anomaly Benchmark, standard profile.
 
-A detection inside a labelled window earns up to 1, the earlier the more; a window without any costs
+A detection inside a labeled window earns up to 1, the earlier the more; a window without any costs
 1; a detection outside costs up to 0.11, less where it comes shortly after a window. The first rows
 of a file are for training and are not scored.
 
@@ -24,7 +24,7 @@ Window = tuple[int, int]  # first and last row, both included
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """A record, its stamps, and the windows of its anomalies."""
 
     name: str
@@ -75,7 +75,7 @@ def normalized(total: float, windows: int) -> float:
     return 100 * (total + windows) / (2 * windows)
 
 
-def read(data: Path, name: str) -> Labelled:
+def read(data: Path, name: str) -> Labeled:
     """The file `data/NAME`, rows in its order, with its windows: labels are by stamp.
 
     Args:
@@ -86,7 +86,7 @@ def read(data: Path, name: str) -> Labelled:
     times = pd.DatetimeIndex(table["timestamp"])
     labels = json.loads((data / "labels" / "combined_windows.json").read_text())
     windows = [rows_between(times, first, last) for first, last in labels[name]]
-    return Labelled(Path(name).stem, table["value"].to_numpy(float), times, windows)
+    return Labeled(Path(name).stem, table["value"].to_numpy(float), times, windows)
 
 
 def rows_between(times: pd.DatetimeIndex, first: str, last: str) -> Window:

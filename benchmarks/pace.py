@@ -29,36 +29,36 @@ import torch
 import keras_seqzoo as zoo
 from benchmarks import common
 from keras_seqzoo import layers
-from keras_seqzoo.data import Encoding
+from keras_seqzoo.data import SequencePreprocessor
 from keras_seqzoo.tasks import labeling
 
 
-def ours(encoding: Encoding, train):
+def ours(preprocessor: SequencePreprocessor, train):
     """One epoch of the zoo's tagger."""
-    network = labeling.build("bilstm_tagger", encoding, word_dropout=0.0)
-    train.compile_network(network, 2e-3, labeling.loss(network, encoding))
+    network = labeling.build("bilstm_tagger", preprocessor, word_dropout=0.0)
+    train.compile_network(network, 2e-3, labeling.loss(network, preprocessor))
     layers.compile_recurrences(network)
-    data = encoding.batches(train, multiple=labeling.MULTIPLE).dataset()
+    data = preprocessor.batches(train, multiple=labeling.MULTIPLE).dataset()
     return lambda: network.fit(data, verbose=0, shuffle=False)
 
 
-def plain_keras(encoding: Encoding, train):
+def plain_keras(preprocessor: SequencePreprocessor, train):
     """One epoch of the same model in Keras's own layers."""
     tokens = keras.Input((None,), dtype="int32")
     mask = keras.ops.not_equal(tokens, 0)
-    x = keras.layers.Embedding(len(encoding.tokens), 100)(tokens)
+    x = keras.layers.Embedding(len(preprocessor.tokens), 100)(tokens)
     x = keras.layers.Dropout(0.2)(x)
     lstm = keras.layers.LSTM(100, return_sequences=True)
     x = keras.layers.Bidirectional(lstm)(x, mask=mask)
     x = keras.layers.Dropout(0.5)(x)
-    tags = keras.layers.Dense(len(encoding.classes), "softmax")(x)
+    tags = keras.layers.Dense(len(preprocessor.classes), "softmax")(x)
     model = keras.Model(tokens, layers.ApplyMask()([tags, mask]))
     model.compile(
         keras.optimizers.Adam(2e-3, global_clipnorm=5.0),
         "sparse_categorical_crossentropy",
         steps_per_execution=32,
     )
-    data = encoding.batches(train).dataset()
+    data = preprocessor.batches(train).dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False)
 
 
@@ -82,13 +82,15 @@ class TorchTagger(torch.nn.Module):
         return self.tags(self.dropout(x))
 
 
-def pytorch(encoding: Encoding, train, *, fused: bool):
+def pytorch(preprocessor: SequencePreprocessor, train, *, fused: bool):
     """One epoch in PyTorch."""
-    model = TorchTagger(len(encoding.tokens), len(encoding.classes))
+    model = TorchTagger(len(preprocessor.tokens), len(preprocessor.classes))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3, fused=fused or None)
     batches = [
         (torch.tensor(x).long(), torch.tensor(y).long())
-        for x, y in map(encoding.batches(train).__getitem__, range(len(encoding.batches(train))))
+        for x, y in map(
+            preprocessor.batches(train).__getitem__, range(len(preprocessor.batches(train)))
+        )
     ]
 
     def epoch():
@@ -116,8 +118,8 @@ SIDES = {
 def epochs(side: str, data: str, count: int) -> list[float]:
     """Seconds of each epoch of one side, after the first."""
     torch.set_num_threads(os.cpu_count())
-    train = zoo.read_examples(os.path.join(data, "train"))
-    run = SIDES[side](Encoding.learn(train, target="tags"), train)
+    train = zoo.data.read_labeled_sequences(os.path.join(data, "train"))
+    run = SIDES[side](SequencePreprocessor.learn(train, target="tags"), train)
     run()
     seconds = []
     for _ in range(count):

@@ -3,7 +3,7 @@
     python -m benchmarks.recoverability [--input white|slow|all] [--seeds 5]
 
 A layer of 4, 8, 16 or 32 units reads one number a step; its output at a step is asked for the
-inputs of that step and of 47 before, by `zoo.recoverability`. The layers: SimpleRNN without
+inputs of that step and of 47 before, by `zoo.diagnostics.recoverability`. The layers: SimpleRNN without
 activation (linear), SimpleRNN, GRU, LSTM, as Keras initializes them (glorot_uniform, an orthogonal
 recurrent kernel, zero biases, an LSTM's forget bias 1), and the same after training with a linear
 layer behind to give the last 32 inputs back: mean squared error, Adam on a cosine from 0.01, 800
@@ -99,7 +99,9 @@ def train(model: keras.Model, kind: str, seed: int) -> None:
 def measure(model: keras.Model, kind: str, seed: int) -> dict:
     """What the layer's output tells of earlier inputs, on windows of its own."""
     x = series(kind, ROWS, STEPS, 1000 * seed)
-    report = zoo.recoverability(model, x, lags=LAGS, layer="recurrent", resamples=0, seed=seed)
+    report = zoo.diagnostics.recoverability(
+        model, x, lags=LAGS, layer="recurrent", resamples=0, seed=seed
+    )
     return {
         "capacity": report.capacity,
         "rank": report.rank,

@@ -64,7 +64,9 @@ def readings():
     import keras_seqzoo as zoo
 
     steps = (TRAIN + VALIDATE) * TIME
-    x = zoo.windows(zoo.sensor_readings(steps=steps), length=TIME)[..., :FEATURES]
+    x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=steps), sequence_length=TIME)[
+        ..., :FEATURES
+    ]
     y = None
     if NAME == "gru_tagger":
         before = np.concatenate([x[:, :1, 0]] * LAG + [x[:, :-LAG, 0]], axis=1)

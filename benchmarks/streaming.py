@@ -35,7 +35,7 @@ MODELS = {
     "simple_rnn_identity": {},
     "gru_forecaster": {},
     "gru_forecaster, LSTM": {"cell": "lstm"},
-    "gru_forecaster, 2 layers, NaN as padding": {"depth": 2, "mask_value": float("nan")},
+    "gru_forecaster, 2 layers, NaN as padding": {"num_layers": 2, "mask_value": float("nan")},
 }
 CALLS = {"step": 100, "empty": 100, "Streamer.step": 50, "predict": 1}
 

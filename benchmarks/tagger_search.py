@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.data import Examples
+from keras_seqzoo.data import LabeledSequences
 from keras_seqzoo.tasks import evaluate
 
 
@@ -32,9 +32,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     train, valid, test = (
-        Examples(found.sequences, tags=found.tags)
+        LabeledSequences(found.sequences, tags=found.tags)
         for found in (
-            zoo.read_examples(os.path.join(options.data, part))
+            zoo.data.read_labeled_sequences(os.path.join(options.data, part))
             for part in ("train", "valid", "test")
         )
     )

@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--entries", default=",".join(name for name in ENTRIES if "," not in name))
     options = parser.parse_args()
     train, valid, test = (
-        zoo.read_examples(os.path.join(options.data, part)) for part in ("train", "valid", "test")
+        zoo.data.read_labeled_sequences(os.path.join(options.data, part))
+        for part in ("train", "valid", "test")
     )
     figures = {}
     for label, settings in ENTRIES.items():

@@ -33,12 +33,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directory", help="keeps the search; default a temporary folder")
     options = parser.parse_args()
-    readings = zoo.read_readings(options.data)
+    readings = zoo.data.read_time_series(options.data)
     for note in readings.notes:
         print(note)
     train, validation, test = readings.split(0.6, 0.2, 0.2)
-    x = zoo.windows(train, length=LENGTH, stride=STRIDE)
-    x_val, x_test = (zoo.windows(part, length=LENGTH) for part in (validation, test))
+    x = zoo.data.make_windows(train, sequence_length=LENGTH, sequence_stride=STRIDE)
+    x_val, x_test = (
+        zoo.data.make_windows(part, sequence_length=LENGTH) for part in (validation, test)
+    )
     started = time.monotonic()
     search = zoo.search(
         "simple_rnn_identity",
@@ -54,11 +56,11 @@ def main() -> None:
         model = search.select(max_leakage=budget)
         report = zoo.leakage(model, x_test)
         scores = {
-            alone: zoo.leakage(zoo.anomaly_score(model, x, alone=alone), x_test)
+            alone: zoo.leakage(zoo.diagnostics.anomaly_score(model, x, alone=alone), x_test)
             for alone in (False, True)
         }
         figures[f"max_leakage={budget:g}"] = {
-            "identity_error": zoo.identity_error(model, x_test),
+            "identity_error": zoo.metrics.identity_error(model, x_test),
             "leakage": report.to_dict(),
             "score_leakage": scores[False].to_dict(),
             "score_leakage_alone": scores[True].index,

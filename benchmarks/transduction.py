@@ -1,6 +1,6 @@
 """Grapheme to phoneme by `attention_gru_encoder_decoder`, as it comes, in three languages.
 
-    python -m benchmarks.transduction --data task1
+    python -m benchmarks.seq2seq --data task1
 
 DIR holds train, dev and test of https://github.com/sigmorphon/2020 (task1/data): columns of words
 and of their phonemes in Icelandic, French and Hungarian, 3,600 / 450 / 450 each. Settings were
@@ -21,19 +21,19 @@ import numpy as np
 
 import keras_seqzoo as zoo
 from benchmarks import common
-from keras_seqzoo.callbacks import PairScores
+from keras_seqzoo.callbacks import PairMetrics
 from keras_seqzoo.layers import Ensemble
 
 LANGUAGES = ("ice", "fre", "hun")
 ENTRY = "attention_gru_encoder_decoder"
 EPOCHS = 60
-BEAM = {"strategy": "beam", "beam_width": 5}
+BEAM = {"strategy": "beam", "num_beams": 5}
 
 
 def read(folder: str, part: str, language: str):
     """The pairs of one part of one language."""
     path = os.path.join(folder, part, f"{language}_{part}.tsv")
-    return zoo.read_parallel(path, source_units="characters")
+    return zoo.data.read_sequence_pairs(path, source_units="characters")
 
 
 def main() -> None:
@@ -56,8 +56,8 @@ def main() -> None:
             networks.append(trained.network)
             runs.append(
                 {
-                    "greedy": error(trained.network, trained.encoding, scored),
-                    "beam": error(trained.network, trained.encoding, scored, **BEAM),
+                    "greedy": error(trained.network, trained.preprocessor, scored),
+                    "beam": error(trained.network, trained.preprocessor, scored, **BEAM),
                     "seconds": trained.seconds,
                     "parameters": trained.network.count_params(),
                 }
@@ -65,11 +65,11 @@ def main() -> None:
             print(language, seed, {key: round(one, 2) for key, one in runs[-1].items()}, flush=True)
         figures[language] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {
             "beam_deviation": float(np.std([run["beam"] for run in runs], ddof=1)),
-            "ensemble": error(Ensemble(networks), trained.encoding, scored, **BEAM),
+            "ensemble": error(Ensemble(networks), trained.preprocessor, scored, **BEAM),
             "runs": runs,
         }
         if options.part == "test":
-            common.write("transduction", {"seeds": options.seeds, "languages": figures})
+            common.write("seq2seq", {"seeds": options.seeds, "languages": figures})
     for language, found in figures.items():
         print(
             f"| {language} | {found['greedy']:.1f} | {found['beam']:.1f} ± "
@@ -77,9 +77,9 @@ def main() -> None:
         )
 
 
-def error(network, encoding, pairs, **how) -> float:
+def error(network, preprocessor, pairs, **how) -> float:
     """Words in 100 that are wrong."""
-    return 100 * (1 - PairScores(encoding, pairs, **how).measure(network).accuracy)
+    return 100 * (1 - PairMetrics(preprocessor, pairs, **how).measure(network).accuracy)
 
 
 if __name__ == "__main__":

@@ -36,15 +36,15 @@ from keras import ops
 
 from benchmarks import common
 from keras_seqzoo import layers
-from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
-from keras_seqzoo.models.encoder_decoder import encoder_decoder
+from keras_seqzoo.data import PairPreprocessor, SequencePairs, read_sequence_pairs
+from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
 from keras_seqzoo.tasks import train
 from keras_seqzoo.tasks.labeling import MULTIPLE
 
 UNITS, EMBEDDING, BATCH, RATE = 256, 64, 64, 1e-3
 
 
-def generated(count: int = 3600, symbols: int = 36) -> ParallelExamples:
+def generated(count: int = 3600, symbols: int = 36) -> SequencePairs:
     """Sources of 4 to 12 symbols, and targets that are up to two longer or shorter."""
     rng = np.random.default_rng(0)
     names = np.array([f"s{number}" for number in range(symbols)])
@@ -53,26 +53,26 @@ def generated(count: int = 3600, symbols: int = 36) -> ParallelExamples:
     sources, targets = (
         [rng.choice(names, length).tolist() for length in some] for some in (lengths, others)
     )
-    return ParallelExamples(sources, targets, source="generated")
+    return SequencePairs(sources, targets, source="generated")
 
 
 # ------------------------------------------------------------------------------- keras_seqzoo
 
 
-def ours(encoding: ParallelEncoding, pairs: ParallelExamples, attention: str, *, whole: bool):
+def ours(preprocessor: PairPreprocessor, pairs: SequencePairs, attention: str, *, whole: bool):
     """One epoch of the zoo's encoder-decoder, and how many parameters it has.
 
     XLA compiles the recurrences alone, or the whole step.
     """
-    model = encoder_decoder(
-        **encoding.arguments(), units=UNITS, embedding_size=EMBEDDING, attention=attention
+    model = sequence_encoder_decoder(
+        **preprocessor.arguments(), units=UNITS, embedding_dim=EMBEDDING, attention=attention
     )
     train.compile_network(model, RATE, keras.losses.SparseCategoricalCrossentropy())
     if whole:
         model.compile(model.optimizer, model.loss, jit_compile=True)
     else:
         layers.compile_recurrences(model)
-    data = encoding.batches(pairs, batch_size=BATCH, multiple=MULTIPLE).dataset()
+    data = preprocessor.batches(pairs, batch_size=BATCH, multiple=MULTIPLE).dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False), model.count_params()
 
 
@@ -107,18 +107,18 @@ class AdditiveCell(keras.layers.Layer):
 
 
 def plain_keras(
-    encoding: ParallelEncoding, pairs: ParallelExamples, attention: str, *, jit_compile: bool
+    preprocessor: PairPreprocessor, pairs: SequencePairs, attention: str, *, jit_compile: bool
 ):
     """The same in Keras's own layers."""
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     real = ops.not_equal(source, 0)
-    x = keras.layers.Embedding(len(encoding.source), EMBEDDING)(source)
+    x = keras.layers.Embedding(len(preprocessor.source), EMBEDDING)(source)
     gru = keras.layers.GRU(UNITS, return_sequences=True)
     memory = keras.layers.Bidirectional(gru)(x, mask=real)
     summary = keras.layers.GlobalAveragePooling1D()(memory, mask=real)
     initial = keras.layers.Dense(UNITS, "tanh")(summary)
-    y = keras.layers.Embedding(len(encoding.target), EMBEDDING)(target)
+    y = keras.layers.Embedding(len(preprocessor.target), EMBEDDING)(target)
     if attention == "additive":
         keys = keras.layers.Dense(UNITS, use_bias=False)(memory)
         decoder = keras.layers.RNN(AdditiveCell(UNITS), return_sequences=True)
@@ -128,7 +128,7 @@ def plain_keras(
         h = keras.layers.GRU(UNITS, return_sequences=True)(y, initial_state=initial)
         contexts = keras.layers.Attention()([h, memory, keys], mask=[None, real])
         y = keras.layers.Dense(UNITS, "tanh")(ops.concatenate([contexts, h], axis=-1))
-    said = keras.layers.Dense(len(encoding.target), "softmax")(y)
+    said = keras.layers.Dense(len(preprocessor.target), "softmax")(y)
     outputs = layers.ApplyMask()([said, ops.not_equal(target, 0)])
     model = keras.Model([source, target], outputs)
     model.compile(
@@ -138,7 +138,7 @@ def plain_keras(
         jit_compile=jit_compile,
     )
     multiple = MULTIPLE if jit_compile else 1
-    data = encoding.batches(pairs, batch_size=BATCH, multiple=multiple).dataset()
+    data = preprocessor.batches(pairs, batch_size=BATCH, multiple=multiple).dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False), model.count_params()
 
 
@@ -196,11 +196,11 @@ class TorchModel(torch.nn.Module):
         return torch.tanh(self.combine(torch.stack(outputs, 1)))
 
 
-def pytorch(encoding: ParallelEncoding, pairs: ParallelExamples, attention: str, *, fused: bool):
+def pytorch(preprocessor: PairPreprocessor, pairs: SequencePairs, attention: str, *, fused: bool):
     """One epoch in PyTorch, and how many parameters it has."""
-    model = TorchModel(len(encoding.source), len(encoding.target), attention == "additive")
+    model = TorchModel(len(preprocessor.source), len(preprocessor.target), attention == "additive")
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=fused or None)
-    batches = encoding.batches(pairs, batch_size=BATCH)
+    batches = preprocessor.batches(pairs, batch_size=BATCH)
     batches = [
         tuple(torch.tensor(one).long() for one in (inputs["source"], inputs["target"], targets))
         for inputs, targets in map(batches.__getitem__, range(len(batches)))
@@ -230,10 +230,10 @@ SIDES = {
 }
 
 
-def epochs(side: str, pairs: ParallelExamples, attention: str, count: int) -> dict:
+def epochs(side: str, pairs: SequencePairs, attention: str, count: int) -> dict:
     """Seconds of each epoch of one side, after the first."""
     torch.set_num_threads(os.cpu_count() or 1)
-    run, parameters = SIDES[side](ParallelEncoding.learn(pairs), pairs, attention)
+    run, parameters = SIDES[side](PairPreprocessor.learn(pairs), pairs, attention)
     run()
     seconds = []
     for _ in range(count):
@@ -255,7 +255,7 @@ def main() -> None:
     if options.side:
         pairs = generated()
         if options.data:
-            pairs = read_parallel(options.data, source_units="characters")
+            pairs = read_sequence_pairs(options.data, source_units="characters")
         print(json.dumps(epochs(options.side, pairs, options.attention, options.epochs)))
         return
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}

@@ -38,7 +38,7 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
     oracle = make_oracle(url, study)
     costs = []
     before = resource.getrusage(resource.RUSAGE_SELF)
-    with oracle.ledger.beating():
+    with oracle.ledger.heartbeat():
         while time.time() < until:
             started = time.perf_counter()
             trials = oracle.ask(population, 0)
@@ -65,13 +65,13 @@ def make_oracle(url: str, study: str):
 
     import keras_seqzoo as zoo
     from keras_seqzoo.tuning.study.oracle import StudyOracle
-    from keras_seqzoo.tuning.study.storage import Ledger
+    from keras_seqzoo.tuning.study.storage import TrialStore
 
     hypermodel = zoo.hypermodel("simple_rnn_identity", features=3)
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     oracle = StudyOracle(
-        Ledger(url, study, ["minimize"], {}, shared=True),
+        TrialStore(url, study, ["minimize"], {}, shared=True),
         objective=hypermodel.objective,
         max_trials=10**9,
         seed=0,

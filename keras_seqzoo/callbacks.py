@@ -10,24 +10,23 @@ import numpy as np
 
 from keras_seqzoo import layers
 from keras_seqzoo.data import (
-    Encoding,
-    Examples,
-    ParallelEncoding,
-    ParallelExamples,
+    LabeledSequences,
+    PairPreprocessor,
+    SequencePairs,
+    SequencePreprocessor,
     answers,
 )
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.metrics import (
-    Scores,
-    TransductionScores,
+    LabelScores,
+    Seq2SeqScores,
     classification_scores,
     identity_error,
+    seq2seq_scores,
     tagging_scores,
-    transduction_scores,
 )
-from keras_seqzoo.metrics.identity_error import identity_error
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_instance,
@@ -59,7 +58,7 @@ class StateLeakage(keras.callbacks.Callback):
     >>> model = zoo.get("simple_rnn_identity")
     >>> zoo.adapt(model, x)
     >>> model.compile("adam", "mse")
-    >>> history = model.fit(x, x, verbose=0, callbacks=[zoo.StateLeakage(x)])
+    >>> history = model.fit(x, x, verbose=0, callbacks=[zoo.callbacks.StateLeakage(x)])
     >>> sorted(history.history)
     ['loss', 'val_identity_cost', 'val_identity_error', 'val_state_leakage']
     """
@@ -127,7 +126,7 @@ class StateLeakage(keras.callbacks.Callback):
         return len(shape) in (2, 3) and shape[-1] == self.x.shape[-1] and self.x.ndim == 3
 
 
-class SequenceScores(keras.callbacks.Callback):
+class SequenceMetrics(keras.callbacks.Callback):
     """Puts the scores of validation examples into the logs of every epoch.
 
     `val_f1`, `val_precision` and `val_recall` count entities where tags are of the BIO kind, and
@@ -135,66 +134,74 @@ class SequenceScores(keras.callbacks.Callback):
     front of callbacks that read them: `EarlyStopping("val_f1", mode="max")`.
 
     Args:
-        encoding: `keras_seqzoo.data.Encoding` that the model is trained with.
-        examples: `keras_seqzoo.data.Examples` to score.
+        preprocessor: `keras_seqzoo.data.SequencePreprocessor` that the model is trained with.
+        examples: `keras_seqzoo.data.LabeledSequences` to score.
         batch_size: int, at least 1.
 
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> text = zoo.data.Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> encoding = zoo.data.Encoding.learn(text)
-    >>> model = zoo.get("gru_tagger", **encoding.arguments())
+    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> preprocessor = zoo.data.SequencePreprocessor.learn(text)
+    >>> model = zoo.get("gru_tagger", **preprocessor.arguments())
     >>> model.compile("adam", "sparse_categorical_crossentropy")
-    >>> history = model.fit(encoding.batches(text), verbose=0,
-    ...                     callbacks=[zoo.SequenceScores(encoding, text)])
+    >>> history = model.fit(preprocessor.batches(text), verbose=0,
+    ...                     callbacks=[zoo.callbacks.SequenceMetrics(preprocessor, text)])
     >>> sorted(history.history)
     ['loss', 'val_accuracy', 'val_f1', 'val_precision', 'val_recall']
     """
 
-    def __init__(self, encoding: Encoding, examples: Examples, *, batch_size: int = 64):
+    def __init__(
+        self,
+        preprocessor: SequencePreprocessor,
+        examples: LabeledSequences,
+        *,
+        batch_size: int = 64,
+    ):
         super().__init__()
-        check_instance(Encoding, encoding=encoding)
-        encoding.check(examples)
-        self.encoding, self.examples = encoding, examples
-        self.batches = encoding.batches(
+        check_instance(SequencePreprocessor, preprocessor=preprocessor)
+        preprocessor.check(examples)
+        self.preprocessor, self.examples = preprocessor, examples
+        self.batches = preprocessor.batches(
             examples, targets=False, shuffle=False, batch_size=batch_size
         )
-        self.scores: Scores | None = None  # of the last epoch
+        self.scores: LabelScores | None = None  # of the last epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Scores the model as it is; NaN if training has diverged, which names would hide."""
-        answered = answers(self.model, self.batches)
+        predicted = answers(self.model, self.batches)
         finite = np.isfinite(logs.get("loss", 0.0))
-        finite = finite and all(np.isfinite(one).all() for one in answered)
-        self.scores = self._scores(answered)
+        finite = finite and all(np.isfinite(one).all() for one in predicted)
+        self.scores = self._scores(predicted)
         for name in ("f1", "precision", "recall", "accuracy"):
             logs[f"val_{name}"] = getattr(self.scores, name) if finite else float("nan")
 
-    def measure(self, model: keras.Model) -> Scores:
+    def measure(self, model: keras.Model) -> LabelScores:
         """The scores of a model.
 
         Args:
-            model: `keras.Model` that takes batches of the encoding.
+            model: `keras.Model` that takes batches of the preprocessor.
         """
         return self._scores(answers(model, self.batches))
 
-    def _scores(self, answered: list) -> Scores:
-        return scores_of(self.encoding.target, self.examples, self.encoding.names(answered))
+    def _scores(self, predicted: list) -> LabelScores:
+        return scores_of(
+            self.preprocessor.target, self.examples, self.preprocessor.names(predicted)
+        )
 
 
-def scores_of(target: str, examples: Examples, predicted: list) -> Scores:
+def scores_of(target: str, examples: LabeledSequences, predicted: list) -> LabelScores:
     """The scores of predicted names, by the kind of target."""
     if target == "tags":
         return tagging_scores(examples.tags, predicted)
     return classification_scores(examples.labels, predicted)
 
 
-# Rows that are answered at once in validation, as a beam's first step is as large.
+# Rows that are predicted at once in validation, as a beam's first step is as large.
 _ROWS = 256
 
 
-class PairScores(keras.callbacks.Callback):
+class PairMetrics(keras.callbacks.Callback):
     """Puts the scores of validation pairs into the logs of every epoch, the model decoding freely.
 
     Of tokens, `val_accuracy`, the share of sequences that are right as a whole, and
@@ -203,57 +210,61 @@ class PairScores(keras.callbacks.Callback):
     `EarlyStopping("val_accuracy", mode="max")`.
 
     Args:
-        encoding: `keras_seqzoo.data.ParallelEncoding` that the model is trained with.
-        examples: `keras_seqzoo.data.ParallelExamples` to score.
+        preprocessor: `keras_seqzoo.data.PairPreprocessor` that the model is trained with.
+        examples: `keras_seqzoo.data.SequencePairs` to score.
         **options: of `generate`, such as `strategy`; default greedy, which is quick.
 
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> pairs = zoo.data.ParallelExamples([["a", "b"], ["b"]], [["b", "a"], ["b"]])
-    >>> encoding = zoo.data.ParallelEncoding.learn(pairs)
-    >>> model = zoo.get("gru_encoder_decoder", **encoding.arguments(), units=8)
+    >>> pairs = zoo.data.SequencePairs([["a", "b"], ["b"]], [["b", "a"], ["b"]])
+    >>> preprocessor = zoo.data.PairPreprocessor.learn(pairs)
+    >>> model = zoo.get("gru_encoder_decoder", **preprocessor.arguments(), units=8)
     >>> model.compile("adam", "sparse_categorical_crossentropy")
-    >>> history = model.fit(encoding.batches(pairs), verbose=0,
-    ...                     callbacks=[zoo.PairScores(encoding, pairs)])
+    >>> history = model.fit(preprocessor.batches(pairs), verbose=0,
+    ...                     callbacks=[zoo.callbacks.PairMetrics(preprocessor, pairs)])
     >>> sorted(history.history)
     ['loss', 'val_accuracy', 'val_token_error_rate']
     """
 
-    def __init__(self, encoding: ParallelEncoding, examples: ParallelExamples, **options: Any):
+    def __init__(self, preprocessor: PairPreprocessor, examples: SequencePairs, **options: Any):
         super().__init__()
-        check_instance(ParallelEncoding, encoding=encoding)
-        encoding.check(examples)
-        self.encoding, self.examples = encoding, examples
-        self.options = {"batch_size": _ROWS, "max_length": encoding.max_length} | options
-        self.scores: TransductionScores | None = None  # of the last epoch, of tokens
+        check_instance(PairPreprocessor, preprocessor=preprocessor)
+        preprocessor.check(examples)
+        self.preprocessor, self.examples = preprocessor, examples
+        self.options = {"batch_size": _ROWS, "max_length": preprocessor.max_length} | options
+        self.scores: Seq2SeqScores | None = None  # of the last epoch, of tokens
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Scores the model as it is; NaN if training has diverged, which names would hide."""
         if not np.isfinite(logs.get("loss", 0.0)):
-            names = ("accuracy", "token_error_rate") if self.encoding.says_tokens else ("error",)
+            names = (
+                ("accuracy", "token_error_rate")
+                if self.preprocessor.generates_tokens
+                else ("error",)
+            )
             logs.update({f"val_{name}": float("nan") for name in names})
             return
         found = self.measure(self.model)
-        if not self.encoding.says_tokens:
+        if not self.preprocessor.generates_tokens:
             logs["val_error"] = found
             return
         self.scores = found
         logs["val_accuracy"] = found.accuracy
         logs["val_token_error_rate"] = found.token_error_rate
 
-    def measure(self, model: keras.Model) -> TransductionScores | float:
-        """The scores of a model: `TransductionScores` of tokens, the error of readings.
+    def measure(self, model: keras.Model) -> Seq2SeqScores | float:
+        """The scores of a model: `Seq2SeqScores` of tokens, the error of readings.
 
         Args:
-            model: `layers.EncoderDecoderModel` that takes batches of the encoding.
+            model: `layers.EncoderDecoderModel` that takes batches of the preprocessor.
         """
         check_instance(layers.EncoderDecoderModel, model=model)
-        source = self.encoding.sources(self.examples.sources)
-        if not self.encoding.says_tokens:
+        source = self.preprocessor.sources(self.examples.sources)
+        if not self.preprocessor.generates_tokens:
             return forecast_error(model, source, self.examples.targets)
         said = model.generate(source, **self.options).sequences
-        return transduction_scores(self.examples.targets, self.encoding.names(said))
+        return seq2seq_scores(self.examples.targets, self.preprocessor.names(said))
 
 
 def forecast_error(model: keras.Model, source: np.ndarray, targets: Any) -> float:

@@ -15,9 +15,9 @@ class SpectralNorm(keras.regularizers.Regularizer):
     """Penalty on a kernel's largest singular value, as far as it is beyond a limit.
 
     `weight * max(0, sigma_max - limit)^2`. Of the recurrent kernel of a SimpleRNN it is what bounds
-    the influence of old inputs: `keras_seqzoo.certify`. Below the limit the kernel is free, whereas
+    the influence of old inputs: `keras_seqzoo.diagnostics.lipschitz_bound`. Below the limit the kernel is free, whereas
     L1 and L2 shrink all of it. A penalty is no constraint: training may end a little above the
-    limit, the less the larger the weight; `certify` says where it ended.
+    limit, the less the larger the weight; `lipschitz_bound` says where it ended.
 
     Shapes: a kernel `(rows, columns)` -> a number. Of GRU and LSTM the kernels of all gates count
         as one matrix; axes before the last are taken as one.
@@ -34,7 +34,7 @@ class SpectralNorm(keras.regularizers.Regularizer):
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> round(float(zoo.SpectralNorm(weight=1.0, limit=0.5)(2 * np.eye(3, dtype="float32"))), 4)
+    >>> round(float(zoo.regularizers.SpectralNorm(weight=1.0, limit=0.5)(2 * np.eye(3, dtype="float32"))), 4)
     2.25
     >>> model = zoo.get("simple_rnn_identity", recurrent_regularizer="spectral_norm")
 

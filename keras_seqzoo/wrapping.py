@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_seqzoo import layers
-from keras_seqzoo.data import Encoding, ParallelEncoding, Vocabulary
+from keras_seqzoo.data import PairPreprocessor, SequencePreprocessor, Vocabulary
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import mask_value_of
@@ -20,8 +20,8 @@ ANSWERS = "answers"
 NETWORK, NUMBERS, SPELLED = "network", "token_numbers", "character_numbers"
 
 
-def with_names(
-    model: keras.Model, encoding: Encoding | ParallelEncoding, **decoding: Any
+def end_to_end(
+    model: keras.Model, preprocessor: SequencePreprocessor | PairPreprocessor, **decoding: Any
 ) -> keras.Model:
     """Puts the names that a model was trained with around it; of an encoder-decoder, what decodes.
 
@@ -39,13 +39,13 @@ def with_names(
     State: none.
 
     Args:
-        model: a classifier, tagger or encoder-decoder, trained on batches of `encoding`.
-        encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`.
-        **decoding: of an encoder-decoder: max_length (default that of the encoding), beam_width
-            (5), length_penalty (0); see `layers.Answers`.
+        model: a classifier, tagger or encoder-decoder, trained on batches of `preprocessor`.
+        preprocessor: `keras_seqzoo.data.SequencePreprocessor` or `PairPreprocessor`.
+        **decoding: of an encoder-decoder: max_length (default that of the preprocessor), num_beams
+            (5), length_penalty (0); see `layers.SequenceGenerator`.
 
     Returns:
-        A Functional `keras.Model`; `network_of` it is `model`, with its weights.
+        A Functional `keras.Model`; `inner_model` it is `model`, with its weights.
 
     Raises:
         ArgumentError: if the model gives another number of classes.
@@ -53,49 +53,49 @@ def with_names(
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> text = zoo.data.Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> encoding = zoo.data.Encoding.learn(text)
-    >>> model = zoo.with_names(zoo.get("gru_tagger", **encoding.arguments()), encoding)
+    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> preprocessor = zoo.data.SequencePreprocessor.learn(text)
+    >>> model = zoo.tasks.end_to_end(zoo.get("gru_tagger", **preprocessor.arguments()), preprocessor)
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """
     check_instance(keras.Model, model=model)
-    check_instance((Encoding, ParallelEncoding), encoding=encoding)
-    if isinstance(encoding, ParallelEncoding):
-        return with_answers(model, encoding, **decoding)
+    check_instance((SequencePreprocessor, PairPreprocessor), preprocessor=preprocessor)
+    if isinstance(preprocessor, PairPreprocessor):
+        return generator_end_to_end(model, preprocessor, **decoding)
     if decoding:
         known = "nothing more for a model that does not decode"
         raise ArgumentError(argument_message("decoding", known, sorted(decoding)))
     classes = _classes(model)
-    if classes != len(encoding.classes):
+    if classes != len(preprocessor.classes):
         raise ArgumentError(
             argument_message(
-                "encoding", f"one of {classes} classes, as the model has", encoding.classes
+                "preprocessor", f"one of {classes} classes, as the model has", preprocessor.classes
             )
         )
     network = model if model.name == NETWORK else _renamed(model)
-    if encoding.tokens is None:
+    if preprocessor.tokens is None:
         inputs = given = keras.Input(model.input_shape[1:], name="readings")
-        mask = layers.step_mask(given, encoding.mask_value, name="real_steps")
+        mask = layers.step_mask(given, preprocessor.mask_value, name="real_steps")
     else:
         inputs = keras.Input((), dtype="string", name="sentences")
         tokens = layers.SplitTokens(name="tokens")(inputs)
-        given = _numbers(tokens, encoding.tokens, NUMBERS)
+        given = _numbers(tokens, preprocessor.tokens, NUMBERS)
         mask = layers.TokenMask(name="real_tokens")(given)
-        if encoding.characters is not None:
+        if preprocessor.characters is not None:
             characters = layers.SplitCharacters(MAX_CHARACTERS, name="characters")(tokens)
-            given = [given, _numbers(characters, encoding.characters, SPELLED)]
+            given = [given, _numbers(characters, preprocessor.characters, SPELLED)]
     answers = network(given)
-    per_step = encoding.target == "tags"
-    names = layers.ClassNames(encoding.classes, name="names")
-    outputs = {encoding.target: names(answers, mask=mask if per_step else None)}
+    per_step = preprocessor.target == "tags"
+    names = layers.ClassNames(preprocessor.classes, name="names")
+    outputs = {preprocessor.target: names(answers, mask=mask if per_step else None)}
     if "float" in answers.dtype:
         outputs["probabilities"] = answers
     return keras.Model(inputs, outputs, name=model.name)
 
 
-def has_names(model: keras.Model) -> bool:
-    """Whether `with_names` gave a model.
+def is_end_to_end(model: keras.Model) -> bool:
+    """Whether `end_to_end` gave a model.
 
     Args:
         model: `keras.Model`, or anything else.
@@ -106,20 +106,20 @@ def has_names(model: keras.Model) -> bool:
     return any(isinstance(layer, layers.ClassNames) for layer in named)
 
 
-def network_of(model: keras.Model) -> keras.Model:
-    """The network inside a model that `with_names` gave.
+def inner_model(model: keras.Model) -> keras.Model:
+    """The network inside a model that `end_to_end` gave.
 
     Args:
         model: `keras.Model`.
     """
-    if not has_names(model):
+    if not is_end_to_end(model):
         raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
-    answers = answers_layer(model)
+    answers = generator_layer(model)
     return model.get_layer(NETWORK) if answers is None else answers.network
 
 
-def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
-    """The encoding inside a model that `with_names` gave.
+def preprocessor_of(model: keras.Model) -> SequencePreprocessor | PairPreprocessor:
+    """The preprocessor inside a model that `end_to_end` gave.
 
     Args:
         model: `keras.Model`.
@@ -127,10 +127,10 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
     Raises:
         ArgumentError: if it has no names inside.
     """
-    if not has_names(model):
+    if not is_end_to_end(model):
         raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
     if decodes(model):
-        return encoding_of_answers(model)
+        return preprocessor_of_generator(model)
     known = {layer.name: layer for layer in model.layers}
     tokens, characters = (
         Vocabulary(known[name].get_vocabulary()[2:]) if name in known else None
@@ -140,7 +140,7 @@ def encoding_of(model: keras.Model) -> Encoding | ParallelEncoding:
     if tokens is None:
         mask_value = mask_value_of(known[NETWORK])
         readings = {"features": model.input_shape[-1], "mask_value": mask_value}
-    return Encoding(
+    return SequencePreprocessor(
         next(iter(set(model.output) - {"probabilities"})),
         tuple(known["names"].names),
         tokens,
@@ -168,49 +168,51 @@ def _renamed(model: keras.Model) -> keras.Model:
     return type(model)(model.input, model.output, name=NETWORK)
 
 
-def with_answers(
-    model: layers.EncoderDecoderModel, encoding: ParallelEncoding, **decoding: Any
+def generator_end_to_end(
+    model: layers.EncoderDecoderModel, preprocessor: PairPreprocessor, **decoding: Any
 ) -> keras.Model:
-    """What `with_names` does with an encoder-decoder.
+    """What `end_to_end` does with an encoder-decoder.
 
     Args:
         model: `layers.EncoderDecoderModel`.
-        encoding: `ParallelEncoding`.
-        **decoding: of `layers.Answers`.
+        preprocessor: `PairPreprocessor`.
+        **decoding: of `layers.SequenceGenerator`.
     """
-    if isinstance(encoding.source, Vocabulary):
+    if isinstance(preprocessor.source, Vocabulary):
         inputs = keras.Input((), dtype="string", name="sentences")
-        source = _source_ids(inputs, encoding)
+        source = _source_ids(inputs, preprocessor)
     else:
         inputs = source = keras.Input(model.inputs[0].shape[1:], name="readings")
-    decoding = {"max_length": encoding.max_length} | decoding
-    said = layers.Answers(model, name=ANSWERS, **decoding)(source)
-    if not encoding.says_tokens:
+    decoding = {"max_length": preprocessor.max_length} | decoding
+    said = layers.SequenceGenerator(model, name=ANSWERS, **decoding)(source)
+    if not preprocessor.generates_tokens:
         return keras.Model(inputs, said, name=model.name)
     tokens, scores = said
-    names = layers.ClassNames(["", "[UNK]", *encoding.target.tokens], name="names")(tokens)
-    separator = " " if encoding.target_units == "tokens" else ""
+    names = layers.ClassNames(["", "[UNK]", *preprocessor.target.tokens], name="names")(tokens)
+    separator = " " if preprocessor.target_units == "tokens" else ""
     texts = layers.JoinTokens(separator, name="texts")(names)
     return keras.Model(inputs, {"targets": texts, "scores": scores}, name=model.name)
 
 
-def answers_layer(model: keras.Model) -> layers.Answers | None:
-    """The layer that decodes in a model that `with_answers` gave; None in others."""
-    found = [one for one in getattr(model, "layers", ()) if isinstance(one, layers.Answers)]
+def generator_layer(model: keras.Model) -> layers.SequenceGenerator | None:
+    """The layer that decodes in a model that `generator_end_to_end` gave; None in others."""
+    found = [
+        one for one in getattr(model, "layers", ()) if isinstance(one, layers.SequenceGenerator)
+    ]
     return found[0] if found else None
 
 
 def decodes(model: keras.Model) -> bool:
-    """Whether an encoder-decoder inside a model answers by itself, as `with_names` lets it.
+    """Whether an encoder-decoder inside a model answers by itself, as `end_to_end` lets it.
 
     Args:
         model: `keras.Model`, or anything else.
     """
-    return answers_layer(model) is not None
+    return generator_layer(model) is not None
 
 
-def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
-    """The encoding inside a model that `with_answers` gave."""
+def preprocessor_of_generator(model: keras.Model) -> PairPreprocessor:
+    """The preprocessor inside a model that `generator_end_to_end` gave."""
     known = {layer.name: layer for layer in model.layers}
     network = known[ANSWERS].network
     source: Vocabulary | int = network.inputs[0].shape[-1]
@@ -223,7 +225,7 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
     if "names" in known:
         target = Vocabulary(known["names"].names[2:])
     joined = known["texts"].separator if "texts" in known else " "
-    return ParallelEncoding(
+    return PairPreprocessor(
         source,
         target,
         "characters" if "characters" in known else "tokens",
@@ -233,12 +235,12 @@ def encoding_of_answers(model: keras.Model) -> ParallelEncoding:
     )
 
 
-def _source_ids(sentences, encoding: ParallelEncoding):
+def _source_ids(sentences, preprocessor: PairPreprocessor):
     """The numbers of the tokens or characters of sentences, 0 behind the last."""
-    if encoding.source_units == "characters":
+    if preprocessor.source_units == "characters":
         tokens = layers.SplitCharacters(name="characters")(sentences)
     else:
         tokens = layers.SplitTokens(name="tokens")(sentences)
-    known = list(encoding.source.tokens)
+    known = list(preprocessor.source.tokens)
     lookup = keras.layers.StringLookup(vocabulary=known, mask_token="", name=NUMBERS)
     return keras.ops.cast(lookup(tokens), "int32")

@@ -175,11 +175,11 @@ def _by_row(row, x: Inputs, config: dict[str, Any]) -> np.ndarray:
     found = []
     for steps in zip(*x, strict=True):
         real = _real(steps[0], config)
-        answered = row([part[real] for part in steps])
-        if answered.ndim == 2:
-            answered, short = np.zeros((len(real), answered.shape[1])), answered
-            answered[real] = short
-        found.append(answered)
+        predicted = row([part[real] for part in steps])
+        if predicted.ndim == 2:
+            predicted, short = np.zeros((len(real), predicted.shape[1])), predicted
+            predicted[real] = short
+        found.append(predicted)
     return np.stack(found)
 
 
@@ -222,7 +222,7 @@ def _sequence_row(model, steps, config) -> np.ndarray:
 def _stack(model, states, config):
     """The recurrent layers: every step of the last one, and where it ends."""
     cell = CELLS[config["cell"]]
-    for index in range(1, config["depth"] + 1):
+    for index in range(1, config["num_layers"] + 1):
         if config["bidirectional"]:
             states, last = both_ways(cell, states, of_layer(model, f"both_ways_{index}"))
         else:
@@ -263,7 +263,7 @@ def _pair_row(model, source, target, config) -> np.ndarray:
 
 
 def _states(config) -> int:
-    return config["depth"] * (2 if config["cell"] == "lstm" else 1)
+    return config["num_layers"] * (2 if config["cell"] == "lstm" else 1)
 
 
 def _decoded(layer, x, memory, start, config) -> np.ndarray:
@@ -277,7 +277,7 @@ def _decoded(layer, x, memory, start, config) -> np.ndarray:
 
 def _grouped(start, config) -> list:
     """First states by recurrent layer."""
-    each = _states(config) // config["depth"]
+    each = _states(config) // config["num_layers"]
     return [start[at : at + each] for at in range(0, len(start), each)]
 
 
@@ -308,7 +308,7 @@ def _context(layer, query, memory, config) -> np.ndarray:
     if config["attention"] == "multi_head":
         q, k, v = query @ known["query_kernel"], memory @ known["key_kernel"], None
         v = memory @ known["value_kernel"]
-        width = config["units"] // config["heads"]
+        width = config["units"] // config["num_heads"]
         parts = [slice(at, at + width) for at in range(0, config["units"], width)]
         heads = [softmax(k[:, p] @ q[p] / np.sqrt(width)) @ v[:, p] for p in parts]
         return np.concatenate(heads) @ known["context_kernel"]

@@ -38,15 +38,15 @@ MASKED = f"{LAST} masked"
 REAL = "readings mask real_steps scale"
 BIO = bio_constraints(["O", "B-x", "I-x"])
 SMALL = {"features": 2, "units": 3}
-TEXT = {"vocabulary_size": 11, "embedding_size": 6, "units": 5}
+TEXT = {"vocabulary_size": 11, "embedding_dim": 6, "units": 5}
 # Every dropout off, for entries that have some by default.
 SURE = {"dropout": 0.0, "input_dropout": 0.0}
 SPELLED = TEXT | {
-    "character_vocabulary_size": 7, "character_embedding_size": 4, "character_units": 3,
+    "character_vocabulary_size": 7, "character_embedding_dim": 4, "character_units": 3,
 }  # fmt: skip
 FEW = SMALL | {"code_size": 2}
 WORDS = TEXT | {"code_size": 3}
-PAIR = {"source_vocabulary_size": 11, "target_vocabulary_size": 7, "embedding_size": 6}
+PAIR = {"source_vocabulary_size": 11, "target_vocabulary_size": 7, "embedding_dim": 6}
 
 TABLE = {
     "simple_rnn_identity": {
@@ -107,7 +107,7 @@ TABLE = {
             75, ("batch", 3), "the state after the last real step",
         ),
         "attention": Row(
-            TEXT | {"classes": 3, "depth": 2, "pooling": "attention"},
+            TEXT | {"classes": 3, "num_layers": 2, "pooling": "attention"},
             "tokens embedding mask recurrent_1 recurrent_2 pooling classes", 494, ("batch", 3),
             "learned weights of real steps",
         ),
@@ -129,7 +129,7 @@ TABLE = {
             165, ("batch", 3), "the last real step and, the other way, the first",
         ),
         "deep": Row(
-            TEXT | SURE | {"depth": 2, "pooling": "mean"},
+            TEXT | SURE | {"num_layers": 2, "pooling": "mean"},
             "tokens embedding mask both_ways_1 both_ways_2 pooling classes", 1208, ("batch", 2),
             "the second layer sees both ways of the first",
         ),
@@ -153,7 +153,7 @@ TABLE = {
             174, (*STEPS, 4), "sizes that differ",
         ),
         "tokens": Row(
-            TEXT | {"classes": 3, "depth": 2, "dropout": 0.4},
+            TEXT | {"classes": 3, "num_layers": 2, "dropout": 0.4},
             "tokens embedding mask recurrent_1 dropout_1 recurrent_2 dropout_2 tags masked",
             459, (*STEPS, 3), "tokens of 0 are padding",
         ),
@@ -169,7 +169,7 @@ TABLE = {
             "no arguments",
         ),
         "nan_padding": Row(
-            SMALL | {"classes": 3, "mask_value": NAN, "depth": 2},
+            SMALL | {"classes": 3, "mask_value": NAN, "num_layers": 2},
             f"{REAL} input_dropout both_ways_1 dropout_1 both_ways_2 dropout_2 tags masked",
             405, (*STEPS, 3), "padding on either side of either direction",
         ),
@@ -190,7 +190,7 @@ TABLE = {
             196, STEPS, "the tags of real steps follow each other over padding",
         ),
         "constrained": Row(
-            TEXT | SURE | {"classes": 3, "depth": 2, "constraints": BIO},
+            TEXT | SURE | {"classes": 3, "num_layers": 2, "constraints": BIO},
             "tokens embedding mask both_ways_1 both_ways_2 scores crf",
             1234, STEPS, "no inside without a beginning",
         ),
@@ -219,7 +219,7 @@ TABLE = {
             {}, "readings scale recurrent_1 readout unscale", 12929, (*STEPS, 1), "no arguments",
         ),
         "nan_padding": Row(
-            SMALL | {"mask_value": NAN, "depth": 2},
+            SMALL | {"mask_value": NAN, "num_layers": 2},
             f"{REAL} recurrent_1 recurrent_2 readout unscale masked",
             143, (*STEPS, 2), "in raw units, padding 0",
         ),
@@ -246,7 +246,7 @@ TABLE = {
             463873, (*STEPS, 1), "no arguments",
         ),
         "tied": Row(
-            PAIR | {"units": 5, "depth": 2, "tied_embeddings": True, "recurrent_regularizer": "l2"},
+            PAIR | {"units": 5, "num_layers": 2, "tied_embeddings": True, "recurrent_regularizer": "l2"},
             "source embedding mask recurrent_1 target recurrent_2 target_embedding initial_1 "
             "initial_2 decoder to_embedding probabilities target_mask masked",
             954, (*STEPS, 7), "targets are scored by the vectors that they go in as",
@@ -267,14 +267,14 @@ TABLE = {
             920, (*STEPS, 7), "looks after each step, at both ways",
         ),
         "additive": Row(
-            PAIR | SURE | {"units": 5, "attention": "additive", "depth": 2},
+            PAIR | SURE | {"units": 5, "attention": "additive", "num_layers": 2},
             "source embedding mask both_ways_1 both_ways_2 target summary target_embedding "
             "initial_1 initial_2 decoder scores probabilities target_mask masked",
             1880, (*STEPS, 7),
             "looks before each step, with the state of the upper layer",
         ),
         "fed": Row(
-            PAIR | SURE | {"units": 4, "attention": "multi_head", "heads": 2,
+            PAIR | SURE | {"units": 4, "attention": "multi_head", "num_heads": 2,
                            "input_feeding": True},
             "source embedding mask both_ways_1 target summary target_embedding initial_1 decoder "
             "scores probabilities target_mask masked",
@@ -348,7 +348,7 @@ TABLE = {
             169, (*STEPS, 2), "fed the true reading of the real step before",
         ),
         "raw": Row(
-            FEW | {"cell": "simple_rnn", "normalize": False, "depth": 2, "dropout": 0.4,
+            FEW | {"cell": "simple_rnn", "normalize": False, "num_layers": 2, "dropout": 0.4,
                    "recurrent_regularizer": "l2"},
             "readings recurrent_1 dropout_1 recurrent_2 dropout_2 last_state code all_steps "
             "decoder masked",
@@ -366,13 +366,13 @@ TABLE = {
             690, (*STEPS, 11), "looks before each step, in a loop with a mask",
         ),
         "dot": Row(
-            WORDS | {"attention": "dot", "decoder": "free_running", "cell": "lstm", "depth": 2,
+            WORDS | {"attention": "dot", "decoder": "free_running", "cell": "lstm", "num_layers": 2,
                      "bidirectional": False},
             "tokens embedding mask recurrent_1 recurrent_2 last_state code decoder masked",
             1365, (*STEPS, 11), "what is seen decides what is said, and fed",
         ),
         "multi_head": Row(
-            FEW | {"units": 4, "attention": "multi_head", "heads": 2, "decoder": "reversed",
+            FEW | {"units": 4, "attention": "multi_head", "num_heads": 2, "decoder": "reversed",
                    "mask_value": NAN},
             f"{REAL} both_ways_1 last_state code decoder unscale masked",
             492, (*STEPS, 2), "what is looked at is not turned",

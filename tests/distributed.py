@@ -18,7 +18,7 @@ from keras_seqzoo.utils.distribution import across_workers
 
 SURE = {"dropout": 0.0, "input_dropout": 0.0}
 SMALL = {"features": 3, "units": 5}
-PAIR = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 6, "embedding_size": 4}
+PAIR = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 6, "embedding_dim": 4}
 
 
 def cases():

@@ -67,7 +67,7 @@ def train(folder: Path) -> None:
     if not data.exists():
         data.write_text(text)
     cli.main(
-        ["train", "simple_rnn_identity", "--data", str(data), "--window", "10", "--epochs", "1",
+        ["train", "simple_rnn_identity", "--data", str(data), "--sequence-length", "10", "--epochs", "1",
          "--set", "units=3", "--no-export", "--quiet", "--overwrite", "--out", str(folder / "out")],
         standalone_mode=False,
     )  # fmt: skip
@@ -144,10 +144,10 @@ def _die(name: str, folder: Path, point: str) -> None:
 def main(folder: Path, points: list[str]) -> None:
     """One copy of `folder` per point, which is `scenario/point`; prints how each process ended."""
     import keras  # noqa: F401
-    import tensorflow  # noqa: F401
-
     import keras_seqzoo.artifacts
     import keras_seqzoo.training
+    import tensorflow  # noqa: F401
+
     import keras_seqzoo.tuning  # noqa: F401
     from keras_seqzoo import cli  # noqa: F401
 

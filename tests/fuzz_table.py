@@ -84,45 +84,47 @@ def states() -> np.ndarray:
 
 
 @functools.cache
-def readings() -> data.Readings:
-    return zoo.sensor_readings(steps=120)
+def readings() -> data.TimeSeries:
+    return zoo.data.synthetic_readings(steps=120)
 
 
 @functools.cache
-def labelled() -> data.Examples:
-    return data.Examples([["a", "b"], ["b"], ["c", "a"], ["a"]], labels=["x", "y", "x", "y"])
+def labeled() -> data.LabeledSequences:
+    return data.LabeledSequences(
+        [["a", "b"], ["b"], ["c", "a"], ["a"]], labels=["x", "y", "x", "y"]
+    )
 
 
 @functools.cache
-def tagged() -> data.Examples:
+def tagged() -> data.LabeledSequences:
     sequences = [["a", "b"], ["b"], ["c", "a", "b"], ["a", "b"]]
     tags = [["O", "B-p"], ["O"], ["O", "O", "O"], ["B-p", "O"]]
-    return data.Examples(sequences, tags=tags)
+    return data.LabeledSequences(sequences, tags=tags)
 
 
 @functools.cache
-def paired() -> data.ParallelExamples:
-    return data.ParallelExamples([["a", "b"], ["b"], ["c"]], [["x"], ["y", "x"], ["x"]])
+def paired() -> data.SequencePairs:
+    return data.SequencePairs([["a", "b"], ["b"], ["c"]], [["x"], ["y", "x"], ["x"]])
 
 
 @functools.cache
-def encoding() -> data.Encoding:
-    return data.Encoding.learn(tagged())
+def preprocessor() -> data.SequencePreprocessor:
+    return data.SequencePreprocessor.learn(tagged())
 
 
 @functools.cache
 def tagger() -> keras.Model:
-    return zoo.get("gru_tagger", **encoding().arguments(), units=3, embedding_size=2)
+    return zoo.get("gru_tagger", **preprocessor().arguments(), units=3, embedding_dim=2)
 
 
 @functools.cache
 def named() -> keras.Model:
-    return zoo.with_names(tagger(), encoding())
+    return zoo.tasks.end_to_end(tagger(), preprocessor())
 
 
 @functools.cache
-def pair_encoding() -> data.ParallelEncoding:
-    return data.ParallelEncoding.learn(paired())
+def pair_encoding() -> data.PairPreprocessor:
+    return data.PairPreprocessor.learn(paired())
 
 
 @functools.cache
@@ -133,7 +135,7 @@ def autoencoder() -> keras.Model:
 @functools.cache
 def speaker() -> keras.Model:
     sizes = pair_encoding().arguments()
-    return zoo.get("attention_gru_encoder_decoder", **sizes, units=3, embedding_size=2)
+    return zoo.get("attention_gru_encoder_decoder", **sizes, units=3, embedding_dim=2)
 
 
 @functools.cache
@@ -141,7 +143,7 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5, (30, 7))
 
 
-def measured(callback: zoo.StateLeakage) -> dict[str, float]:
+def measured(callback: zoo.callbacks.StateLeakage) -> dict[str, float]:
     callback.set_model(model())
     return callback.measure()
 
@@ -195,26 +197,26 @@ ROWS = {
     "anomaly": Row(
         zoo.anomaly,
         lambda: {"0": np.tanh, "1": rows()[0], "2": rows()[1], "kind": "identity",
-                 "quantile": 0.9, "window": 3, "stride": 1, "combine": "mean", "alone": False,
+                 "quantile": 0.9, "sequence_length": 3, "sequence_stride": 1, "combine": "mean", "alone": False,
                  "seed": 0},
     ),
     "anomaly_score": Row(
-        zoo.anomaly_score,
+        zoo.diagnostics.anomaly_score,
         lambda: {"0": np.tanh, "1": rows(), "kind": "identity", "alone": False, "mask": None,
                  "batch_size": 8},
     ),
     "classification_scores": Row(
-        zoo.classification_scores, lambda: {"0": ["a", "b"], "1": ["a", "a"]}
+        zoo.metrics.classification_scores, lambda: {"0": ["a", "b"], "1": ["a", "a"]}
     ),
     "tagging_scores": Row(
-        zoo.tagging_scores,
+        zoo.metrics.tagging_scores,
         lambda: {"0": [["O", "B-a"]], "1": [["O", "O"]], "scheme": "BIO"},
     ),
-    "transduction_scores": Row(
-        zoo.transduction_scores, lambda: {"0": [["a", "b"]], "1": [["a"]]}
+    "seq2seq_scores": Row(
+        zoo.metrics.seq2seq_scores, lambda: {"0": [["a", "b"]], "1": [["a"]]}
     ),
     "identity_error": Row(
-        zoo.identity_error,
+        zoo.metrics.identity_error,
         lambda: {"0": np.tanh, "1": rows(), "2": rows(), "mask": None, "batch_size": 8},
     ),
     "leakage": Row(
@@ -224,18 +226,18 @@ ROWS = {
                  "resamples": 0, "block": 1, "seed": 0, "batch_size": 8},
     ),
     "recoverability": Row(
-        zoo.recoverability,
+        zoo.diagnostics.recoverability,
         lambda: {"0": np.tanh, "1": rows(), "lags": 2, "readout": "ridge", "layer": None,
                  "held_out": 0.5, "burn_in": 0, "mask": None, "output_step": None, "block": 1,
                  "resamples": 0, "seed": 0},
     ),
     "injectivity": Row(
-        zoo.injectivity,
+        zoo.diagnostics.injectivity,
         lambda: {"0": model(), "1": rows()[:2, :3], "layer": None, "tolerance": None,
                  "distance": 1.0, "mask": None, "output_step": None, "batch_size": 8},
     ),
     "invert": Row(
-        zoo.invert,
+        zoo.diagnostics.invert,
         lambda: {"0": model(), "1": states(), "layer": "recurrent", "initial_state": None},
     ),
     "audit": Row(
@@ -244,58 +246,58 @@ ROWS = {
                  "mask": None, "mask_value": None, "sides": "both", "along": None, "skip": (),
                  "tolerance": 32.0, "block": 1, "seed": 0},
     ),
-    "certify": Row(
-        zoo.certify,
+    "lipschitz_bound": Row(
+        zoo.diagnostics.lipschitz_bound,
         lambda: {"0": model(), "1": rows()[:1], "lags": 3, "mask": None, "batch_size": 8},
     ),
-    "HistoryPenalty": Row(
-        layers.HistoryPenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
+    "LeakagePenalty": Row(
+        layers.LeakagePenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
     ),
-    "SpectralNorm": Row(zoo.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
+    "SpectralNorm": Row(zoo.regularizers.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
     "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
     "across_workers": Row(distribution.across_workers, lambda: {"0": compiled()}),
     "StateLeakage": Row(
-        zoo.StateLeakage,
+        zoo.callbacks.StateLeakage,
         lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
     ),
     # Data.
-    "read_examples": read(zoo.read_examples, format="csv"),
-    "read_parallel": read(zoo.read_parallel, source_units="tokens", target_units="tokens"),
-    "read_readings": read(zoo.read_readings, columns=None, missing="split", repeats="mean"),
+    "read_labeled_sequences": read(zoo.data.read_labeled_sequences, format="csv"),
+    "read_sequence_pairs": read(zoo.data.read_sequence_pairs, source_units="tokens", target_units="tokens"),
+    "read_time_series": read(zoo.data.read_time_series, columns=None, missing="split", repeats="mean"),
     "read_conll": read(data.read_conll, token_column=0, tag_column=-1),
     "read_conllu": read(data.read_conllu, field="upos"),
-    "read_labelled": read(data.read_labelled, text="text", label="label", separator=None,
+    "read_labeled_csv": read(data.read_labeled_csv, text="text", label="label", separator=None,
                           lower=False),
-    "read_pairs": read(data.read_pairs, tags=__file__ + "?", labels=None),
+    "read_seq_in_out": read(data.read_seq_in_out, tags=__file__ + "?", labels=None),
     "read_ts": read(data.read_ts),
-    "sensor_readings": Row(
-        zoo.sensor_readings, lambda: {"steps": 120, "seed": 0, "interval": "5min"}
+    "synthetic_readings": Row(
+        zoo.data.synthetic_readings, lambda: {"steps": 120, "seed": 0, "interval": "5min"}
     ),
     "sensor_fault": Row(data.sensor_fault, lambda: {"steps": 200, "seed": 0}),
-    "windows": Row(zoo.windows, lambda: {"0": readings(), "length": 3, "stride": 2}),
+    "make_windows": Row(zoo.data.make_windows, lambda: {"0": readings(), "sequence_length": 3, "sequence_stride": 2}),
     "window_positions": Row(
-        data.window_positions, lambda: {"0": readings(), "length": 3, "stride": 2}
+        data.window_positions, lambda: {"0": readings(), "sequence_length": 3, "sequence_stride": 2}
     ),
     "forecasting_pairs": Row(
-        data.forecasting_pairs, lambda: {"0": readings(), "past": 3, "steps": 2, "stride": 1}
+        data.forecasting_pairs, lambda: {"0": readings(), "past": 3, "steps": 2, "sequence_stride": 1}
     ),
     "Batches": Row(
         data.Batches,
         lambda: {"0": [[1, 2], [3]], "1": [[0, 1], [0]], "weights": None, "batch_size": 2,
                  "shuffle": True, "seed": 0, "multiple": 1, "padding": 0},
     ),
-    "Examples": Row(
-        data.Examples,
+    "LabeledSequences": Row(
+        data.LabeledSequences,
         lambda: {"0": [["a"], ["b"]], "labels": ["x", "y"], "tags": None, "notes": (),
                  "source": ""},
     ),
-    "ParallelExamples": Row(
-        data.ParallelExamples,
+    "SequencePairs": Row(
+        data.SequencePairs,
         lambda: {"0": [["a"]], "1": [["b"]], "source_units": "tokens", "target_units": "tokens"},
     ),
     "Vocabulary": Row(data.Vocabulary, lambda: {"0": ["a", "b"]}),
-    "Readings": Row(
-        data.Readings,
+    "TimeSeries": Row(
+        data.TimeSeries,
         lambda: {"values": rows()[0], "columns": ("a", "b"), "times": None, "starts": (0,)},
         checked=("columns", "starts", "values"),
     ),
@@ -307,7 +309,7 @@ ROWS = {
         zoo.train,
         lambda: {"0": "gru_tagger", "1": tagged(), "2": tagged(), "validation_split": 0.5,
                  "epochs": 1, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "verbose": 0,
-                 "units": 2, "embedding_size": 2},
+                 "units": 2, "embedding_dim": 2},
         trains=True,
     ),
     "train_on_windows": Row(
@@ -323,23 +325,23 @@ ROWS = {
     ),
     "measure_memory": Row(
         tasks.measure_memory,
-        lambda: {"0": tagger(), "1": encoding(), "2": tagged(), "seed": 0},
+        lambda: {"0": tagger(), "1": preprocessor(), "2": tagged(), "seed": 0},
     ),
-    "with_names": Row(zoo.with_names, lambda: {"0": tagger(), "1": encoding()}),
-    "has_names": Row(wrapping.has_names, lambda: {"0": named()}),
+    "end_to_end": Row(zoo.tasks.end_to_end, lambda: {"0": tagger(), "1": preprocessor()}),
+    "is_end_to_end": Row(wrapping.is_end_to_end, lambda: {"0": named()}),
     "decodes": Row(wrapping.decodes, lambda: {"0": named()}),
-    "encoding_of": Row(wrapping.encoding_of, lambda: {"0": named()}),
-    "network_of": Row(wrapping.network_of, lambda: {"0": named()}),
-    "SequenceScores": Row(
-        zoo.SequenceScores, lambda: {"0": encoding(), "1": tagged(), "batch_size": 4}
+    "preprocessor_of": Row(wrapping.preprocessor_of, lambda: {"0": named()}),
+    "inner_model": Row(wrapping.inner_model, lambda: {"0": named()}),
+    "SequenceMetrics": Row(
+        zoo.callbacks.SequenceMetrics, lambda: {"0": preprocessor(), "1": tagged(), "batch_size": 4}
     ),
-    "PairScores": Row(zoo.PairScores, lambda: {"0": pair_encoding(), "1": paired()}),
-    "Encoding": Row(
-        data.Encoding, lambda: {"target": "tags", "classes": ("a", "b"),
+    "PairMetrics": Row(zoo.callbacks.PairMetrics, lambda: {"0": pair_encoding(), "1": paired()}),
+    "SequencePreprocessor": Row(
+        data.SequencePreprocessor, lambda: {"target": "tags", "classes": ("a", "b"),
                                 "tokens": data.Vocabulary(["a"])},
     ),
-    "ParallelEncoding": Row(
-        data.ParallelEncoding,
+    "PairPreprocessor": Row(
+        data.PairPreprocessor,
         lambda: {"source": data.Vocabulary(["a"]), "target": data.Vocabulary(["b"]),
                  "source_units": "tokens", "target_units": "tokens", "max_length": 5},
     ),
@@ -375,18 +377,18 @@ ROWS = {
     "decoder": Row(models.decoder, lambda: {"0": autoencoder()}),
     "sequence_autoencoder": Row(
         models.sequence_autoencoder,
-        lambda: {"features": 2, "cell": "gru", "units": 3, "code_size": 2, "depth": 1,
+        lambda: {"features": 2, "cell": "gru", "units": 3, "code_size": 2, "num_layers": 1,
                  "bidirectional": False, "reconstruct": "sequence"},
     ),
     "sequence_classifier": Row(
         models.sequence_classifier,
-        lambda: {"features": 2, "classes": 3, "cell": "gru", "units": 3, "depth": 1,
+        lambda: {"features": 2, "classes": 3, "cell": "gru", "units": 3, "num_layers": 1,
                  "bidirectional": False, "pooling": "mean"},
     ),
     "sequence_tagger": Row(
         models.sequence_tagger,
         lambda: {"vocabulary_size": 9, "classes": 3, "head": "crf", "cell": "gru", "units": 3,
-                 "embedding_size": 2},
+                 "embedding_dim": 2},
     ),
     "simple_rnn_identity": Row(
         models.simple_rnn_identity, lambda: {"features": 2, "units": 3}
@@ -397,9 +399,9 @@ ROWS = {
     "LSTM": layer(layers.LSTM, units=3),
     "SimpleRNN": layer(layers.SimpleRNN, units=3),
     "AllSteps": layer(layers.AllSteps, name="a"),
-    "Answers": Row(
-        layers.Answers,
-        lambda: {"0": speaker(), "max_length": 3, "beam_width": 2, "length_penalty": 0.0},
+    "SequenceGenerator": Row(
+        layers.SequenceGenerator,
+        lambda: {"0": speaker(), "max_length": 3, "num_beams": 2, "length_penalty": 0.0},
         refusals=KERAS,
     ),
     "ApplyMask": layer(layers.ApplyMask, name="a"),
@@ -409,17 +411,17 @@ ROWS = {
         refusals=KERAS,
     ),
     "CharacterBiLSTM": layer(
-        layers.CharacterBiLSTM, vocabulary_size=5, units=4, embedding_size=3
+        layers.CharacterBiLSTM, vocabulary_size=5, units=4, embedding_dim=3
     ),
     "CharacterCNN": layer(
-        layers.CharacterCNN, vocabulary_size=5, units=4, embedding_size=3, width=3
+        layers.CharacterCNN, vocabulary_size=5, units=4, embedding_dim=3, width=3
     ),
     "CodeDecoder": layer(
-        layers.CodeDecoder, outputs=2, units=3, mode="repeat", cell="gru", depth=1,
-        attention=None, heads=1, dropout=0.1,
+        layers.CodeDecoder, outputs=2, units=3, mode="repeat", cell="gru", num_layers=1,
+        attention=None, num_heads=1, dropout=0.1,
     ),
     "Decoder": layer(
-        layers.Decoder, units=4, cell="gru", depth=1, attention=None, heads=1,
+        layers.Decoder, units=4, cell="gru", num_layers=1, attention=None, num_heads=1,
         input_feeding=False, dropout=0.1,
     ),
     "CRFModel": Row(
@@ -443,7 +445,7 @@ ROWS = {
     "Pooling": layer(layers.Pooling, pooling="mean"),
     "ScheduledSampling": layer(layers.ScheduledSampling, rate=0.1),
     "SmoothedCrossentropy": layer(layers.SmoothedCrossentropy, label_smoothing=0.1),
-    "SourceAttention": layer(layers.SourceAttention, kind="dot", units=4, heads=2),
+    "SourceAttention": layer(layers.SourceAttention, kind="dot", units=4, num_heads=2),
     "SplitCharacters": layer(layers.SplitCharacters, max_characters=3),
     "SplitTokens": layer(layers.SplitTokens, name="a"),
     "StepMask": layer(layers.StepMask, mask_value=0.0),
@@ -464,7 +466,7 @@ ROWS = {
 # Methods that people give data to, and functions again, of networks that take other data.
 MORE = {
     "identity_error of a model": Row(
-        zoo.identity_error, lambda: {"0": model(), "1": rows(), "mask": None}, checked=("1", "mask")
+        zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None}, checked=("1", "mask")
     ),
     "leakage of tokens": Row(
         zoo.leakage,
@@ -472,7 +474,7 @@ MORE = {
         checked=("1", "mask"),
     ),
     "recoverability of a model": Row(
-        zoo.recoverability,
+        zoo.diagnostics.recoverability,
         lambda: {"0": model(), "1": np.tile(rows(), (5, 1, 1)), "mask": None, "resamples": 0,
                  "lags": 1},
         checked=("1", "mask"),
@@ -483,7 +485,7 @@ MORE = {
         checked=("1", "mask", "mask_value"),
     ),
     "StateLeakage of a model": Row(
-        lambda *x, **options: measured(zoo.StateLeakage(*x, **options)),
+        lambda *x, **options: measured(zoo.callbacks.StateLeakage(*x, **options)),
         lambda: {"0": rows(), "1": rows(), "mask": None, "cuts": 2},
     ),
     "Streamer.initial_state": method(streamer, "initial_state", lambda: {"batch": 2}),
@@ -498,7 +500,7 @@ MORE = {
     "EncoderDecoderModel.generate": method(
         speaker, "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "beam",
-                 "beam_width": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
+                 "num_beams": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
                  "temperature": 1.0, "top_k": None, "top_p": None, "num_return": None,
                  "return_attention": False, "seed": 0, "batch_size": 8},
     ),
@@ -519,60 +521,60 @@ MORE = {
         lambda: {"sequences": [["a", "b"]], "min_count": 1, "max_size": 9},
     ),
     "Vocabulary.encode": method(
-        lambda: encoding().tokens, "encode", lambda: {"tokens": ["a", "z"]}
+        lambda: preprocessor().tokens, "encode", lambda: {"tokens": ["a", "z"]}
     ),
-    "Vocabulary.decode": method(lambda: encoding().tokens, "decode", lambda: {"numbers": [0, 2]}),
-    "Encoding.learn": method(
-        lambda: data.Encoding, "learn",
+    "Vocabulary.decode": method(lambda: preprocessor().tokens, "decode", lambda: {"numbers": [0, 2]}),
+    "SequencePreprocessor.learn": method(
+        lambda: data.SequencePreprocessor, "learn",
         lambda: {"examples": tagged(), "target": "tags", "characters": True, "min_count": 1,
                  "max_size": 9},
     ),
-    "Encoding.batches": method(
-        encoding, "batches",
+    "SequencePreprocessor.batches": method(
+        preprocessor, "batches",
         lambda: {"examples": tagged(), "class_weight": {"O": 2.0}, "targets": True,
                  "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
     ),
-    "Encoding.names": method(encoding, "names", lambda: {"answers": [[0, 1]]}),
-    "ParallelEncoding.learn": method(
-        lambda: data.ParallelEncoding, "learn", lambda: {"examples": paired(), "min_count": 1}
+    "SequencePreprocessor.names": method(preprocessor, "names", lambda: {"answers": [[0, 1]]}),
+    "PairPreprocessor.learn": method(
+        lambda: data.PairPreprocessor, "learn", lambda: {"examples": paired(), "min_count": 1}
     ),
-    "ParallelEncoding.batches": method(
+    "PairPreprocessor.batches": method(
         pair_encoding, "batches",
         lambda: {"examples": paired(), "targets": True, "batch_size": 2, "shuffle": True,
                  "seed": 0, "multiple": 1},
     ),
-    "ParallelEncoding.sources": method(
+    "PairPreprocessor.sources": method(
         pair_encoding, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
     ),
-    "ParallelEncoding.names": method(
+    "PairPreprocessor.names": method(
         pair_encoding, "names", lambda: {"tokens": np.array([[2, 0]])}
     ),
-    "Examples.take": method(tagged, "take", lambda: {"indices": [0, 2]}),
-    "Examples.split": method(tagged, "split", lambda: {"fraction": 0.5, "seed": 0}),
-    "ParallelExamples.take": method(paired, "take", lambda: {"indices": [0, 2]}),
-    "ParallelExamples.split": method(paired, "split", lambda: {"fraction": 0.5, "seed": 0}),
-    "Readings.split": Row(
+    "LabeledSequences.take": method(tagged, "take", lambda: {"indices": [0, 2]}),
+    "LabeledSequences.split": method(tagged, "split", lambda: {"fraction": 0.5, "seed": 0}),
+    "SequencePairs.take": method(paired, "take", lambda: {"indices": [0, 2]}),
+    "SequencePairs.split": method(paired, "split", lambda: {"fraction": 0.5, "seed": 0}),
+    "TimeSeries.split": Row(
         lambda *fractions: readings().split(*fractions), lambda: {"0": 0.6, "1": 0.4}
     ),
-    "SequenceScores.measure": method(
-        lambda: zoo.SequenceScores(encoding(), tagged()), "measure", lambda: {"model": tagger()}
+    "SequenceMetrics.measure": method(
+        lambda: zoo.callbacks.SequenceMetrics(preprocessor(), tagged()), "measure", lambda: {"model": tagger()}
     ),
-    "PairScores.measure": method(
-        lambda: zoo.PairScores(pair_encoding(), paired()), "measure", lambda: {"model": speaker()}
+    "PairMetrics.measure": method(
+        lambda: zoo.callbacks.PairMetrics(pair_encoding(), paired()), "measure", lambda: {"model": speaker()}
     ),
-    "Certificate.horizon": method(
-        functools.cache(lambda: zoo.certify(model(), lags=3)), "horizon",
+    "LipschitzBound.horizon": method(
+        functools.cache(lambda: zoo.diagnostics.lipschitz_bound(model(), lags=3)), "horizon",
         lambda: {"threshold": 1e9},
     ),
 }  # fmt: skip
 # What calls give back; nobody makes one.
 RESULTS = (
     exporting.Parity, streaming.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
-    diagnostics.AuditReport, diagnostics.Certificate, diagnostics.Finding,
+    diagnostics.AuditReport, diagnostics.LipschitzBound, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    metrics.Scores, metrics.TransductionScores, layers.Generated, tasks.Memory,
-    tasks.Trained, tasks.TrainedOnWindows, tuning.Search,
+    metrics.LabelScores, metrics.Seq2SeqScores, layers.Generated, tasks.Memory,
+    tasks.TrainingResult, tasks.TrainedOnWindows, tuning.Search,
 )  # fmt: skip
 
 

@@ -330,7 +330,7 @@ for case, (kind, module, name) in {
 
 @hostile("goes by the name of")
 def registered_name_of_another_class(archive):
-    archive.layer().update(registered_name="keras_seqzoo>Answers")
+    archive.layer().update(registered_name="keras_seqzoo>SequenceGenerator")
 
 
 @hostile("without config or module")

@@ -9,7 +9,7 @@ import pytest
 
 import keras_seqzoo as zoo
 from keras_seqzoo import tasks
-from keras_seqzoo.data import Readings
+from keras_seqzoo.data import TimeSeries
 from keras_seqzoo.diagnostics.anomaly import overlap
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.registry.search_space import Float
@@ -39,9 +39,11 @@ def scored(model, x, x_train=None, **options):
 
 def test_identity_score_is_what_anomaly_score_says_of_the_windows():
     x, x_train = readings(), readings(seed=1)
-    report = zoo.anomaly(nearly, x, x_train, kind="identity", window=20)
-    score = zoo.anomaly_score(nearly, zoo.windows(x_train, length=20).astype("float64"))
-    expected = score(zoo.windows(x, length=20).astype("float64")).ravel()
+    report = zoo.anomaly(nearly, x, x_train, kind="identity", sequence_length=20)
+    score = zoo.diagnostics.anomaly_score(
+        nearly, zoo.data.make_windows(x_train, sequence_length=20).astype("float64")
+    )
+    expected = score(zoo.data.make_windows(x, sequence_length=20).astype("float64")).ravel()
     np.testing.assert_allclose(report.scores, expected, rtol=1e-5)
 
 
@@ -57,7 +59,9 @@ def test_identity_score_of_a_reading_is_of_that_reading_alone_and_nothing_rolls(
 @pytest.mark.parametrize("stride", [1, 7, 20])
 def test_forecast_is_compared_with_the_next_reading_wherever_windows_are_cut(stride):
     x, x_train = readings(), readings(seed=1)
-    report = scored(same_again, x, x_train, kind="forecasting", window=20, stride=stride)
+    report = scored(
+        same_again, x, x_train, kind="forecasting", sequence_length=20, sequence_stride=stride
+    )
     unit = np.sqrt((np.diff(x_train, axis=0) ** 2).mean(axis=0))
     if stride < 20:  # windows that do not overlap have no forecast of their first reading
         np.testing.assert_allclose(report.residuals[1:], np.diff(x, axis=0) / unit, rtol=1e-5)
@@ -89,11 +93,11 @@ def test_threshold_is_the_quantile_of_the_training_scores_alone():
 
 def test_mean_combines_what_overlapping_windows_say():
     x = readings(steps=6, features=1)
-    found = overlap.stitched(
+    found = overlap.averaged(
         overlap.as_record("x", x),
         lambda w: w - mean_of_window(w),
-        window=4,
-        stride=2,
+        sequence_length=4,
+        sequence_stride=2,
         combine="mean",
     )
     first, second = x[:4].mean(), x[2:].mean()
@@ -104,7 +108,7 @@ def test_mean_combines_what_overlapping_windows_say():
 def test_longest_takes_the_window_in_which_a_reading_has_the_longest_past():
     record = overlap.as_record("x", np.arange(7.0))
     step = lambda w: np.broadcast_to(np.arange(w.shape[1])[None, :, None], w.shape) * 1.0  # noqa: E731
-    found = overlap.stitched(record, step, window=4, stride=2, combine="longest")
+    found = overlap.averaged(record, step, sequence_length=4, sequence_stride=2, combine="longest")
     np.testing.assert_array_equal(found[:, 0], [0, 1, 2, 3, 2, 3, 3])
 
 
@@ -112,7 +116,12 @@ def test_reconstruction_with_longest_and_stride_1_looks_at_no_later_reading():
     x = readings()
     later = x.copy()
     later[300:] += 50
-    options = {"kind": "reconstruction", "window": 10, "stride": 1, "combine": "longest"}
+    options = {
+        "kind": "reconstruction",
+        "sequence_length": 10,
+        "sequence_stride": 1,
+        "combine": "longest",
+    }
     one, two = (scored(mean_of_window, series, **options) for series in (x, later))
     np.testing.assert_allclose(one.scores[:300], two.scores[:300])
     one, two = (scored(mean_of_window, series, kind="reconstruction") for series in (x, later))
@@ -121,18 +130,18 @@ def test_reconstruction_with_longest_and_stride_1_looks_at_no_later_reading():
 
 def test_windows_span_no_gap_and_every_reading_of_every_stretch_is_scored():
     x = readings(steps=130)
-    record = Readings(values=x, columns=("oil", "air"), starts=(0, 40, 47))
-    report = scored(mean_of_window, record, kind="reconstruction", window=20)
-    parts = [scored(mean_of_window, part, kind="reconstruction", window=20)
+    record = TimeSeries(values=x, columns=("oil", "air"), starts=(0, 40, 47))
+    report = scored(mean_of_window, record, kind="reconstruction", sequence_length=20)
+    parts = [scored(mean_of_window, part, kind="reconstruction", sequence_length=20)
              for part in record.stretches()]  # fmt: skip
     np.testing.assert_allclose(report.scores, np.concatenate([part.scores for part in parts]))
-    forecast = scored(same_again, record, kind="forecasting", window=20)
+    forecast = scored(same_again, record, kind="forecasting", sequence_length=20)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(forecast.scores)), [0, 40, 47])
 
 
 def test_windows_are_stretches_of_their_own():
     x = readings(steps=60)
-    report = scored(same_again, x.reshape(3, 20, 2), kind="forecasting", window=20)
+    report = scored(same_again, x.reshape(3, 20, 2), kind="forecasting", sequence_length=20)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(report.scores)), [0, 20, 40])
 
 
@@ -141,7 +150,7 @@ def test_padding_has_no_score():
     x[30:40] = -1
     model = zoo.get("simple_rnn_identity", features=2, mask_value=-1.0)
     zoo.adapt(model, x[None, :30])
-    report = zoo.anomaly(model, x, x, window=20)
+    report = zoo.anomaly(model, x, x, sequence_length=20)
     np.testing.assert_array_equal(np.isnan(report.scores), (np.arange(100) // 10) == 3)
 
 
@@ -157,7 +166,7 @@ def test_entry_says_its_kind_and_others_must_be_told():
 
 
 def test_own_leakage_of_the_score_is_reported_small_for_identity_and_large_for_a_forecaster():
-    record = zoo.sensor_readings(steps=2000)
+    record = zoo.data.synthetic_readings(steps=2000)
     train, later = record.split(0.6, 0.4)
     alone, ahead = (
         zoo.anomaly(model, later, train, kind=kind)
@@ -165,13 +174,15 @@ def test_own_leakage_of_the_score_is_reported_small_for_identity_and_large_for_a
     )
     assert alone.leakage.index == 0
     assert ahead.leakage.index > 0.1
-    score = zoo.anomaly_score(same_again, zoo.windows(train), kind="forecasting")
-    x = zoo.windows(later)
+    score = zoo.diagnostics.anomaly_score(
+        same_again, zoo.data.make_windows(train), kind="forecasting"
+    )
+    x = zoo.data.make_windows(later)
     np.testing.assert_allclose(ahead.leakage.index, zoo.leakage(score, x).index, rtol=0.02)
 
 
 def test_report_prints_tabulates_and_is_plain_data():
-    record = zoo.sensor_readings(steps=1000, interval="1h")
+    record = zoo.data.synthetic_readings(steps=1000, interval="1h")
     train, later = record.split(0.5, 0.5)
     report = zoo.anomaly(nearly, later, train, kind="identity", quantile=0.99)
     assert report.flagged.any()
@@ -189,9 +200,9 @@ def test_report_prints_tabulates_and_is_plain_data():
 def test_episodes_are_runs_of_flagged_readings():
     x = np.zeros(60)
     x[[0, 1, 5, 59]] = 9
-    report = zoo.anomaly(nearly, x, readings(features=1), kind="identity", window=10)
+    report = zoo.anomaly(nearly, x, readings(features=1), kind="identity", sequence_length=10)
     assert report.episodes == [(0, 1), (5, 5), (59, 59)]
-    quiet = zoo.anomaly(nearly, x[10:50], readings(features=1), kind="identity", window=10)
+    quiet = zoo.anomaly(nearly, x[10:50], readings(features=1), kind="identity", sequence_length=10)
     assert quiet.episodes == []
     assert "0 of 40 readings are flagged" in str(quiet)
 
@@ -199,8 +210,8 @@ def test_episodes_are_runs_of_flagged_readings():
 def test_plot_breaks_at_gaps_and_shows_labels_given_as_rows_or_as_stamps():
     x = readings(steps=60)
     times = pd.date_range("2024-01-01", periods=60, freq="h")
-    record = Readings(values=x, columns=("oil", "air"), times=times, starts=(0, 30))
-    report = scored(nearly, record, kind="identity", window=10)
+    record = TimeSeries(values=x, columns=("oil", "air"), times=times, starts=(0, 30))
+    report = scored(nearly, record, kind="identity", sequence_length=10)
     ax = report.plot(labels=[(3, 9), ("2024-01-02 12:00", "2024-01-02 15:00")])
     solid = [line for line in ax.lines if line.get_linewidth() == 0.7]
     assert [len(line.get_xdata()) for line in solid] == [30, 30]
@@ -214,9 +225,9 @@ def test_plot_breaks_at_gaps_and_shows_labels_given_as_rows_or_as_stamps():
     [
         ({"kind": "forecast"}, "forecasting"),
         ({"quantile": 1}, "quantile"),
-        ({"window": 0}, "window"),
-        ({"stride": 0}, "stride"),
-        ({"stride": 51}, "no score"),
+        ({"sequence_length": 0}, "sequence_length"),
+        ({"sequence_stride": 0}, "sequence_stride"),
+        ({"sequence_stride": 51}, "no score"),
         ({"combine": "median"}, "combine"),
         ({"alone": True, "kind": "forecasting"}, "alone"),
         ({"seed": -1}, "seed"),
@@ -282,9 +293,9 @@ def test_it_is_public_and_entries_that_reconstruct_are_trained_and_known_by_name
         return keras.Model(inputs, keras.layers.Dense(features, name="back")(x), name=name)
 
     try:
-        x = zoo.windows(readings(steps=200), length=20)
+        x = zoo.data.make_windows(readings(steps=200), sequence_length=20)
         model = tasks.train_on_windows("there_and_back", x[:8], x[8:], epochs=2, verbose=0).model
-        report = zoo.anomaly(model, x[8:], x[:8], window=20)
+        report = zoo.anomaly(model, x[8:], x[:8], sequence_length=20)
     finally:
         zoo.unregister("there_and_back")
     assert (report.kind, report.combine, report.stride) == ("reconstruction", "mean", 10)

@@ -446,7 +446,7 @@ def run(*arguments) -> tuple[int, str]:
 
 
 def test_the_command_passes_and_writes(saved):
-    common = (saved / "model.keras", saved / "x.npy", "--window", 20, "--causal")
+    common = (saved / "model.keras", saved / "x.npy", "--sequence-length", 20, "--causal")
     code, said = run(*common, "--json", saved / "a.json", "--junit", saved / "a.xml")
     assert code == 0, said
     assert "every expectation holds" in said
@@ -458,7 +458,7 @@ def test_the_command_passes_and_writes(saved):
 
 
 def test_the_command_fails_with_status_1_where_an_expectation_does(saved):
-    common = (saved / "model.keras", saved / "x.npy", "--window", 20)
+    common = (saved / "model.keras", saved / "x.npy", "--sequence-length", 20)
     code, said = run(*common, "--max-leakage", 0.0)
     assert code == 1
     assert "past        FAILS" in said
@@ -524,7 +524,7 @@ def test_padding_alone_or_none_that_a_model_knows_is_refused():
 
 def test_texts_are_refused_with_what_to_do():
     x = k.Input((), dtype="string")
-    with pytest.raises(ArgumentError, match="network_of"):
+    with pytest.raises(ArgumentError, match="inner_model"):
         zoo.audit(keras.Model(x, k.Identity()(x)), np.array(["a"]))
 
 

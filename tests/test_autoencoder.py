@@ -183,5 +183,5 @@ def test_a_search_minimizes_the_error_alone(name, tmp_path):
     assert int(found.chosen.trial_id) == errors.idxmin()
     best = found.best_model
     assert best.output_shape == ((None, 2) if name.startswith("linear") else (None, None, 2))
-    np.testing.assert_allclose(zoo.identity_error(best, x[18:]), errors.min(), rtol=1e-4)
+    np.testing.assert_allclose(zoo.metrics.identity_error(best, x[18:]), errors.min(), rtol=1e-4)
     assert (tmp_path / "report.html").exists()

@@ -23,7 +23,7 @@ PROGRAM = """
     as_numpy = keras.ops.convert_to_numpy
 
     # Sequences of tokens of different lengths.
-    tagged = zoo.data.Examples(
+    tagged = zoo.data.LabeledSequences(
         [["a", "b"], ["b", "c", "a"], ["c"]] * 8,
         tags=[["O", "B-x"], ["B-x", "O", "O"], ["O"]] * 8,
     )
@@ -40,7 +40,7 @@ PROGRAM = """
     source, target = rng.integers(4, 9, (8, 6)), rng.integers(4, 7, (8, 5))
     model = zoo.get(
         "attention_gru_encoder_decoder", source_vocabulary_size=9, target_vocabulary_size=7,
-        units=4, embedding_size=3, attention="additive",
+        units=4, embedding_dim=3, attention="additive",
     )
     model.compile("adam", "sparse_categorical_crossentropy")
     before = [np.array(as_numpy(one)) for one in model.trainable_weights]
@@ -51,7 +51,7 @@ PROGRAM = """
     path = pathlib.Path(tempfile.mkdtemp()) / "model.keras"
     model.save(path)
     said = [
-        as_numpy(one.generate(source, max_length=4, strategy="beam", beam_width=3).sequences)
+        as_numpy(one.generate(source, max_length=4, strategy="beam", num_beams=3).sequences)
         for one in (model, zoo.load(path))
     ]
     np.testing.assert_array_equal(*said)

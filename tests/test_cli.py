@@ -33,7 +33,7 @@ def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     data = record(folder / "readings.csv")
     done = run(
-        "search", "simple_rnn_identity", "--data", data, "--window", 10, "--max-trials", 2,
+        "search", "simple_rnn_identity", "--data", data, "--sequence-length", 10, "--max-trials", 2,
         "--epochs", 2, "--directory", folder / "run",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -54,7 +54,7 @@ def test_search_ends_with_model_artifact_and_report(searched):
 def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
     folder, data, _ = searched
     again = run(
-        "search", "simple_rnn_identity", "--data", data, "--window", 10, "--max-trials", 2,
+        "search", "simple_rnn_identity", "--data", data, "--sequence-length", 10, "--max-trials", 2,
         "--epochs", 2, "--directory", folder / "run", "--max-leakage", 1e9, "--no-export",
     )  # fmt: skip
     assert again.exit_code == 0
@@ -63,7 +63,7 @@ def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
 
 def test_last_step_model_is_searched_and_reported_too(searched, tmp_path):
     done = run(
-        "search", "simple_rnn_identity", "--data", searched[1], "--window", 10, "--max-trials", 1,
+        "search", "simple_rnn_identity", "--data", searched[1], "--sequence-length", 10, "--max-trials", 1,
         "--epochs", 1, "--directory", tmp_path, "--set", "return_sequences=false", "--quiet",
         "--columns", "oil", "--no-export",
     )  # fmt: skip
@@ -78,12 +78,14 @@ def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
     folder, data, _ = searched
     figures = []
     for model in ("best.keras", "saved_model"):
-        done = run("leakage", folder / "run" / model, data, "--window", 10, "--json")
+        done = run("leakage", folder / "run" / model, data, "--sequence-length", 10, "--json")
         assert done.exit_code == 0, done.output
         figures.append(json.loads(done.output)["index"])
     np.testing.assert_allclose(*figures, rtol=1e-3)
     plot = tmp_path / "profile.png"
-    done = run("leakage", folder / "run" / "best.keras", data, "--window", 10, "--plot", plot)
+    done = run(
+        "leakage", folder / "run" / "best.keras", data, "--sequence-length", 10, "--plot", plot
+    )
     assert "owes" in done.output
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -92,7 +94,7 @@ def test_anomaly_writes_a_score_per_reading_with_its_stamp(searched, tmp_path):
     folder, data, _ = searched
     out, plot = tmp_path / "new" / "scores.csv", tmp_path / "scores.png"
     done = run(
-        "anomaly", folder / "run" / "best.keras", data, "--window", 10, "--quantile", 0.9,
+        "anomaly", folder / "run" / "best.keras", data, "--sequence-length", 10, "--quantile", 0.9,
         "--out", out, "--plot", plot,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -113,7 +115,7 @@ def test_anomaly_of_an_artifact_is_that_of_the_model_and_takes_other_training_re
     figures = []
     for model in ("best.keras", "saved_model"):
         done = run(
-            "anomaly", folder / "run" / model, data, "--window", 10, "--json", "--kind",
+            "anomaly", folder / "run" / model, data, "--sequence-length", 10, "--json", "--kind",
             "identity", "--train", record(tmp_path / "train.csv", rows=200, seed=1),
         )  # fmt: skip
         assert done.exit_code == 0, done.output
@@ -130,9 +132,11 @@ def test_anomaly_says_what_it_cannot_use(searched, tmp_path):
         (["--train-fraction", 1], "train-fraction"),
         (["--quantile", 1], "quantile"),
         (["--columns", "oil"], "shape"),
-        (["--out", tmp_path / "scores.csv", "--stride", 99], "stride"),
+        (["--out", tmp_path / "scores.csv", "--sequence-stride", 99], "stride"),
     ):
-        done = run("anomaly", folder / "run" / "best.keras", data, "--window", 10, *options)
+        done = run(
+            "anomaly", folder / "run" / "best.keras", data, "--sequence-length", 10, *options
+        )
         assert done.exit_code == 2, done.output
         assert words in done.output
         assert "Traceback" not in done.output
@@ -169,10 +173,13 @@ def test_list_and_describe_print_and_speak_json():
         (["search", "simple_rnn_identity", "--set", "unit=3"], "Did you mean 'units'"),
         (["search", "simple_rnn_identity", "--set", "max_trials=3"], "Unknown argument"),
         (["search", "simple_rnn_identity", "--set", "learning_rate=fast"], "above 0"),
-        (["search", "simple_rnn_identity", "--split", "60/39/1", "--window", "100"], "to measure"),
-        (["search", "simple_rnn_identity", "--stride", "0"], "stride"),
+        (
+            ["search", "simple_rnn_identity", "--split", "60/39/1", "--sequence-length", "100"],
+            "to measure",
+        ),
+        (["search", "simple_rnn_identity", "--sequence-stride", "0"], "stride"),
         (["search", "simple_rnn_identity", "--columns", "oil"], "--data"),
-        (["search", "simple_rnn_identity", "--window", "99999"], "window"),
+        (["search", "simple_rnn_identity", "--sequence-length", "99999"], "sequence_length"),
         (["search", "simple_rnn_identity", "--max-trials", "0"], "max_trials"),
         (["search", "simple_rnn_identity", "--max-leakage", "-1"], "max_leakage"),
         (["leakage", "missing.keras", "README.md"], "README.md"),

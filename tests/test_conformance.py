@@ -170,7 +170,7 @@ def test_the_rows_of_a_family_cover_its_choices(family):
     choices = {
         "cell": ("simple_rnn", "gru", "lstm"),
         "bidirectional": (True, False),
-        "depth": (1, 2),
+        "num_layers": (1, 2),
         "normalize": (True, False),
         "classifier_activation": ("softmax", None),
         "word_dropout": (0.0, 0.8),

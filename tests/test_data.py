@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_seqzoo.data import (
-    Readings,
-    read_readings,
+    TimeSeries,
+    make_windows,
+    read_time_series,
     sensor_fault,
-    sensor_readings,
+    synthetic_readings,
     window_positions,
-    windows,
 )
 from keras_seqzoo.errors import ArgumentError, DataError
 
@@ -41,7 +41,7 @@ def records(draw, least=1):
     starts = draw(st.sets(st.integers(1, steps - 1))) if steps > 1 else set()
     values = np.arange(steps, dtype=float)[:, None] * [1, 100]
     times = pd.date_range("2024-01-01", periods=steps, freq="5min")
-    return Readings(values=values, columns=("a", "b"), times=times, starts=(0, *sorted(starts)))
+    return TimeSeries(values=values, columns=("a", "b"), times=times, starts=(0, *sorted(starts)))
 
 
 @pytest.fixture
@@ -75,28 +75,30 @@ def test_windows_are_consecutive_rows_of_one_stretch_in_time_order(record, lengt
         first += len(stretch)
     if not expected:
         with pytest.raises(DataError, match="longest unbroken stretch"):
-            windows(record, length=length, stride=stride)
+            make_windows(record, sequence_length=length, sequence_stride=stride)
         return
-    cut = windows(record, length=length, stride=stride)
+    cut = make_windows(record, sequence_length=length, sequence_stride=stride)
     rows = np.array(expected)[:, None] + np.arange(length)
     np.testing.assert_array_equal(cut, rows[..., None] * [1, 100])
     np.testing.assert_array_equal(
-        window_positions(record, length=length, stride=stride), np.array(expected)
+        window_positions(record, sequence_length=length, sequence_stride=stride), np.array(expected)
     )
     np.testing.assert_equal((cut.dtype, cut.flags.c_contiguous), (np.dtype("float32"), True))
 
 
 def test_windows_of_an_array_are_those_of_one_stretch():
     values = np.arange(10.0)
-    record = Readings(values=values, columns=("x",))
-    np.testing.assert_array_equal(windows(values, length=3), windows(record, length=3))
-    np.testing.assert_equal(windows(values, length=3).shape, (3, 3, 1))
-    np.testing.assert_equal(windows(np.ones((100, 2))).shape, (2, 50, 2))
+    record = TimeSeries(values=values, columns=("x",))
+    np.testing.assert_array_equal(
+        make_windows(values, sequence_length=3), make_windows(record, sequence_length=3)
+    )
+    np.testing.assert_equal(make_windows(values, sequence_length=3).shape, (3, 3, 1))
+    np.testing.assert_equal(make_windows(np.ones((100, 2))).shape, (2, 50, 2))
 
 
 def test_windows_are_a_copy():
-    record = Readings(values=np.zeros((6, 1)), columns=("x",))
-    windows(record, length=3)[:] = 7
+    record = TimeSeries(values=np.zeros((6, 1)), columns=("x",))
+    make_windows(record, sequence_length=3)[:] = 7
     np.testing.assert_array_equal(record.values, np.zeros((6, 1)))
 
 
@@ -116,21 +118,27 @@ def test_windows_are_a_copy():
 )
 def test_windows_refuse_what_is_not_readings(values, words):
     with pytest.raises(DataError, match=words):
-        windows(values, length=1)
+        make_windows(values, sequence_length=1)
 
 
 @pytest.mark.parametrize(
-    "option", [{"length": 0}, {"length": 2.0}, {"stride": 0}, {"stride": True}]
+    "option",
+    [
+        {"sequence_length": 0},
+        {"sequence_length": 2.0},
+        {"sequence_stride": 0},
+        {"sequence_stride": True},
+    ],
 )
 def test_windows_refuse_options_that_are_not_positive_ints(option):
     with pytest.raises(ArgumentError, match=next(iter(option))):
-        windows(np.zeros(100), **option)
+        make_windows(np.zeros(100), **option)
 
 
 def test_no_window_says_the_longest_stretch_and_the_length():
-    record = Readings(values=np.zeros((7, 1)), columns=("x",), starts=(0, 3))
+    record = TimeSeries(values=np.zeros((7, 1)), columns=("x",), starts=(0, 3))
     with pytest.raises(DataError, match=r"at most 4.*length=5"):
-        windows(record, length=5)
+        make_windows(record, sequence_length=5)
 
 
 # ---------------------------------------------------------------- splits
@@ -150,7 +158,7 @@ def test_split_parts_one_after_the_other_are_the_record(record, share):
 
 
 def test_split_gives_the_fractions_and_keeps_names_and_notes():
-    record = Readings(values=np.zeros((10, 1)), columns=("x",), notes=("Noted.",), source="here")
+    record = TimeSeries(values=np.zeros((10, 1)), columns=("x",), notes=("Noted.",), source="here")
     parts = record.split(0.6, 0.2, 0.2)
     np.testing.assert_equal([len(part) for part in parts], [6, 2, 2])
     np.testing.assert_equal({part.columns + part.notes[:1] for part in parts}, {("x", "Noted.")})
@@ -160,12 +168,12 @@ def test_split_gives_the_fractions_and_keeps_names_and_notes():
 @pytest.mark.parametrize("fractions", [(), (0.5,), (0.5, 0.6), (1.5, -0.5), ("1",), (0.0, 1.0)])
 def test_split_refuses_fractions_that_do_not_sum_to_1(fractions):
     with pytest.raises(ArgumentError, match="sum to 1"):
-        Readings(values=np.zeros((10, 1)), columns=("x",)).split(*fractions)
+        TimeSeries(values=np.zeros((10, 1)), columns=("x",)).split(*fractions)
 
 
 def test_split_refuses_an_empty_part():
     with pytest.raises(DataError, match="every part"):
-        Readings(values=np.zeros((2, 1)), columns=("x",)).split(0.1, 0.9)
+        TimeSeries(values=np.zeros((2, 1)), columns=("x",)).split(0.1, 0.9)
 
 
 # ---------------------------------------------------------------- readings
@@ -173,7 +181,7 @@ def test_split_refuses_an_empty_part():
 
 def test_readings_cannot_be_written_through():
     values = np.zeros((3, 1))
-    record = Readings(values=values, columns=("x",))
+    record = TimeSeries(values=values, columns=("x",))
     with pytest.raises(ValueError, match="read-only"):
         record.values[0] = 1
     values[0] = 1  # the caller's own array stays the caller's
@@ -194,7 +202,7 @@ def test_readings_cannot_be_written_through():
 )
 def test_readings_refuse_parts_that_do_not_fit(parts):
     with pytest.raises(DataError, match=next(iter(parts))):
-        Readings(**{"values": np.zeros((3, 1)), "columns": ("x",), **parts})
+        TimeSeries(**{"values": np.zeros((3, 1)), "columns": ("x",), **parts})
 
 
 # ---------------------------------------------------------------- round trips
@@ -210,7 +218,7 @@ def test_any_finite_array_reads_back_from_text(tmp_path, values, header, kind):
     path = tmp_path / f"values{kind}"
     table = pd.DataFrame(values, columns=[f"c{i}" for i in range(values.shape[1])])
     table.to_csv(path, index=False, header=header, sep="\t" if kind == ".tsv" else ",")
-    record = read_readings(path)
+    record = read_time_series(path)
     np.testing.assert_array_equal(record.values, values)
     names = table.columns if header else map(str, range(values.shape[1]))
     np.testing.assert_equal((record.columns, record.starts), (tuple(names), (0,)))
@@ -225,12 +233,12 @@ def test_any_finite_array_reads_back_from_numpy_and_parquet(tmp_path, values, ki
         np.save(path, values)
     else:
         pd.DataFrame(values, columns=[f"c{i}" for i in range(values.shape[1])]).to_parquet(path)
-    np.testing.assert_array_equal(read_readings(path).values, values)
+    np.testing.assert_array_equal(read_time_series(path).values, values)
 
 
 def test_one_axis_is_one_feature(tmp_path):
     np.save(tmp_path / "one.npy", np.arange(4, dtype="int16"))
-    record = read_readings(tmp_path / "one.npy")
+    record = read_time_series(tmp_path / "one.npy")
     np.testing.assert_array_equal(record.values, [[0.0], [1], [2], [3]])
     np.testing.assert_equal(record.columns, ("0",))
 
@@ -241,7 +249,7 @@ def test_any_bytes_are_read_or_refused_in_our_own_words(tmp_path, data, kind):
     path = tmp_path / f"fuzz{kind}"
     path.write_bytes(data)
     try:
-        assert np.isfinite(read_readings(path).values).all()
+        assert np.isfinite(read_time_series(path).values).all()
     except DataError as error:
         assert "Traceback" not in str(error)
 
@@ -253,7 +261,7 @@ def test_any_text_of_a_table_is_read_or_refused_in_our_own_words(tmp_path, text)
         path = tmp_path / "fuzz.csv"
         path.write_bytes((start + text).encode())
         try:
-            assert np.isfinite(read_readings(path).values).all()
+            assert np.isfinite(read_time_series(path).values).all()
         except DataError as error:
             assert "Traceback" not in str(error)
 
@@ -269,7 +277,7 @@ def test_damaged_binary_files_are_read_or_refused_in_our_own_words(tmp_path, pla
         for damaged in (data, data[: int(kept * len(data))]):
             path.write_bytes(damaged)
             try:
-                read_readings(path)
+                read_time_series(path)
             except DataError as error:
                 assert "Traceback" not in str(error)
 
@@ -290,7 +298,7 @@ BACK = """timestamp,bar,degrees
     ("repeats", "expected"), [("mean", [4, 40]), ("first", [3, 30]), ("last", [5, 50])]
 )
 def test_rows_are_sorted_and_repeats_merged(csv, repeats, expected):
-    record = read_readings(csv(BACK.replace(",5,\n", ",5,50\n")), repeats=repeats)
+    record = read_time_series(csv(BACK.replace(",5,\n", ",5,50\n")), repeats=repeats)
     np.testing.assert_array_equal(record.values, [[1, 10], [2, 20], expected, [4, 40], [6, 60]])
     np.testing.assert_array_equal(record.times, pd.date_range("2024-01-01", periods=5, freq="5min"))
     np.testing.assert_equal((record.columns, record.starts), (("bar", "degrees"), (0,)))
@@ -300,7 +308,7 @@ def test_rows_are_sorted_and_repeats_merged(csv, repeats, expected):
 
 @pytest.mark.parametrize("hole", ["", "NaN", "inf"])
 def test_the_mean_of_repeats_leaves_missing_values_out(csv, hole):
-    record = read_readings(csv(BACK.replace(",5,\n", f",5,{hole}\n")))
+    record = read_time_series(csv(BACK.replace(",5,\n", f",5,{hole}\n")))
     np.testing.assert_array_equal(record.values[2], [4, 30])
 
 
@@ -311,15 +319,17 @@ def stamped(minutes, values=None):
 
 
 def test_a_gap_begins_a_new_stretch(csv):
-    record = read_readings(csv(stamped([0, 5, 10, 15, 60, 65, 72, 77, 85])))
+    record = read_time_series(csv(stamped([0, 5, 10, 15, 60, 65, 72, 77, 85])))
     # 7 minutes is within 1.5 times the median of 5; 8 is not.
     np.testing.assert_equal(record.starts, (0, 4, 8))
     assert said(record, "2 gaps were found, the longest 2700 s")
-    np.testing.assert_array_equal(windows(record, length=4)[..., 0], [[0, 1, 2, 3], [4, 5, 6, 7]])
+    np.testing.assert_array_equal(
+        make_windows(record, sequence_length=4)[..., 0], [[0, 1, 2, 3], [4, 5, 6, 7]]
+    )
 
 
 def test_stamps_without_a_rhythm_have_no_gaps(csv):
-    record = read_readings(csv(stamped([0, 1, 30, 32, 90, 200, 207, 500])))
+    record = read_time_series(csv(stamped([0, 1, 30, 32, 90, 200, 207, 500])))
     np.testing.assert_equal(record.starts, (0,))
     assert said(record, "varies")
 
@@ -346,7 +356,7 @@ def times_of(record):
 )
 def test_stamps_are_read_in_many_formats(csv, stamps):
     rows = "".join(f"{value},{stamp}\n" for value, stamp in enumerate(stamps))
-    record = read_readings(csv("x,date\n" + rows))
+    record = read_time_series(csv("x,date\n" + rows))
     np.testing.assert_equal(
         times_of(record), ["2024-01-30 00:00:00", "2024-01-31 00:00:00", "2024-02-01 00:00:00"]
     )
@@ -355,27 +365,29 @@ def test_stamps_are_read_in_many_formats(csv, stamps):
 
 def test_day_or_month_first_is_decided_by_the_order_and_told(csv):
     # As months, these would step back: January 5, February 5, ... the rows run through May.
-    record = read_readings(csv("date,x\n01/05/2024,1\n02/05/2024,2\n03/05/2024,3\n01/06/2024,4\n"))
+    record = read_time_series(
+        csv("date,x\n01/05/2024,1\n02/05/2024,2\n03/05/2024,3\n01/06/2024,4\n")
+    )
     np.testing.assert_equal(times_of(record)[-1][:10], "2024-06-01")
     np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3, 4])
     assert said(record, "two ways")
 
 
 def test_a_date_and_a_time_column_are_read_together(csv):
-    record = read_readings(csv("Date,Time,x\n2024-01-01,23:55,1\n2024-01-02,00:00,2\n"))
+    record = read_time_series(csv("Date,Time,x\n2024-01-01,23:55,1\n2024-01-02,00:00,2\n"))
     np.testing.assert_equal(times_of(record), ["2024-01-01 23:55:00", "2024-01-02 00:00:00"])
     np.testing.assert_equal(record.columns, ("x",))
 
 
 def test_hours_without_a_day_are_not_stamps(csv):
-    record = read_readings(csv("time,x\n23:50,1\n23:55,2\n00:00,3\n"))
+    record = read_time_series(csv("time,x\n23:50,1\n23:55,2\n00:00,3\n"))
     np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3])
     assert record.times is None
     assert said(record, "'time' was left out")
 
 
 def test_names_of_machines_in_the_first_column_are_not_stamps(csv):
-    record = read_readings(csv("machine,x\nA1,1\nA2,2\n"))
+    record = read_time_series(csv("machine,x\nA1,1\nA2,2\n"))
     assert record.times is None
     assert said(record, "'machine' was left out: it is not numeric: row 1")
 
@@ -383,15 +395,15 @@ def test_names_of_machines_in_the_first_column_are_not_stamps(csv):
 def test_a_bad_stamp_is_named(csv):
     text = stamped(range(0, 100, 5)).replace("2024-01-01 00:15:00", "soon")
     with pytest.raises(DataError, match=r"'soon' in column 'Unnamed: 0', row 4"):
-        read_readings(csv(text))
+        read_time_series(csv(text))
     with pytest.raises(DataError, match=r"'' in column 'time', row 2"):
-        read_readings(csv("time,x\n2024-01-01,1\n,2\n2024-01-03,3\n2024-01-04,3\n"))
+        read_time_series(csv("time,x\n2024-01-01,1\n,2\n2024-01-03,3\n2024-01-04,3\n"))
     with pytest.raises(DataError, match=r"'nan' in column 'timestamp', row 2"):
-        read_readings(csv("timestamp,x\n1706572800,1\n,2\n"))
+        read_time_series(csv("timestamp,x\n1706572800,1\n,2\n"))
 
 
 def test_without_a_header_a_stamp_is_still_a_stamp(csv):
-    record = read_readings(csv("2024-01-01 00:00,1.5\n2024-01-01 00:05,2.5\n"))
+    record = read_time_series(csv("2024-01-01 00:00,1.5\n2024-01-01 00:05,2.5\n"))
     np.testing.assert_equal((record.columns, record.values.tolist()), (("1",), [[1.5], [2.5]]))
     np.testing.assert_equal(times_of(record)[0], "2024-01-01 00:00:00")
 
@@ -404,7 +416,7 @@ def test_parquet_stamps_come_from_a_column_or_the_index(tmp_path, zone):
     table.to_parquet(tmp_path / "column.parquet")
     table.set_index("at").rename_axis(None).to_parquet(tmp_path / "index.parquet")
     for name in ("column", "index"):
-        record = read_readings(tmp_path / f"{name}.parquet")
+        record = read_time_series(tmp_path / f"{name}.parquet")
         np.testing.assert_array_equal(record.values, [[1.0], [3]])
         hour = "01" if zone is None else "00"
         np.testing.assert_equal(times_of(record)[0], f"2024-01-01 {hour}:00:00")
@@ -417,7 +429,7 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path):
     (tmp_path / "year=2024").mkdir()
     path = tmp_path / "year=2024" / "a.parquet"
     pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(path)
-    np.testing.assert_equal(read_readings(path).columns, ("x",))
+    np.testing.assert_equal(read_time_series(path).columns, ("x",))
 
 
 # ---------------------------------------------------------------- columns
@@ -426,7 +438,7 @@ TABLE = "load,site,flow,empty\n1,A,10,\n2,B,20,\n3,A,30,\n"
 
 
 def test_columns_of_words_and_of_nothing_are_left_out_with_a_note(csv):
-    record = read_readings(csv(TABLE))
+    record = read_time_series(csv(TABLE))
     np.testing.assert_equal(record.columns, ("load", "flow"))
     assert said(record, "'site' was left out")
     assert said(record, "'empty' was left out: it has no value")
@@ -435,13 +447,15 @@ def test_columns_of_words_and_of_nothing_are_left_out_with_a_note(csv):
 
 @pytest.mark.parametrize("columns", ["flow,load", " flow , load", ["flow", "load"]])
 def test_columns_are_taken_in_the_order_asked_for(csv, columns):
-    record = read_readings(csv(TABLE), columns=columns)
+    record = read_time_series(csv(TABLE), columns=columns)
     np.testing.assert_array_equal(record.values, [[10, 1], [20, 2], [30, 3]])
     np.testing.assert_equal(record.columns, ("flow", "load"))
 
 
 def test_a_name_with_a_comma_is_one_name(csv):
-    np.testing.assert_equal(read_readings(csv('"a,b",c\n1,2\n'), columns="a,b").columns, ("a,b",))
+    np.testing.assert_equal(
+        read_time_series(csv('"a,b",c\n1,2\n'), columns="a,b").columns, ("a,b",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -454,36 +468,36 @@ def test_a_name_with_a_comma_is_one_name(csv):
 )
 def test_columns_that_cannot_be_features_are_refused(csv, columns, words):
     with pytest.raises(DataError, match=words):
-        read_readings(csv(TABLE), columns=columns)
+        read_time_series(csv(TABLE), columns=columns)
 
 
 def test_the_stamps_are_never_a_feature(csv):
     for text in ("time,x\n2024-01-01,1\n", "time,x\n1706572800,1\n"):
-        np.testing.assert_equal(read_readings(csv(text)).columns, ("x",))
+        np.testing.assert_equal(read_time_series(csv(text)).columns, ("x",))
         with pytest.raises(DataError, match="the times"):
-            read_readings(csv(text), columns="time")
+            read_time_series(csv(text), columns="time")
 
 
 @pytest.mark.parametrize("columns", ["", ",", [], [0], 3, ["load", "load"]])
 def test_columns_of_another_type_are_refused(csv, columns):
     with pytest.raises(ArgumentError, match="columns"):
-        read_readings(csv(TABLE), columns=columns)
+        read_time_series(csv(TABLE), columns=columns)
 
 
 def test_a_constant_column_is_kept_with_a_note(csv):
-    record = read_readings(csv("a,b\n1,7\n2,7\n"))
+    record = read_time_series(csv("a,b\n1,7\n2,7\n"))
     np.testing.assert_equal(record.columns, ("a", "b"))
     assert said(record, "'b' is constant (7)")
 
 
 def test_row_numbers_written_by_pandas_are_left_out(csv):
-    record = read_readings(csv(pd.DataFrame(np.ones((3, 2)) * 5).to_csv()))
+    record = read_time_series(csv(pd.DataFrame(np.ones((3, 2)) * 5).to_csv()))
     np.testing.assert_equal((record.columns, len(record)), (("0", "1"), 3))
     assert said(record, "counts the rows")
 
 
 def test_repeated_and_empty_names_get_distinct_ones(csv):
-    record = read_readings(csv("a,a,,a.1\n1,2,3,4\n"))
+    record = read_time_series(csv("a,a,,a.1\n1,2,3,4\n"))
     np.testing.assert_equal(record.columns, ("a", "a.2", "Unnamed: 2", "a.1"))
     assert said(record, "is called 'a.2'")
 
@@ -494,7 +508,7 @@ HOLES = "x,y\n,0\n1,1\n,2\n3,inf\n5,4\n6,NaN\n"
 
 
 def test_split_leaves_rows_out_and_breaks_the_stretch(csv):
-    record = read_readings(csv(HOLES))
+    record = read_time_series(csv(HOLES))
     np.testing.assert_array_equal(record.values, [[1, 1], [5, 4]])
     np.testing.assert_equal(record.starts, (0, 1))
     assert said(record, "2 in 'x', 2 in 'y'")
@@ -502,13 +516,13 @@ def test_split_leaves_rows_out_and_breaks_the_stretch(csv):
 
 
 def test_ffill_carries_the_last_value_forward(csv):
-    record = read_readings(csv(HOLES), missing="ffill")
+    record = read_time_series(csv(HOLES), missing="ffill")
     np.testing.assert_array_equal(record.values, [[1, 1], [1, 2], [3, 2], [5, 4], [6, 4]])
     np.testing.assert_equal(record.starts, (0,))
 
 
 def test_interpolate_draws_a_line_inside_and_warns(csv):
-    record = read_readings(csv(HOLES), missing="interpolate")
+    record = read_time_series(csv(HOLES), missing="interpolate")
     np.testing.assert_allclose(record.values, [[1, 1], [2, 2], [3, 3], [5, 4]], rtol=1e-12)
     assert said(record, "uses later readings")
 
@@ -516,35 +530,35 @@ def test_interpolate_draws_a_line_inside_and_warns(csv):
 @pytest.mark.parametrize("missing", ["ffill", "interpolate"])
 def test_nothing_is_carried_over_a_gap(csv, missing):
     text = stamped([0, 5, 10, 60, 65, 70]).replace("01:00:00,3", "01:00:00,")
-    record = read_readings(csv(text), missing=missing)
+    record = read_time_series(csv(text), missing=missing)
     np.testing.assert_array_equal(record.values[:, 0], [0, 1, 2, 4, 5])
     np.testing.assert_equal(record.starts, (0, 3))
 
 
 def test_error_refuses_and_says_where(csv):
     with pytest.raises(DataError, match="2 in 'x', 2 in 'y', the first in reading 1"):
-        read_readings(csv(HOLES), missing="error")
+        read_time_series(csv(HOLES), missing="error")
 
 
 def test_only_the_columns_asked_for_are_searched_for_holes(csv):
-    record = read_readings(csv("x,y\n1,\n2,\n3,4\n"), columns="x", missing="error")
+    record = read_time_series(csv("x,y\n1,\n2,\n3,4\n"), columns="x", missing="error")
     np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3])
 
 
 def test_no_whole_row_is_refused(csv):
     with pytest.raises(DataError, match="without a missing value"):
-        read_readings(csv("x,y\n1,\n,2\n"))
+        read_time_series(csv("x,y\n1,\n,2\n"))
 
 
 def test_a_blank_line_is_a_hole_in_one_column_and_nothing_between_many(csv):
-    np.testing.assert_equal(read_readings(csv("x\n1\n\n2\n\n")).starts, (0, 1))
-    np.testing.assert_equal(read_readings(csv("x,y\n1,1\n\n2,2\n\n")).starts, (0,))
+    np.testing.assert_equal(read_time_series(csv("x\n1\n\n2\n\n")).starts, (0, 1))
+    np.testing.assert_equal(read_time_series(csv("x,y\n1,1\n\n2,2\n\n")).starts, (0,))
 
 
 @pytest.mark.parametrize("option", [{"missing": "drop"}, {"repeats": "sum"}, {"missing": None}])
 def test_unknown_options_are_refused(csv, option):
     with pytest.raises(ArgumentError, match="one of"):
-        read_readings(csv(TABLE), **option)
+        read_time_series(csv(TABLE), **option)
 
 
 # ---------------------------------------------------------------- files that cannot be used
@@ -575,7 +589,7 @@ def test_unknown_options_are_refused(csv, option):
 def test_files_that_cannot_be_read_are_refused_in_one_sentence(csv, name, content, words):
     path = csv(content, name)
     with pytest.raises(DataError, match=words) as caught:
-        read_readings(path)
+        read_time_series(path)
     assert str(caught.value).startswith("`path` must")
     assert "\n" not in str(caught.value)
 
@@ -597,14 +611,14 @@ def test_files_that_cannot_be_read_are_refused_in_one_sentence(csv, name, conten
 def test_arrays_that_are_not_readings_are_refused(tmp_path, values, words):
     np.save(tmp_path / "a.npy", values, allow_pickle=True)
     with pytest.raises(DataError, match=words):
-        read_readings(tmp_path / "a.npy")
+        read_time_series(tmp_path / "a.npy")
 
 
 def test_several_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(DataError, match="several arrays"):
-        read_readings(tmp_path / "a.npy")
+        read_time_series(tmp_path / "a.npy")
 
 
 def test_truncated_files_are_refused(tmp_path):
@@ -613,30 +627,30 @@ def test_truncated_files_are_refused(tmp_path):
     for path in (tmp_path / "a.npy", tmp_path / "a.parquet"):
         path.write_bytes(path.read_bytes()[:-20])
         with pytest.raises(DataError, match="whole"):
-            read_readings(path)
+            read_time_series(path)
 
 
 def test_paths_that_are_no_file_are_refused(tmp_path):
     with pytest.raises(DataError, match="directory"):
-        read_readings(tmp_path)
+        read_time_series(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
-        read_readings(tmp_path / "none.csv")
+        read_time_series(tmp_path / "none.csv")
     with pytest.raises(ArgumentError, match="path to a file"):
-        read_readings(None)
+        read_time_series(None)
 
 
 # ---------------------------------------------------------------- built-in readings
 
 
 def test_the_same_seed_gives_the_same_readings_and_another_seed_others():
-    one, same, other = (sensor_readings(steps=300, seed=seed) for seed in (3, 3, 4))
+    one, same, other = (synthetic_readings(steps=300, seed=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.values, same.values)
     assert (one.values != other.values).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_generated_readings_stay_in_the_ranges_of_their_instruments(seed):
-    record = sensor_readings(seed=seed)
+    record = synthetic_readings(seed=seed)
     np.testing.assert_equal(record.values.shape, (4000, 4))
     low, high = record.values.min(axis=0), record.values.max(axis=0)
     assert (low > [20, 1, 0, 0]).all(), low
@@ -646,7 +660,7 @@ def test_generated_readings_stay_in_the_ranges_of_their_instruments(seed):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_fault_is_late_where_the_note_says_and_shows(seed):
-    record, rows = sensor_readings(seed=seed), sensor_fault(seed=seed)
+    record, rows = synthetic_readings(seed=seed), sensor_fault(seed=seed)
     assert said(record, f"rows {rows[0]} to {rows[-1]} ")
     assert 0.8 * 4000 < rows[0] < rows[-1] < 4000
     # Against what the current says about the load, pressure is low inside the fault only.
@@ -658,7 +672,7 @@ def test_the_fault_is_late_where_the_note_says_and_shows(seed):
 
 
 def test_no_channel_is_told_by_the_others():
-    values = sensor_readings().values[:3200]
+    values = synthetic_readings().values[:3200]
     for channel in range(4):
         others = np.c_[np.delete(values, channel, axis=1), np.ones(len(values))]
         fit = others @ np.linalg.lstsq(others, values[:, channel])[0]
@@ -667,7 +681,7 @@ def test_no_channel_is_told_by_the_others():
 
 
 def test_the_interval_sets_the_stamps():
-    record = sensor_readings(steps=100, interval="30s")
+    record = synthetic_readings(steps=100, interval="30s")
     np.testing.assert_equal(str(record.times[1] - record.times[0]), "0 days 00:00:30")
 
 
@@ -678,7 +692,7 @@ def test_the_interval_sets_the_stamps():
 )
 def test_generated_readings_refuse_bad_options(option):
     with pytest.raises(ArgumentError, match=next(iter(option))):
-        sensor_readings(**option)
+        synthetic_readings(**option)
 
 
 def test_reading_data_does_not_load_keras():

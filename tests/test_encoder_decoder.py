@@ -13,27 +13,27 @@ from weight_gradients import weight_gradients
 
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
-from keras_seqzoo.data import ParallelEncoding, ParallelExamples, read_parallel
+from keras_seqzoo.data import PairPreprocessor, SequencePairs, read_sequence_pairs
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.generation import samplers
 from keras_seqzoo.layers.generation.samplers import END, START
 from keras_seqzoo.layers.rnn.attention_weights import attention_weights
 from keras_seqzoo.losses import crossentropy
-from keras_seqzoo.models.encoder_decoder import encoder_decoder
+from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
 
 as_numpy = keras.ops.convert_to_numpy
 
 KINDS = [
     {"attention": "general", "cell": "gru"},
-    {"attention": "additive", "cell": "lstm", "depth": 2},
+    {"attention": "additive", "cell": "lstm", "num_layers": 2},
     {"attention": "additive", "cell": "gru"},
     {"attention": "dot", "cell": "gru", "bidirectional": False, "input_feeding": True},
-    {"attention": "multi_head", "cell": "simple_rnn", "depth": 2, "input_feeding": True},
+    {"attention": "multi_head", "cell": "simple_rnn", "num_layers": 2, "input_feeding": True},
     {"attention": None, "cell": "lstm"},
 ]
 IDS = [f"{kind['attention']}_{kind['cell']}" for kind in KINDS]
-BEAM = {"strategy": "beam", "beam_width": 3}  # one everywhere: each is compiled anew
-SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_size": 5}
+BEAM = {"strategy": "beam", "num_beams": 3}  # one everywhere: each is compiled anew
+SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_dim": 5}
 
 
 def sources(rows: int = 4, time: int = 7) -> np.ndarray:
@@ -47,7 +47,7 @@ def sources(rows: int = 4, time: int = 7) -> np.ndarray:
 def model(request):
     """With weights large enough that one answer is much more probable than another."""
     keras.utils.set_random_seed(0)
-    model = encoder_decoder(**SIZES, **request.param)
+    model = sequence_encoder_decoder(**SIZES, **request.param)
     for weight in model.trainable_weights:
         weight.assign(1.5 * weight)
     return model
@@ -82,7 +82,7 @@ def test_attention_is_that_of_its_equation(kind, float64):
     rng = np.random.default_rng(1)
     queries, memory = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 5, 6))
     mask = np.array([[True] * 5, [True, True, False, False, False]])
-    layer = layers.SourceAttention(kind, 4, heads=2)
+    layer = layers.SourceAttention(kind, 4, num_heads=2)
     contexts, weights = layer(queries, memory, mask=mask)
     layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
     contexts, weights = map(as_numpy, layer(queries, memory, mask=mask))
@@ -193,7 +193,7 @@ def test_a_beam_that_covers_all_finds_the_best(model):
     tokens = [1, 4, 5]
     sizes = range(length + 1)
     answers = [list(one) for size in sizes for one in itertools.product(tokens, repeat=size)]
-    found = model.generate(source, max_length=length, strategy="beam", beam_width=40, num_return=5)
+    found = model.generate(source, max_length=length, strategy="beam", num_beams=40, num_return=5)
     for row in (0, 2):
         by_target = forced(model, source[row], answers, length)
         scores = dict(zip(map(tuple, answers), by_target, strict=True))
@@ -202,7 +202,7 @@ def test_a_beam_that_covers_all_finds_the_best(model):
         of_each = [scores[tuple(said(one))] for one in found.sequences[row]]
         np.testing.assert_allclose(found.scores[row], of_each, atol=2e-5)
         assert said(found.sequences[row, 0]) == list(best[0])
-    few = model.generate(source, max_length=1, strategy="beam", beam_width=40, num_return=7)
+    few = model.generate(source, max_length=1, strategy="beam", num_beams=40, num_return=7)
     assert {tuple(said(one)) for one in few.sequences[1, :4]} == {(), (1,), (4,), (5,)}
     assert np.isfinite(few.scores[:, :4]).all()
     assert not few.sequences[:, 4:].any() and (few.scores[:, 4:] == -np.inf).all()
@@ -225,7 +225,7 @@ def test_padding_of_a_target_counts_in_no_loss():
     found = []
     for padding in (0, 6):
         keras.utils.set_random_seed(5)
-        model = encoder_decoder(**SIZES)
+        model = sequence_encoder_decoder(**SIZES)
         model.compile(keras.optimizers.SGD(1.0), crossentropy(), run_eagerly=True)
         x, y = (np.pad(one, ((0, 0), (0, padding))) for one in (so_far, target))
         loss = model.train_on_batch([sources(), x], y)
@@ -250,8 +250,8 @@ def test_every_weight_gets_a_gradient(model):
 
 def test_penalties_rank_answers_anew():
     keras.utils.set_random_seed(1)
-    model = encoder_decoder(**SIZES)
-    options = {"max_length": 6, "strategy": "beam", "beam_width": 5, "num_return": 5}
+    model = sequence_encoder_decoder(**SIZES)
+    options = {"max_length": 6, "strategy": "beam", "num_beams": 5, "num_return": 5}
     plain = model.generate(sources(), **options)
     assert (np.diff(plain.scores, axis=1) <= 0).all()
     alpha = 1.5
@@ -273,7 +273,7 @@ def test_penalties_rank_answers_anew():
 
 def test_attention_is_given_for_what_was_said():
     keras.utils.set_random_seed(1)
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     found = model.generate(sources(), max_length=6, return_attention=True)
     ends = np.minimum((found.sequences > 0).sum(1) + 1, 6)
     for row, end in enumerate(ends):
@@ -290,11 +290,11 @@ def test_it_says_something_under_any_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = encoder_decoder(**SIZES)
+        model = sequence_encoder_decoder(**SIZES)
         for options in ({}, {"strategy": "sample"}, {"strategy": "beam", "coverage_penalty": 1.0}):
             found = model.generate(sources(), max_length=4, **options)
             assert np.isfinite(found.scores).all()
-        said_ = encoder_decoder(**VECTORS).generate(readings(), max_length=3).sequences
+        said_ = sequence_encoder_decoder(**VECTORS).generate(readings(), max_length=3).sequences
         assert np.isfinite(said_).all()
     finally:
         keras.config.set_dtype_policy(before)
@@ -302,7 +302,7 @@ def test_it_says_something_under_any_policy(policy):
 
 def test_draws_follow_the_seed_and_the_probabilities():
     keras.utils.set_random_seed(2)
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     source = np.repeat(sources()[1:2], 2000, axis=0)
     options = {"max_length": 1, "strategy": "sample", "batch_size": 2000}
     drawn = model.generate(source, seed=5, **options).sequences[:, 0]
@@ -341,8 +341,8 @@ def test_loaded_models_say_the_same_in_a_fresh_process(tmp_path):
     for number in (0, 1, 4):
         kind = KINDS[number]
         keras.utils.set_random_seed(number)
-        known[f"tokens_{number}"] = encoder_decoder(**SIZES, **kind), sources()
-    known["readings"] = encoder_decoder(**VECTORS), readings()
+        known[f"tokens_{number}"] = sequence_encoder_decoder(**SIZES, **kind), sources()
+    known["readings"] = sequence_encoder_decoder(**VECTORS), readings()
     for name, (model, source) in known.items():
         model.save(tmp_path / f"{name}.keras")
         np.save(tmp_path / f"{name}.npy", source)
@@ -359,7 +359,7 @@ def test_loaded_models_say_the_same_in_a_fresh_process(tmp_path):
 
 
 def test_rows_in_parts_say_what_they_say_at_once():
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
     at_once = model.generate(sources(5), **options)
     in_parts = model.generate(sources(5), batch_size=3, **options)
@@ -379,17 +379,17 @@ def test_a_loop_ends_when_every_row_has_ended():
         return keras.ops.convert_to_tensor(logs), state, None
 
     ends = keras.ops.convert_to_tensor(np.array([2, 3, 1], "int32"))
-    found = samplers.say_one(step, ends, 3, 50, samplers.likeliest)
+    found = samplers.greedy_search(step, ends, 3, 50, samplers.argmax_sampler)
     assert len(asked) == 3
     assert np.asarray(found.sequences).sum(1).tolist() == [4, 8, 0]
     asked.clear()
-    samplers.say_best(step, ends, 3, 50, 1)
+    samplers.beam_search(step, ends, 3, 50, 1)
     assert len(asked) == 3
 
 
 @pytest.mark.tensorflow  # elsewhere nothing is compiled
 def test_a_second_answer_compiles_nothing():
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     expected = model.generate(sources(), max_length=6)
     model.encode = model.stepping = None  # what a loop is traced from
     found = model.generate(sources()[::-1].copy(), max_length=6)
@@ -401,9 +401,9 @@ def test_a_second_answer_compiles_nothing():
     [
         ({"max_length": 0}, "`max_length`"),
         ({"strategy": "best"}, "`strategy`"),
-        ({"strategy": "beam", "beam_width": 0}, "`beam_width`"),
+        ({"strategy": "beam", "num_beams": 0}, "`num_beams`"),
         ({"num_return": 2}, "`num_return`"),
-        ({"strategy": "beam", "beam_width": 2, "num_return": 3}, "`num_return`"),
+        ({"strategy": "beam", "num_beams": 2, "num_return": 3}, "`num_return`"),
         ({"length_penalty": -1}, "`length_penalty`"),
         ({"temperature": 0}, "`temperature`"),
         ({"top_p": 1.5}, "`top_p`"),
@@ -412,13 +412,13 @@ def test_a_second_answer_compiles_nothing():
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     with pytest.raises(ArgumentError, match=message):
         model.generate(sources(), **options)
 
 
 def test_sources_that_cannot_be_read_are_refused():
-    model = encoder_decoder(**SIZES)
+    model = sequence_encoder_decoder(**SIZES)
     for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
         with pytest.raises(DataError, match="at least one step"):
             model.generate(source)
@@ -428,61 +428,61 @@ def test_sources_that_cannot_be_read_are_refused():
         with pytest.raises(DataError, match="`target` must be"):
             model.attention(sources()[1], target)
     assert model.attention(sources()[1], []).shape == (1, 7)  # its end alone
-    vectors = encoder_decoder(**VECTORS)
+    vectors = sequence_encoder_decoder(**VECTORS)
     with pytest.raises(DataError, match="readings of 3 features"):
         vectors.generate(np.zeros((2, 5, 2)))
     with pytest.raises(DataError, match="at least one step"):
         vectors.attention(np.zeros((5, 3)), np.zeros((0, 2)))
     with pytest.raises(ArgumentError, match="without attention"):
-        encoder_decoder(**SIZES, attention=None).generate(sources(), return_attention=True)
+        sequence_encoder_decoder(**SIZES, attention=None).generate(sources(), return_attention=True)
     with pytest.raises(ArgumentError, match="input_feeding"):
-        encoder_decoder(**SIZES, attention="additive", input_feeding=True)
+        sequence_encoder_decoder(**SIZES, attention="additive", input_feeding=True)
     with pytest.raises(ArgumentError, match="'general'"):
-        encoder_decoder(**SIZES, attention="dot")
+        sequence_encoder_decoder(**SIZES, attention="dot")
 
 
-def reversals(count: int, seed: int) -> ParallelExamples:
+def reversals(count: int, seed: int) -> SequencePairs:
     rng = np.random.default_rng(seed)
     words = [rng.choice(list("abcd"), rng.integers(1, 7)).tolist() for _ in range(count)]
-    return ParallelExamples(words, [word[::-1] for word in words])
+    return SequencePairs(words, [word[::-1] for word in words])
 
 
 def test_it_learns_to_reverse_and_says_names():
     train, unseen = reversals(400, 0), reversals(60, 1)
-    encoding = ParallelEncoding.learn(train)
+    preprocessor = PairPreprocessor.learn(train)
     keras.utils.set_random_seed(0)
-    model = encoder_decoder(**encoding.arguments(), units=32, embedding_size=16)
-    batches = encoding.batches(train, batch_size=32)
+    model = sequence_encoder_decoder(**preprocessor.arguments(), units=32, embedding_dim=16)
+    batches = preprocessor.batches(train, batch_size=32)
     rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
     model.fit(batches, epochs=20, verbose=0)
-    found = model.generate(encoding.sources(unseen.sources), max_length=10)
+    found = model.generate(preprocessor.sources(unseen.sources), max_length=10)
     right = [
         one == list(other)
-        for one, other in zip(encoding.names(found.sequences), unseen.targets, strict=True)
+        for one, other in zip(preprocessor.names(found.sequences), unseen.targets, strict=True)
     ]
     assert np.mean(right) > 0.8
 
 
 def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
     (tmp_path / "words.tsv").write_text("ab c\tx y\n\tz\n", encoding="utf-8")
-    pairs = read_parallel(tmp_path / "words.tsv", source_units="characters")
+    pairs = read_sequence_pairs(tmp_path / "words.tsv", source_units="characters")
     assert pairs.sources == (("a", "b", " ", "c"), ()) and pairs.targets == (("x", "y"), ("z",))
     (tmp_path / "in").write_text("a b\nc\n")
     (tmp_path / "out").write_text("b a\nc\n")
-    pairs = read_parallel(tmp_path / "in", tmp_path / "out")
+    pairs = read_sequence_pairs(tmp_path / "in", tmp_path / "out")
     assert pairs.sources[0] == ("a", "b") and pairs.targets[0] == ("b", "a")
     first, second = reversals(10, 0).split(0.3, seed=1)
     assert (len(first), len(second)) == (7, 3)
     (tmp_path / "out").write_text("b a\n")
     with pytest.raises(DataError, match="as many lines"):
-        read_parallel(tmp_path / "in", tmp_path / "out")
+        read_sequence_pairs(tmp_path / "in", tmp_path / "out")
     with pytest.raises(DataError, match="line 1 has 1 column"):
-        read_parallel(tmp_path / "in")
+        read_sequence_pairs(tmp_path / "in")
     with pytest.raises(DataError, match="as many"):
-        ParallelExamples([["a"]], [["a"], ["b"]])
+        SequencePairs([["a"]], [["a"], ["b"]])
     with pytest.raises(DataError, match="lists of tokens"):
-        ParallelExamples(["ab"], [["a"]])
+        SequencePairs(["ab"], [["a"]])
 
 
 VECTORS = {"source_features": 3, "target_features": 2, "units": 8, "mask_value": np.nan}
@@ -492,7 +492,7 @@ VECTORS = {"source_features": 3, "target_features": 2, "units": 8, "mask_value":
 def vector_model(request):
     keras.utils.set_random_seed(0)
     kind = request.param | ({"units": 8} if request.param["attention"] == "dot" else {})
-    model = encoder_decoder(**VECTORS | kind)
+    model = sequence_encoder_decoder(**VECTORS | kind)
     rng = np.random.default_rng(3)
     zoo.adapt(model, rng.normal(5, 2, (9, 7, 3)), target=rng.normal(-4, 3, (9, 5, 2)))
     return model
@@ -518,7 +518,7 @@ def test_readings_said_are_those_of_the_model_on_its_own_answer(vector_model):
 
 
 def test_scales_of_source_and_target_are_their_own():
-    model = encoder_decoder(**VECTORS)
+    model = sequence_encoder_decoder(**VECTORS)
     rng = np.random.default_rng(5)
     x, y = rng.normal(5, 2, (9, 7, 3)), rng.normal(-4, 3, (9, 5, 2))
     zoo.adapt(model, x, target=y)
@@ -543,7 +543,7 @@ def test_a_decoder_of_readings_learns_to_go_on():
     waves = 10 + np.sin(phase + 0.5 * np.arange(30))[..., None].astype("float32")
     x, y = waves[:, :20], waves[:, 20:]
     keras.utils.set_random_seed(0)
-    model = encoder_decoder(units=24, attention=None)
+    model = sequence_encoder_decoder(units=24, attention=None)
     zoo.adapt(model, x[:250], target=y[:250])
     model.compile(keras.optimizers.Adam(0.01), "mse")
     so_far = np.concatenate([np.zeros((300, 1, 1)), y[:, :-1]], axis=1)
@@ -560,14 +560,14 @@ def test_a_decoder_of_readings_learns_to_go_on():
         ({"source_vocabulary_size": 6, "source_features": 2}, "not both"),
         ({"target_features": 0}, "`target_features`"),
         ({"attention": "luong"}, "`attention`"),
-        ({"attention": "multi_head", "units": 6}, "multiple of `heads`"),
+        ({"attention": "multi_head", "units": 6}, "multiple of `num_heads`"),
         ({"cell": "rnn"}, "`cell`"),
         ({"dropout": 1.0}, "`dropout`"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
-        encoder_decoder(**arguments)
+        sequence_encoder_decoder(**arguments)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.2])
@@ -585,7 +585,10 @@ def test_smoothing_is_that_of_one_hot_targets(part):
 
 def test_an_ensemble_says_what_its_members_say_together():
     keras.utils.set_random_seed(3)
-    models = [encoder_decoder(**SIZES), encoder_decoder(**SIZES, cell="lstm", attention="additive")]
+    models = [
+        sequence_encoder_decoder(**SIZES),
+        sequence_encoder_decoder(**SIZES, cell="lstm", attention="additive"),
+    ]
     for model in models:
         for weight in model.trainable_weights:
             weight.assign(2 * weight)
@@ -604,8 +607,12 @@ def test_an_ensemble_says_what_its_members_say_together():
         expected = sum(np.log(mean[0, at, token]) for at, token in enumerate(says))
         assert found.scores[row] == pytest.approx(expected, abs=2e-5)
     with pytest.raises(ArgumentError, match="2 kinds"):
-        layers.Ensemble([models[0], encoder_decoder(**SIZES | {"target_vocabulary_size": 9})])
+        layers.Ensemble(
+            [models[0], sequence_encoder_decoder(**SIZES | {"target_vocabulary_size": 9})]
+        )
     with pytest.raises(ArgumentError, match="2 kinds"):
-        layers.Ensemble([models[0], encoder_decoder(**SIZES | {"source_vocabulary_size": 6})])
+        layers.Ensemble(
+            [models[0], sequence_encoder_decoder(**SIZES | {"source_vocabulary_size": 6})]
+        )
     with pytest.raises(ArgumentError, match="at least one"):
         layers.Ensemble([])

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_seqzoo.data import (
-    Examples,
+    LabeledSequences,
     read_conll,
     read_conllu,
-    read_examples,
-    read_labelled,
-    read_pairs,
+    read_labeled_csv,
+    read_labeled_sequences,
+    read_seq_in_out,
     read_ts,
 )
 from keras_seqzoo.data.io.csv_labels import split_words
@@ -95,7 +95,7 @@ def tuples(lists):
 
 
 def test_examples_keep_what_they_are_given():
-    text = Examples(
+    text = LabeledSequences(
         [["play", "jazz"], []], labels=["p", "q"], tags=[["O", "B"], []], notes=["n"], source="s"
     )
     assert (text.sequences, text.labels) == ((("play", "jazz"), ()), ("p", "q"))
@@ -110,15 +110,15 @@ def test_examples_keep_what_they_are_given():
         True,
         None,
     )
-    assert repr(text) == "Examples(2 sequences of tokens, 2 labels, 2 tags; from s)"
+    assert repr(text) == "LabeledSequences(2 sequences of tokens, 2 labels, 2 tags; from s)"
 
 
 def test_examples_of_readings_are_float32_and_have_one_number_of_features():
-    record = Examples([[1, 2, 3], np.ones((2, 1))])
+    record = LabeledSequences([[1, 2, 3], np.ones((2, 1))])
     np.testing.assert_equal([array.dtype for array in record.sequences], [np.float32] * 2)
     np.testing.assert_array_equal(record.sequences[0], [[1], [2], [3]])
     assert (record.features, record.lengths.tolist(), record.has_tokens) == (1, [3, 2], False)
-    assert repr(record) == "Examples(2 sequences of readings of 1 features; from memory)"
+    assert repr(record) == "LabeledSequences(2 sequences of readings of 1 features; from memory)"
 
 
 @pytest.mark.parametrize(
@@ -145,11 +145,11 @@ def test_examples_of_readings_are_float32_and_have_one_number_of_features():
 )
 def test_examples_refuse_parts_that_do_not_fit(parts, words):
     with pytest.raises(DataError, match=words):
-        Examples(**parts)
+        LabeledSequences(**parts)
 
 
 def test_take_keeps_what_belongs_together():
-    text = Examples(
+    text = LabeledSequences(
         [["a"], ["b", "b"], ["c"]], labels=["A", "B", "C"], tags=[["x"], ["y", "z"], ["w"]],
         notes=("seen",), source="here",
     )  # fmt: skip
@@ -157,7 +157,7 @@ def test_take_keeps_what_belongs_together():
     assert taken.sequences == (("c",), ("b", "b"))
     assert (taken.labels, taken.tags) == (("C", "B"), (("w",), ("y", "z")))
     assert (taken.notes, taken.source) == (("seen",), "here")
-    alone = Examples([["a"], ["b"]]).take([1])
+    alone = LabeledSequences([["a"], ["b"]]).take([1])
     assert (alone.labels, alone.tags) == (None, None)
     for indices in ([3], [-1], [], [0.0], [[1]], 1, [True, False, True]):
         with pytest.raises(DataError, match=r"`indices` must|at least one"):
@@ -172,7 +172,7 @@ def test_take_keeps_what_belongs_together():
 )
 def test_split_has_the_fraction_of_each_label_and_loses_nothing(sizes, fraction, seed):
     labels = [f"l{index}" for index, size in enumerate(sizes) for _ in range(size)]
-    text = Examples([[str(index)] for index in range(len(labels))], labels=labels)
+    text = LabeledSequences([[str(index)] for index in range(len(labels))], labels=labels)
     wanted = [round(size * fraction) for size in sizes]
     if sum(wanted) in (0, len(labels)):
         with pytest.raises(ArgumentError, match="fraction"):
@@ -189,7 +189,7 @@ def test_split_has_the_fraction_of_each_label_and_loses_nothing(sizes, fraction,
 
 
 def test_split_is_the_same_for_the_same_seed_only():
-    text = Examples([[str(index)] for index in range(60)])
+    text = LabeledSequences([[str(index)] for index in range(60)])
     parts = [text.split(0.5, seed=seed)[1].sequences for seed in (1, 1, 2)]
     assert parts[0] == parts[1] != parts[2]
     with pytest.raises(ArgumentError, match="seed"):
@@ -202,8 +202,8 @@ def test_split_is_the_same_for_the_same_seed_only():
 READERS = {
     "a.conllu": (read_conllu, CONLLU),
     "a.conll": (read_conll, CONLL),
-    "a.csv": (read_labelled, 'text,label\n"One, two",p\nthree,q\n'),
-    "seq.in": (read_pairs, "play jazz\nstop\n"),
+    "a.csv": (read_labeled_csv, 'text,label\n"One, two",p\nthree,q\n'),
+    "seq.in": (read_seq_in_out, "play jazz\nstop\n"),
     "a.ts": (read_ts, TS),
 }
 
@@ -222,7 +222,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(write, name):
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_no_readable_file_is_refused_in_one_sentence(write, name, tmp_path):
     reader, text = READERS[name]
-    argument = "tokens" if reader is read_pairs else "path"
+    argument = "tokens" if reader is read_seq_in_out else "path"
     last = text.count("\n") + 1
     for content, words in (
         (None, "does not exist"),
@@ -402,7 +402,7 @@ def test_pairs_come_back_as_they_were_written(write, sentences, blank, end):
     tokens = "".join(blank.join(token for token, _ in pairs) + end for pairs in sentences)
     tags = "".join(blank.join(tag for _, tag in pairs) + end for pairs in sentences)
     labels = "".join(f"label {len(pairs)}{end}" for pairs in sentences)
-    read = read_pairs(
+    read = read_seq_in_out(
         write("seq.in", tokens), write("seq.out", tags), labels=write("label", labels)
     )
     assert read.sequences == tuples([token for token, _ in pairs] for pairs in sentences)
@@ -429,7 +429,7 @@ def test_pairs_come_back_as_they_were_written(write, sentences, blank, end):
 def test_pairs_that_do_not_fit_are_refused(write, tags, labels, words):
     tokens = write("seq.in", "play jazz\nstop\n")
     with pytest.raises(DataError, match=words):
-        read_pairs(tokens, write("seq.out", tags), labels=write("label", labels))
+        read_seq_in_out(tokens, write("seq.out", tags), labels=write("label", labels))
 
 
 # ---------------------------------------------------------------- texts with labels
@@ -454,7 +454,7 @@ def test_texts_come_back_split_whatever_separates_cells(write, rows, separator, 
         table = csv.writer(file, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
         table.writerows([("id", "label", "text"), *((7, label, text) for text, label in rows)])
     for chosen in (None, separator):
-        read = read_labelled(path, separator=chosen, lower=lower)
+        read = read_labeled_csv(path, separator=chosen, lower=lower)
         assert read.labels == tuple(label for _, label in rows)
         assert read.sequences == tuples(split_words(text, lower=lower) for text, _ in rows)
         assert bool(read.notes) == (() in read.sequences)
@@ -482,7 +482,7 @@ def test_words_are_runs_and_marks_are_alone():
 
 
 def test_separator_of_an_unusual_table_can_be_said(write):
-    read = read_labelled(write("a.dat", "Text~Label\nGood~pos\n"), text="Text", label="Label",
+    read = read_labeled_csv(write("a.dat", "Text~Label\nGood~pos\n"), text="Text", label="Label",
                          separator="~")  # fmt: skip
     assert (read.sequences, read.labels) == ((("Good",),), ("pos",))
 
@@ -505,7 +505,7 @@ def test_separator_of_an_unusual_table_can_be_said(write):
 )
 def test_tables_that_cannot_be_read_are_refused(write, table, words):
     with pytest.raises(DataError, match=words):
-        read_labelled(write("a.csv", table))
+        read_labeled_csv(write("a.csv", table))
 
 
 @pytest.mark.parametrize(
@@ -518,15 +518,15 @@ def test_tables_that_cannot_be_read_are_refused(write, table, words):
 )  # fmt: skip
 def test_tables_are_read_with_proper_arguments_only(write, options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
-        read_labelled(write("a.csv", "text,label\na,p\n"), **options)
+        read_labeled_csv(write("a.csv", "text,label\na,p\n"), **options)
 
 
 # ---------------------------------------------------------------- .ts
 
 
 @FEW
-@given(data=st.data(), labelled=st.booleans(), features=st.integers(1, 3))
-def test_series_come_back_as_they_were_written(write, data, labelled, features):
+@given(data=st.data(), labeled=st.booleans(), features=st.integers(1, 3))
+def test_series_come_back_as_they_were_written(write, data, labeled, features):
     value = st.floats(-1e6, 1e6, width=32)
     case = st.integers(1, 5).flatmap(
         lambda steps: st.lists(
@@ -535,14 +535,14 @@ def test_series_come_back_as_they_were_written(write, data, labelled, features):
     )
     cases = data.draw(st.lists(st.tuples(case, st.sampled_from("ab")), min_size=1, max_size=5))
     rows = [
-        ":".join([",".join(map(repr, part)) for part in parts] + [label] * labelled)
+        ":".join([",".join(map(repr, part)) for part in parts] + [label] * labeled)
         for parts, label in cases
     ]
-    head = "@CLASSLABEL True a b" if labelled else "@classLabel false"
+    head = "@CLASSLABEL True a b" if labeled else "@classLabel false"
     read = read_ts(write("a.ts", "\n".join([head, "@Data", *rows])))
     for sequence, (parts, _) in zip(read.sequences, cases, strict=True):
         np.testing.assert_array_equal(sequence, np.array(parts, np.float32).T)
-    assert read.labels == (tuple(label for _, label in cases) if labelled else None)
+    assert read.labels == (tuple(label for _, label in cases) if labeled else None)
 
 
 def test_series_have_notes_on_what_the_header_says_in_vain(write):
@@ -593,26 +593,29 @@ def test_series_that_are_not_what_the_header_says_are_refused(write, old, new, w
 def test_the_name_says_how_to_read_a_file(write, name):
     reader, text = READERS.get(name, READERS["a.conll"])
     path = write(name, text)
-    np.testing.assert_equal(read_examples(path).sequences, reader(path).sequences)
+    np.testing.assert_equal(read_labeled_sequences(path).sequences, reader(path).sequences)
 
 
 def test_a_folder_is_read_as_pairs(write, tmp_path):
     write("seq.in", "play jazz\nstop\n")
     with pytest.raises(DataError, match=r"neither seq\.out nor label"):
-        read_examples(tmp_path)
+        read_labeled_sequences(tmp_path)
     write("label", "p\nq\n")
-    assert (read_examples(tmp_path).labels, read_examples(tmp_path).tags) == (("p", "q"), None)
+    assert (read_labeled_sequences(tmp_path).labels, read_labeled_sequences(tmp_path).tags) == (
+        ("p", "q"),
+        None,
+    )
     write("seq.out", "O B\nO\n")
-    assert read_examples(str(tmp_path)).tags == (("O", "B"), ("O",))
-    assert read_examples(tmp_path, tags=None).tags is None
+    assert read_labeled_sequences(str(tmp_path)).tags == (("O", "B"), ("O",))
+    assert read_labeled_sequences(tmp_path, tags=None).tags is None
     with pytest.raises(DataError, match=r"no seq\.in"):
-        read_examples(write("other/a.txt", "").parent)
+        read_labeled_sequences(write("other/a.txt", "").parent)
 
 
 def test_a_format_may_be_said(write):
     path = write("a.csv", CONLL)
-    assert read_examples(path, format="conll", tag_column=1).tags[0] == ("NNP", "VBZ")
-    assert read_examples(path, format="pairs").sequences[2] == ("EU", "NNP", "B-ORG")
+    assert read_labeled_sequences(path, format="conll", tag_column=1).tags[0] == ("NNP", "VBZ")
+    assert read_labeled_sequences(path, format="pairs").sequences[2] == ("EU", "NNP", "B-ORG")
 
 
 @pytest.mark.parametrize(
@@ -631,4 +634,4 @@ def test_a_format_may_be_said(write):
 )
 def test_what_no_reader_knows_is_refused(name, options, error, words):
     with pytest.raises(error, match=words):
-        read_examples(name, **options)
+        read_labeled_sequences(name, **options)

@@ -38,10 +38,10 @@ def seeded(name: str, **config) -> keras.Model:
     return model
 
 
-PAIR = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 4, "embedding_size": 3}
+PAIR = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 4, "embedding_dim": 3}
 MODELS = {
     "padded readings": lambda: seeded("gru_forecaster", features=2, units=3, mask_value=NAN),
-    "tags": lambda: seeded("bilstm_crf_tagger", vocabulary_size=9, units=3, embedding_size=4),
+    "tags": lambda: seeded("bilstm_crf_tagger", vocabulary_size=9, units=3, embedding_dim=4),
     "class": lambda: seeded("bilstm_classifier", features=2, units=3),
     "autoencoder": lambda: seeded("lstm_autoencoder", features=2, units=3, code_size=2),
     "pairs": lambda: seeded("attention_gru_encoder_decoder", **PAIR),
@@ -110,9 +110,11 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, monkeypa
         zoo.export(model, tmp_path / "served", format="torch")
     with pytest.raises(ArgumentError, match=r"Leave out the \.onnx"):
         zoo.export(model, tmp_path / "served.onnx", format="onnx")
-    texts = zoo.data.Examples([["a", "b"], ["b"]], tags=[["O", "O"], ["O"]])
-    encoding = zoo.data.Encoding.learn(texts)
-    named = zoo.with_names(zoo.get("gru_tagger", **encoding.arguments(), units=2), encoding)
+    texts = zoo.data.LabeledSequences([["a", "b"], ["b"]], tags=[["O", "O"], ["O"]])
+    preprocessor = zoo.data.SequencePreprocessor.learn(texts)
+    named = zoo.tasks.end_to_end(
+        zoo.get("gru_tagger", **preprocessor.arguments(), units=2), preprocessor
+    )
     with pytest.raises(ArgumentError, match="it takes strings, and this format holds numbers"):
         zoo.export(named, tmp_path / "served", format="onnx")
     assert not list(tmp_path.iterdir())

@@ -333,7 +333,7 @@ def function(kind: str):
 def test_any_identity_error_is_measured_or_refused(kind, rows, y, batch_size):
     x, mask = rows
     found = check_accepts_or_refuses(
-        zoo.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
+        zoo.metrics.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
     )
     assert found is None or np.isnan(found) or found >= 0
 
@@ -408,7 +408,7 @@ invalid_readouts = st.dictionaries(
 def test_any_recoverability_is_measured_or_refused(kind, rows, options):
     x, mask = rows
     report = check_accepts_or_refuses(
-        zoo.recoverability, function(kind), x, **{"mask": mask} | options
+        zoo.diagnostics.recoverability, function(kind), x, **{"mask": mask} | options
     )
     if report is not None:
         assert np.isnan(report.capacity) or report.capacity <= report.by_feature.size + 1e-9
@@ -422,7 +422,7 @@ def test_any_recoverability_is_measured_or_refused(kind, rows, options):
 @given(kind=kinds, rows=rows_and_masks)
 def test_any_anomaly_score_is_made_or_refused(kind, rows):
     x, mask = rows
-    score = check_accepts_or_refuses(zoo.anomaly_score, function(kind), x, mask=mask)
+    score = check_accepts_or_refuses(zoo.diagnostics.anomaly_score, function(kind), x, mask=mask)
     if score is not None:
         found = check_accepts_or_refuses(score, x)
         assert found is None or found.shape == np.shape(x)[:2]
@@ -438,8 +438,8 @@ def test_any_anomaly_score_is_made_or_refused(kind, rows):
         {"kind": st.sampled_from(["identity", "forecasting", "reconstruction", None, "none"])},
         optional={
             "quantile": st.sampled_from([0.5, 0.999, 0, 1, None]),
-            "window": st.sampled_from([1, 2, 50, 0, 2.0]),
-            "stride": st.sampled_from([1, 2, 0, "one"]),
+            "sequence_length": st.sampled_from([1, 2, 50, 0, 2.0]),
+            "sequence_stride": st.sampled_from([1, 2, 0, "one"]),
             "combine": st.sampled_from(["mean", "longest", "last"]),
             "alone": st.sampled_from([False, True, 1]),
         },

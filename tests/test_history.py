@@ -1,4 +1,4 @@
-"""Pressing leakage down, and bounding it: HistoryPenalty, SpectralNorm, certify."""
+"""Pressing leakage down, and bounding it: LeakagePenalty, SpectralNorm, lipschitz_bound."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network(**config) -> keras.Model:
     return seeded(zoo.get("simple_rnn_identity", **config))
 
 
-# ---------------------------------------------------------------------------------- HistoryPenalty
+# ---------------------------------------------------------------------------------- LeakagePenalty
 
 
 def penalty_of(model, x: np.ndarray, cuts: np.ndarray, real: np.ndarray) -> float:
@@ -62,13 +62,13 @@ def penalty_of(model, x: np.ndarray, cuts: np.ndarray, real: np.ndarray) -> floa
 @pytest.mark.parametrize("config", [{}, {"mask_value": NAN}])
 def test_the_penalty_is_the_leakage_of_the_batch(config):
     net = network(**config)
-    model = zoo.HistoryPenalty(net, weight=0.5, seed=3)
+    model = zoo.layers.LeakagePenalty(net, weight=0.5, seed=3)
     x = readings(rows=40)
     real = np.ones(x.shape[:2], bool)
     if config:
         real[::4, :3], real[1::4, -2:] = False, False
         x[~real] = NAN
-    cuts = np.asarray(zoo.HistoryPenalty(net, seed=3)._cuts(ops.convert_to_tensor(real))[0])
+    cuts = np.asarray(zoo.layers.LeakagePenalty(net, seed=3)._cuts(ops.convert_to_tensor(real))[0])
     assert len(set(cuts.tolist())) > 3
     assert all(real[row, cut] and real[row, cut - 1] for row, cut in enumerate(cuts))
     expected = penalty_of(net, x, cuts, real)
@@ -80,7 +80,7 @@ def test_the_penalty_is_near_what_leakage_measures():
     net = network(units=6)
     x = readings(rows=4_000)
     measured = zoo.leakage(net, x).index
-    assert as_float(zoo.HistoryPenalty(net, seed=1).batch_leakage(x)) == pytest.approx(
+    assert as_float(zoo.layers.LeakagePenalty(net, seed=1).batch_leakage(x)) == pytest.approx(
         measured, rel=0.15
     )
 
@@ -88,7 +88,7 @@ def test_the_penalty_is_near_what_leakage_measures():
 def test_the_last_step_alone_has_a_penalty_too():
     net = network(return_sequences=False)
     x = readings(rows=2_000, steps=6)
-    found = as_float(zoo.HistoryPenalty(net, seed=1).batch_leakage(x))
+    found = as_float(zoo.layers.LeakagePenalty(net, seed=1).batch_leakage(x))
     assert found == pytest.approx(zoo.leakage(net, x).index, rel=0.2)
 
 
@@ -99,7 +99,7 @@ def test_training_with_it_leaks_less():
     for weight in (0.0, 30.0):
         keras.utils.set_random_seed(0)
         net = zoo.get("simple_rnn_identity", features=2, units=4, normalize=False)
-        model = zoo.HistoryPenalty(net, weight=weight, seed=0)
+        model = zoo.layers.LeakagePenalty(net, weight=weight, seed=0)
         model.compile(keras.optimizers.Adam(0.02), "mse")
         history = model.fit(x, blurred, epochs=8, verbose=0, validation_data=(x, blurred))
         assert set(history.history) == {"loss", "leakage", "val_loss", "val_leakage"}
@@ -110,7 +110,9 @@ def test_training_with_it_leaks_less():
 def test_it_is_part_of_the_loss_in_training_alone():
     net = network()
     x = readings()
-    plain, pressed = (zoo.HistoryPenalty(net, weight=weight, seed=0) for weight in (0.0, 10.0))
+    plain, pressed = (
+        zoo.layers.LeakagePenalty(net, weight=weight, seed=0) for weight in (0.0, 10.0)
+    )
     for model in (plain, pressed):
         model.compile(keras.optimizers.SGD(0.0), "mse")
     losses = [
@@ -124,16 +126,16 @@ def test_it_is_part_of_the_loss_in_training_alone():
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    model = zoo.HistoryPenalty(network(), weight=0.25, seed=7)
+    model = zoo.layers.LeakagePenalty(network(), weight=0.25, seed=7)
     model.compile("adam", "mse")
     x = readings()
     model.fit(x, x, verbose=0)
     model.save(tmp_path / "model.keras")
     other = zoo.load(tmp_path / "model.keras")
-    assert (other.weight, other.seed, type(other)) == (0.25, 7, zoo.HistoryPenalty)
+    assert (other.weight, other.seed, type(other)) == (0.25, 7, zoo.layers.LeakagePenalty)
     np.testing.assert_allclose(*(np.asarray(one(x)) for one in (model, other)), rtol=1e-6)
     other.fit(x, x, verbose=0)
-    assert type(other.network) is not zoo.HistoryPenalty
+    assert type(other.network) is not zoo.layers.LeakagePenalty
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_it_is_saved_and_loaded(tmp_path):
 )
 def test_networks_that_cannot_have_it_are_refused(build, said):
     with pytest.raises(ArgumentError, match=said):
-        zoo.HistoryPenalty(build())
+        zoo.layers.LeakagePenalty(build())
 
 
 # ------------------------------------------------------------------------------------ SpectralNorm
@@ -168,14 +170,14 @@ def test_networks_that_cannot_have_it_are_refused(build, said):
 def test_the_spectral_penalty_is_of_the_largest_singular_value(rows, columns, limit, weight, seed):
     x = np.random.default_rng(seed).normal(size=(rows, columns)).astype("float32")
     largest = np.sqrt(np.linalg.eigvalsh((x.T @ x).astype(np.float64)).max())
-    found = float(zoo.SpectralNorm(weight, limit)(x))
+    found = float(zoo.regularizers.SpectralNorm(weight, limit)(x))
     assert found == pytest.approx(weight * max(largest - limit, 0) ** 2, rel=1e-3, abs=1e-5)
 
 
 def test_the_spectral_penalty_presses_the_norm_to_its_limit():
     x = readings(rows=128)
     norms = []
-    for regularizer in (None, zoo.SpectralNorm(weight=10.0, limit=0.3)):
+    for regularizer in (None, zoo.regularizers.SpectralNorm(weight=10.0, limit=0.3)):
         keras.utils.set_random_seed(0)
         model = zoo.get(
             "simple_rnn_identity", features=2, units=4, recurrent_regularizer=regularizer,
@@ -183,25 +185,29 @@ def test_the_spectral_penalty_presses_the_norm_to_its_limit():
         )  # fmt: skip
         model.compile(keras.optimizers.Adam(0.02), "mse")
         model.fit(x, np.cumsum(x, axis=1), epochs=20, verbose=0)
-        norms.append(zoo.certify(model).decay)
+        norms.append(zoo.diagnostics.lipschitz_bound(model).decay)
     assert norms[0] > 0.6
     assert norms[1] < 0.4
 
 
 def test_the_spectral_penalty_is_saved_and_named(tmp_path):
-    model = zoo.get("simple_rnn_identity", recurrent_regularizer=zoo.SpectralNorm(0.3, 0.7))
+    model = zoo.get(
+        "simple_rnn_identity", recurrent_regularizer=zoo.regularizers.SpectralNorm(0.3, 0.7)
+    )
     model.save(tmp_path / "model.keras")
     other = zoo.load(tmp_path / "model.keras")
     found = other.get_layer("recurrent").cell.recurrent_regularizer
     assert (found.weight, found.limit) == (0.3, 0.7)
     named = zoo.get("simple_rnn_identity", recurrent_regularizer="spectral_norm")
-    assert isinstance(named.get_layer("recurrent").cell.recurrent_regularizer, zoo.SpectralNorm)
+    assert isinstance(
+        named.get_layer("recurrent").cell.recurrent_regularizer, zoo.regularizers.SpectralNorm
+    )
     for arguments in ({"weight": -1}, {"limit": NAN}, {"weight": "much"}):
         with pytest.raises(ArgumentError):
-            zoo.SpectralNorm(**arguments)
+            zoo.regularizers.SpectralNorm(**arguments)
 
 
-# ----------------------------------------------------------------------------------------- certify
+# ----------------------------------------------------------------------------------------- lipschitz_bound
 
 
 def norm(kernel) -> float:
@@ -211,7 +217,7 @@ def norm(kernel) -> float:
 def test_the_bound_is_the_product_of_norms():
     model = network(units=5)
     recurrent, readout = model.get_layer("recurrent").cell, model.get_layer("readout")
-    found = zoo.certify(model, lags=6)
+    found = zoo.diagnostics.lipschitz_bound(model, lags=6)
     ends = norm(recurrent.kernel) * norm(readout.kernel)
     expected = ends * norm(recurrent.recurrent_kernel) ** np.arange(7)
     # A model without scaling has an identity there, and whatever else the readout adds to it.
@@ -225,26 +231,29 @@ def test_scaling_counts_at_both_ends():
     zoo.adapt(model, np.random.default_rng(0).normal(size=(50, 9, 2)) * [1.0, 10.0])
     plain = zoo.get("simple_rnn_identity", features=2, units=3, normalize=False)
     plain.set_weights([np.asarray(one) for one in model.trainable_weights])
-    ratio = zoo.certify(model, lags=2).bounds / zoo.certify(plain, lags=2).bounds
+    ratio = (
+        zoo.diagnostics.lipschitz_bound(model, lags=2).bounds
+        / zoo.diagnostics.lipschitz_bound(plain, lags=2).bounds
+    )
     np.testing.assert_allclose(ratio, 10.0, rtol=0.2)  # the widest out over the narrowest in
 
 
 @given(
     units=st.integers(1, 5),
-    depth=st.integers(1, 3),
+    num_layers=st.integers(1, 3),
     activation=st.sampled_from(["tanh", "relu", "linear", "sigmoid"]),
     size=st.floats(0.05, 1.2),
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
-def test_no_derivative_is_beyond_the_bound(units, depth, activation, size, seed):
+def test_no_derivative_is_beyond_the_bound(units, num_layers, activation, size, seed):
     rng = np.random.default_rng(seed)
-    layers = [k.SimpleRNN(units, activation, return_sequences=True) for _ in range(depth)]
+    layers = [k.SimpleRNN(units, activation, return_sequences=True) for _ in range(num_layers)]
     model = keras.Sequential([k.Input((None, 2)), *layers, k.Dense(2)])
     for weight in model.trainable_weights:
         weight.assign(size * rng.normal(size=weight.shape))
     x = rng.normal(size=(2, 7, 2)).astype("float32")
-    found = zoo.certify(model, x, lags=8)
+    found = zoo.diagnostics.lipschitz_bound(model, x, lags=8)
     reached = found.measured[:7]
     assert np.isfinite(reached).all()
     assert np.isnan(found.measured[7:]).all()
@@ -257,7 +266,7 @@ def test_the_bound_of_a_linear_network_on_a_line_is_met():
         [k.Input((None, 1)), k.SimpleRNN(1, "linear", return_sequences=True), k.Dense(1)]
     )
     model.set_weights([np.full(one.shape, 0.5, "float32") for one in model.weights])
-    found = zoo.certify(model, readings(2, 6, 1), lags=5)
+    found = zoo.diagnostics.lipschitz_bound(model, readings(2, 6, 1), lags=5)
     np.testing.assert_allclose(found.measured, found.bounds, rtol=1e-5)
     np.testing.assert_allclose(found.bounds, 0.25 * 0.5 ** np.arange(6), rtol=1e-6)
 
@@ -266,15 +275,15 @@ def test_a_certificate_says_when_influence_dies_out():
     model = network(units=3)
     cell = model.get_layer("recurrent").cell
     cell.recurrent_kernel.assign(0.5 * np.eye(3))
-    found = zoo.certify(model, lags=30)
+    found = zoo.diagnostics.lipschitz_bound(model, lags=30)
     below = found.bounds[0] * 0.5 ** np.arange(31)
     assert found.horizon(0.01) == int(np.argmax(below <= 0.01))
     assert found.horizon(1e-12) is None
     assert "dies out" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["measured"] is None
     cell.recurrent_kernel.assign(1.5 * np.eye(3))
-    assert "is not bounded" in str(zoo.certify(model))
-    assert "SpectralNorm" in str(zoo.certify(model))
+    assert "is not bounded" in str(zoo.diagnostics.lipschitz_bound(model))
+    assert "SpectralNorm" in str(zoo.diagnostics.lipschitz_bound(model))
 
 
 @pytest.mark.parametrize(
@@ -293,4 +302,4 @@ def test_a_certificate_says_when_influence_dies_out():
 )
 def test_what_cannot_be_bounded_is_refused_with_what_to_do(build, said):
     with pytest.raises(ArgumentError, match=said):
-        zoo.certify(build())
+        zoo.diagnostics.lipschitz_bound(build())

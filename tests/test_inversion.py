@@ -49,7 +49,7 @@ def linear_matrix(model, steps, features):
 
 def test_singular_values_of_a_linear_model_are_those_of_its_matrix():
     model = simple_rnn(activation=None)
-    report = zoo.injectivity(model, readings(0, steps=6))
+    report = zoo.diagnostics.injectivity(model, readings(0, steps=6))
     values = np.linalg.svd(linear_matrix(model, 6, 3), compute_uv=False)
     np.testing.assert_allclose(report.singular_values, np.tile(values, (4, 1)), rtol=1e-4)
     np.testing.assert_allclose(report.condition, values[0] / values[-1], rtol=1e-3)
@@ -65,7 +65,7 @@ def test_jacobian_is_that_of_finite_differences(float64):
     ahead, behind = (model.predict_on_batch(x + sign * step) for sign in (1, -1))
     matrix = ((ahead - behind) / 2e-6).reshape(12, -1).T
     values = np.linalg.svd(matrix, compute_uv=False)
-    report = zoo.injectivity(model, x)
+    report = zoo.diagnostics.injectivity(model, x)
     np.testing.assert_allclose(report.singular_values[0], values, rtol=1e-6)
     assert report.rank == 8
     assert report.output_distance < 1e-12
@@ -77,7 +77,7 @@ def test_short_rank_gives_two_inputs_with_the_same_output(cell):
     inputs = keras.Input((None, 3))
     model = keras.Model(inputs, getattr(keras.layers, cell)(2, return_sequences=True)(inputs))
     x = readings(2, steps=6)
-    report = zoo.injectivity(model, x)
+    report = zoo.diagnostics.injectivity(model, x)
     np.testing.assert_array_equal(report.rank, 12)
     np.testing.assert_array_equal(report.inputs, 18)
     assert not report.injective.any()
@@ -94,8 +94,8 @@ def test_short_rank_gives_two_inputs_with_the_same_output(cell):
 def test_last_state_cannot_tell_a_long_window():
     model = simple_rnn(units=8)
     x = readings(3, rows=2, steps=5)
-    assert zoo.injectivity(model, x).injective.all()
-    last = zoo.injectivity(model, x, output_step=-1)
+    assert zoo.diagnostics.injectivity(model, x).injective.all()
+    last = zoo.diagnostics.injectivity(model, x, output_step=-1)
     np.testing.assert_array_equal(last.rank, 8)
     for row, twin in zip(x, last.twins, strict=True):
         y = model.predict_on_batch(np.stack([row, twin]))[:, -1]
@@ -103,7 +103,7 @@ def test_last_state_cannot_tell_a_long_window():
 
 
 def test_gauss_newton_comes_back_to_a_curved_level_set(doubles):
-    report = zoo.injectivity(lambda x: ops.sum(x**2, -1), np.array([[[3.0, 4.0]]]))
+    report = zoo.diagnostics.injectivity(lambda x: ops.sum(x**2, -1), np.array([[[3.0, 4.0]]]))
     (twin,) = report.twins
     np.testing.assert_allclose(np.linalg.norm(twin), 5, rtol=1e-12)
     assert report.input_distance > 0.3
@@ -112,8 +112,10 @@ def test_gauss_newton_comes_back_to_a_curved_level_set(doubles):
 def test_layer_and_distance_are_used():
     model = simple_rnn(units=5, head=1)
     x = readings(0, rows=1, steps=4)
-    assert zoo.injectivity(model, x, layer="recurrent").injective.all()
-    near, far = (zoo.injectivity(model, x, distance=size).input_distance for size in (0.1, 1.0))
+    assert zoo.diagnostics.injectivity(model, x, layer="recurrent").injective.all()
+    near, far = (
+        zoo.diagnostics.injectivity(model, x, distance=size).input_distance for size in (0.1, 1.0)
+    )
     assert near < 0.15 < 0.3 < far
 
 
@@ -122,11 +124,11 @@ def test_padding_is_held_fixed_and_not_counted():
     x[1, 5:] = np.nan
     model = zoo.get("simple_rnn_identity", features=3, units=2, mask_value=float("nan"))
     zoo.adapt(model, x)
-    report = zoo.injectivity(model, x)
+    report = zoo.diagnostics.injectivity(model, x)
     np.testing.assert_array_equal(report.inputs, [24, 15])
     np.testing.assert_array_equal(report.rank, [16, 10])
     assert np.isnan(report.twins[1][5:]).all()
-    short = zoo.injectivity(model, x[1:, :5])
+    short = zoo.diagnostics.injectivity(model, x[1:, :5])
     np.testing.assert_allclose(report.singular_values[1][:15], short.singular_values[0], rtol=1e-3)
 
 
@@ -137,13 +139,13 @@ def test_outputs_of_padded_steps_are_not_counted():
     model = keras.Model(inputs, outputs)
     x = readings(0, rows=2, steps=6)
     x[:, 4:] = -9.0
-    padded, short = (zoo.injectivity(model, rows) for rows in (x, x[:, :4]))
+    padded, short = (zoo.diagnostics.injectivity(model, rows) for rows in (x, x[:, :4]))
     np.testing.assert_allclose(padded.singular_values, short.singular_values, rtol=1e-4)
     np.testing.assert_allclose(padded.output_norm, short.output_norm, rtol=1e-4)
 
 
 def test_where_no_other_input_is_near_none_is_made_up(doubles):
-    report = zoo.injectivity(lambda x: x**3, np.zeros((1, 2, 1)))
+    report = zoo.diagnostics.injectivity(lambda x: x**3, np.zeros((1, 2, 1)))
     assert report.rank == 0
     assert report.twins == (None,)
     assert "none found" in str(report)
@@ -154,7 +156,7 @@ def test_saved_models_are_looked_at(tmp_path):
     model = zoo.get("simple_rnn_identity", features=2, units=1)
     zoo.export(model, tmp_path / "served", verify=False)
     x = readings(0, rows=1, steps=5, features=2)
-    served = zoo.injectivity(zoo.load(tmp_path / "served"), x)
+    served = zoo.diagnostics.injectivity(zoo.load(tmp_path / "served"), x)
     np.testing.assert_array_equal(served.rank, 5)
     assert served.output_distance < 1e-5
 
@@ -193,14 +195,14 @@ def test_saved_models_are_looked_at(tmp_path):
 def test_bad_input_to_injectivity_says_what_to_do(change, error, words):
     arguments = {"model": lambda x: x * 2, "x": readings(0, rows=2, steps=4)} | change
     with pytest.raises(error, match=words), np.errstate(all="ignore"):
-        zoo.injectivity(arguments.pop("model"), arguments.pop("x"), **arguments)
+        zoo.diagnostics.injectivity(arguments.pop("model"), arguments.pop("x"), **arguments)
 
 
 def test_tokens_of_a_model_have_no_gradient():
     inputs = keras.Input((None,), dtype="int32")
     model = keras.Model(inputs, keras.layers.Embedding(9, 4)(inputs))
     with pytest.raises(DataError, match="tokens have no gradient"):
-        zoo.injectivity(model, np.ones((2, 5)))
+        zoo.diagnostics.injectivity(model, np.ones((2, 5)))
 
 
 # -------------------------------------------------------------------------------------- inversion
@@ -211,7 +213,7 @@ def test_tokens_of_a_model_have_no_gradient():
 def test_states_give_the_input_back(activation, seed):
     x = readings(seed, rows=8, steps=40)
     model = simple_rnn(units=9, activation=activation, seed=seed)
-    found = zoo.invert(model, model.predict_on_batch(x))
+    found = zoo.diagnostics.invert(model, model.predict_on_batch(x))
     assert relative_error(found.x, x) < 1e-4
     kernel = model.get_layer("recurrent").get_weights()[0]
     np.testing.assert_allclose(found.conditions["recurrent"], np.linalg.cond(kernel), rtol=1e-5)
@@ -223,13 +225,13 @@ def test_slope_is_the_largest_of_the_inverse_activation():
     model = simple_rnn()
     states = model.predict_on_batch(readings(0))
     slope = 1 / (1 - states.astype("float64") ** 2).min()
-    np.testing.assert_allclose(zoo.invert(model, states).slope, slope, rtol=1e-9)
+    np.testing.assert_allclose(zoo.diagnostics.invert(model, states).slope, slope, rtol=1e-9)
 
 
 def test_inversion_is_exact_in_float64(float64):
     x = readings(5).astype("float64")
     model = simple_rnn(units=3, activation="sigmoid")
-    assert relative_error(zoo.invert(model, model.predict_on_batch(x)).x, x) < 1e-10
+    assert relative_error(zoo.diagnostics.invert(model, model.predict_on_batch(x)).x, x) < 1e-10
 
 
 def test_raw_readings_come_out_of_the_output_of_an_identity():
@@ -240,7 +242,7 @@ def test_raw_readings_come_out_of_the_output_of_an_identity():
         [np.array([[0.5, 0.2], [-0.1, 0.6]]), np.array([[0.1, -0.2], [0.3, 0]]), np.full(2, 0.05)]
     )
     model.get_layer("readout").set_weights([np.array([[2, 0.3], [-0.2, 1.5]]), np.full(2, 0.02)])
-    found = zoo.invert(model, model.predict_on_batch(x))
+    found = zoo.diagnostics.invert(model, model.predict_on_batch(x))
     assert set(found.conditions) == {"recurrent", "readout"}
     for feature in range(2):
         assert relative_error(found.x[..., feature], x[..., feature]) < 1e-4
@@ -252,7 +254,7 @@ def test_error_bound_holds_whatever_was_learned():
         keras.utils.set_random_seed(seed)
         model = zoo.get("simple_rnn_identity", features=2, units=2)
         zoo.adapt(model, x)
-        found = zoo.invert(model, model.predict_on_batch(x))
+        found = zoo.diagnostics.invert(model, model.predict_on_batch(x))
         apart = np.linalg.norm(found.x - x, axis=-1).max() / np.linalg.norm(x, axis=-1).max()
         assert apart < found.error_bound < 1
 
@@ -262,9 +264,9 @@ def test_states_of_an_identity_give_raw_readings_though_its_output_does_not():
     model = zoo.get("simple_rnn_identity", features=3, units=8)
     zoo.adapt(model, x)
     with pytest.raises(ArgumentError, match=r"'readout'.*full row rank.*layer="):
-        zoo.invert(model, model.predict_on_batch(x))
+        zoo.diagnostics.invert(model, model.predict_on_batch(x))
     states = keras.Model(model.input, model.get_layer("recurrent").output).predict_on_batch(x)
-    assert relative_error(zoo.invert(model, states, layer="recurrent").x, x) < 1e-4
+    assert relative_error(zoo.diagnostics.invert(model, states, layer="recurrent").x, x) < 1e-4
 
 
 @pytest.mark.parametrize("shape", [(4,), (8, 4)])
@@ -275,13 +277,13 @@ def test_initial_state_is_taken_into_account(shape):
     x = readings(0, rows=8, features=2)
     start = np.random.default_rng(1).uniform(-0.9, 0.9, shape)
     y = model.predict_on_batch([x, np.broadcast_to(start, (8, 4))])
-    assert relative_error(zoo.invert(model, y, initial_state=start).x, x) < 1e-4
+    assert relative_error(zoo.diagnostics.invert(model, y, initial_state=start).x, x) < 1e-4
     with pytest.raises(ArgumentError, match="must be known"):
-        zoo.invert(model, y)
+        zoo.diagnostics.invert(model, y)
     with pytest.raises(DataError, match="another initial state"):
-        zoo.invert(model, y, initial_state=np.zeros(4))
+        zoo.diagnostics.invert(model, y, initial_state=np.zeros(4))
     with pytest.raises(DataError, match=r"\(8, 4\)"):
-        zoo.invert(model, y, initial_state=np.zeros(3))
+        zoo.diagnostics.invert(model, y, initial_state=np.zeros(3))
 
 
 def test_everything_on_the_way_is_undone():
@@ -312,7 +314,7 @@ def test_everything_on_the_way_is_undone():
                 [0.5 * np.eye(*one) + 0.1 * rng.normal(size=one)
                  if len(one) > 1 else 0.1 * rng.normal(size=one) for one in shapes]
             )  # fmt: skip
-    found = zoo.invert(model, model.predict_on_batch(x))
+    found = zoo.diagnostics.invert(model, model.predict_on_batch(x))
     assert relative_error(found.x, x) < 1e-4
     assert set(found.conditions) == {"wider", "inner", "first", "second", "head"}
     np.testing.assert_allclose(found.condition, np.prod(list(found.conditions.values())))
@@ -366,7 +368,7 @@ def test_each_failing_condition_names_itself_and_the_next_step(model, words):
     model = model()
     x = readings(0)
     with pytest.raises(ArgumentError, match=words) as caught:
-        zoo.invert(model, model.predict_on_batch(x))
+        zoo.diagnostics.invert(model, model.predict_on_batch(x))
     assert "train a decoder" in str(caught.value)
     assert "'attention_autoencoder'" in str(caught.value)
     assert "recoverability" in str(caught.value)
@@ -375,14 +377,14 @@ def test_each_failing_condition_names_itself_and_the_next_step(model, words):
 def test_saturated_states_are_refused():
     model = randomize(simple_rnn(), 0, scale=9)
     with pytest.raises(DataError, match=r"saturated.*tanh leaves nothing"):
-        zoo.invert(model, model.predict_on_batch(readings(0)))
+        zoo.diagnostics.invert(model, model.predict_on_batch(readings(0)))
     with pytest.raises(DataError, match="saturated"):
-        zoo.invert(simple_rnn(), np.full((2, 3, 5), 1.5))
+        zoo.diagnostics.invert(simple_rnn(), np.full((2, 3, 5), 1.5))
 
 
 def test_states_of_another_model_are_refused():
     with pytest.raises(DataError, match="no input explains"):
-        zoo.invert(simple_rnn(seed=1), simple_rnn(seed=0).predict_on_batch(readings(0)))
+        zoo.diagnostics.invert(simple_rnn(seed=1), simple_rnn(seed=0).predict_on_batch(readings(0)))
 
 
 def test_stateful_layers_need_their_state():
@@ -392,14 +394,14 @@ def test_stateful_layers_need_their_state():
     x = readings(0)
     y = model.predict_on_batch(x)
     with pytest.raises(ArgumentError, match="stateful"):
-        zoo.invert(model, y)
-    assert relative_error(zoo.invert(model, y, initial_state=np.zeros(5)).x, x) < 1e-4
+        zoo.diagnostics.invert(model, y)
+    assert relative_error(zoo.diagnostics.invert(model, y, initial_state=np.zeros(5)).x, x) < 1e-4
 
 
 def test_one_initial_state_is_not_for_several_layers():
     first = keras.layers.SimpleRNN(4, return_sequences=True)
     with pytest.raises(ArgumentError, match="2 SimpleRNN layers"):
-        zoo.invert(behind(first), np.zeros((2, 5, 4)), initial_state=np.zeros(4))
+        zoo.diagnostics.invert(behind(first), np.zeros((2, 5, 4)), initial_state=np.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -415,24 +417,24 @@ def test_one_initial_state_is_not_for_several_layers():
 )
 def test_bad_output_says_what_to_do(y, words):
     with pytest.raises(DataError, match=words):
-        zoo.invert(simple_rnn(), y)
+        zoo.diagnostics.invert(simple_rnn(), y)
 
 
 def test_models_without_a_graph_and_unknown_layers_are_refused():
     with pytest.raises(ArgumentError, match="Functional"):
-        zoo.invert(lambda x: x, np.zeros((2, 5, 5)))
+        zoo.diagnostics.invert(lambda x: x, np.zeros((2, 5, 5)))
     with pytest.raises(ArgumentError, match="recurrent"):
-        zoo.invert(simple_rnn(), np.zeros((2, 5, 5)), layer="recurent")
+        zoo.diagnostics.invert(simple_rnn(), np.zeros((2, 5, 5)), layer="recurent")
     with pytest.raises(SeqZooError, match="first output"):
-        zoo.invert(last_state_of_two(), np.zeros((2, 4)))
+        zoo.diagnostics.invert(last_state_of_two(), np.zeros((2, 4)))
 
 
 def test_results_read_and_serialize():
     model = simple_rnn()
-    found = zoo.invert(model, model.predict_on_batch(readings(0)))
+    found = zoo.diagnostics.invert(model, model.predict_on_batch(readings(0)))
     assert "condition" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["condition"] == found.condition
-    report = zoo.injectivity(simple_rnn(units=2), readings(0, rows=1, steps=3))
+    report = zoo.diagnostics.injectivity(simple_rnn(units=2), readings(0, rows=1, steps=3))
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["rank"] == [6]
     assert np.shape(plain["twins"][0]) == (3, 3)

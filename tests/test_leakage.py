@@ -307,7 +307,7 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
     x = white(0, rows=32, features=2).astype("float32")
     model = zoo.get("simple_rnn_identity", features=2)
     zoo.adapt(model, x)
-    score = zoo.anomaly_score(model, x)
+    score = zoo.diagnostics.anomaly_score(model, x)
     assert score(x).shape == (32, 24)
     assert zoo.leakage(score, x).index > 0
     path = Path(tempfile.mkdtemp()) / "served"
@@ -316,7 +316,9 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
         zoo.leakage(zoo.load(path), x).by_lag, zoo.leakage(model, x).by_lag, rtol=1e-3, atol=1e-9
     )
     served = zoo.load(path)
-    assert zoo.identity_error(served, x.astype("float64")) == zoo.identity_error(served, x)
+    assert zoo.metrics.identity_error(served, x.astype("float64")) == zoo.metrics.identity_error(
+        served, x
+    )
 
 
 @pytest.mark.tensorflow
@@ -408,18 +410,18 @@ def test_memory_horizon_is_the_first_lag_from_which_on_leakage_stays_below():
 def test_identity_error_by_hand():
     x = np.array([[[0.0, 10.0], [2.0, 30.0]]])  # variances 1 and 100
     np.testing.assert_allclose(
-        zoo.identity_error(lambda x: x + np.array([1.0, 5.0]), x), (1 + 0.25) / 2
+        zoo.metrics.identity_error(lambda x: x + np.array([1.0, 5.0]), x), (1 + 0.25) / 2
     )
-    assert zoo.identity_error(lambda x: x[:, -1], np.arange(6.0).reshape(3, 2, 1)) == 0
+    assert zoo.metrics.identity_error(lambda x: x[:, -1], np.arange(6.0).reshape(3, 2, 1)) == 0
     with pytest.raises(DataError, match="must vary"):
-        zoo.identity_error(lambda x: x, np.ones((2, 3, 1)))
+        zoo.metrics.identity_error(lambda x: x, np.ones((2, 3, 1)))
 
 
 def test_identity_error_of_a_padded_last_step_looks_at_the_last_real_one():
     x = np.array([[[1.0], [2.0], [-9.0]], [[5.0], [7.0], [9.0]]])
     mask = x[..., 0] != -9
     target = np.array([[2.0], [9.0]])
-    assert zoo.identity_error(lambda x: target, x, mask=mask) == 0
+    assert zoo.metrics.identity_error(lambda x: target, x, mask=mask) == 0
 
 
 def test_callback_writes_floats_that_early_stopping_sees():
@@ -427,7 +429,7 @@ def test_callback_writes_floats_that_early_stopping_sees():
     model = zoo.get("simple_rnn_identity")
     zoo.adapt(model, x)
     model.compile("adam", "mse")
-    callback = zoo.StateLeakage(x)
+    callback = zoo.callbacks.StateLeakage(x)
     stopping = keras.callbacks.EarlyStopping(
         "val_identity_cost", mode="min", min_delta=10, patience=2
     )
@@ -435,18 +437,18 @@ def test_callback_writes_floats_that_early_stopping_sees():
     assert len(history["val_identity_cost"]) == 3
     np.testing.assert_allclose(
         history["val_identity_cost"][-1],
-        zoo.identity_error(model, x) + zoo.leakage(model, x).index,
+        zoo.metrics.identity_error(model, x) + zoo.leakage(model, x).index,
         rtol=1e-6,
     )
     assert all(isinstance(value, float) for value in history["val_state_leakage"])
-    copy.deepcopy(zoo.StateLeakage(x))  # as KerasTuner does for every trial
+    copy.deepcopy(zoo.callbacks.StateLeakage(x))  # as KerasTuner does for every trial
 
 
 def test_callback_reports_a_diverged_model_as_nan():
     x = white(0, rows=8, steps=5, features=1).astype("float32")
     model = zoo.get("simple_rnn_identity", normalize=False)
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
-    callback = zoo.StateLeakage(x)
+    callback = zoo.callbacks.StateLeakage(x)
     callback.set_model(model)
     logs = {}
     callback.on_epoch_end(0, logs)
@@ -456,7 +458,7 @@ def test_callback_reports_a_diverged_model_as_nan():
 
 def test_callback_says_what_does_not_fit():
     x = white(0, rows=8, steps=5, features=2).astype("float32")
-    callback = zoo.StateLeakage(x)
+    callback = zoo.callbacks.StateLeakage(x)
     callback.set_model(zoo.get("simple_rnn_identity", features=3))
     with pytest.raises(DataError, match=r"\(batch, any, 3\)"):
         callback.measure()
@@ -466,7 +468,7 @@ def test_callback_says_what_does_not_fit():
         ({"x": x, "mask": np.ones((8, 4), bool)}, "mask"),
     ):
         with pytest.raises((ArgumentError, DataError), match=words):
-            zoo.StateLeakage(**given)
+            zoo.callbacks.StateLeakage(**given)
 
 
 @pytest.mark.parametrize("word_dropout", [0.0, 0.1])
@@ -478,7 +480,7 @@ def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
     whole = zoo.leakage(model, x, resamples=0).index
     assert zoo.leakage(model, x.astype("float32"), resamples=0).index == whole
     for wrong in (x - 1, x + 1, x + 0.5):
-        for measure in (zoo.leakage, zoo.identity_error, zoo.audit):
+        for measure in (zoo.leakage, zoo.metrics.identity_error, zoo.audit):
             with pytest.raises(DataError, match="ints from 0 to 4"):
                 measure(model, wrong)
     with pytest.raises(DataError, match="shape that the model takes"):
@@ -493,7 +495,7 @@ def test_callback_leaves_identity_out_where_the_output_is_no_copy():
     x = white(0, rows=8, steps=5, features=2).astype("float32")
     inputs = keras.Input((None, 2))
     model = keras.Model(inputs, keras.layers.Dense(5)(ops.mean(inputs, axis=1)))
-    callback = zoo.StateLeakage(x)
+    callback = zoo.callbacks.StateLeakage(x)
     callback.set_model(model)
     assert set(callback.measure()) == {"state_leakage"}
 
@@ -501,6 +503,9 @@ def test_callback_leaves_identity_out_where_the_output_is_no_copy():
 def test_score_owes_more_to_the_past_than_its_model():
     system_leak = lambda x: x + 0.05 * np.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]  # noqa: E731
     x = white(0, rows=512, features=1)
-    model, score = zoo.leakage(system_leak, x), zoo.leakage(zoo.anomaly_score(system_leak, x), x)
+    model, score = (
+        zoo.leakage(system_leak, x),
+        zoo.leakage(zoo.diagnostics.anomaly_score(system_leak, x), x),
+    )
     assert model.index < 0.01
     assert score.index > 0.9

@@ -29,7 +29,7 @@ from keras_seqzoo.errors import ArgumentError, SearchError
 from keras_seqzoo.tuning import tuner
 from keras_seqzoo.tuning.study import storage, successive_halving
 from keras_seqzoo.tuning.study.oracle import StudyOracle
-from keras_seqzoo.tuning.study.storage import Ledger, sqlite
+from keras_seqzoo.tuning.study.storage import TrialStore, sqlite
 from keras_seqzoo.tuning.trial import TrialResult
 from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures
 from keras_seqzoo.utils import files
@@ -66,7 +66,7 @@ class StandInModel:
 
 
 class StandInRun:
-    error, goes_on = None, True
+    error, continues = None, True
 
     def __init__(self, member):
         noise = np.random.default_rng(member.seed).random(EPOCHS)
@@ -86,8 +86,8 @@ class Killed(BaseException):
 @pytest.fixture
 def stand_in(monkeypatch):
     monkeypatch.setattr(tuner, "Population", StandIn)
-    monkeypatch.setattr(tuner, "pays", lambda *_: True)
-    monkeypatch.setattr(tuner.Search, "_try_out", lambda self: None)
+    monkeypatch.setattr(tuner, "is_worthwhile", lambda *_: True)
+    monkeypatch.setattr(tuner.Search, "_smoke_test", lambda self: None)
     monkeypatch.setattr(tuner.Search, "_finish", lambda self: None)
 
 
@@ -122,7 +122,7 @@ def writes(monkeypatch, die_at: int | None) -> list[str]:
     storage = optuna.storages._CachedStorage
     for name in ("set_trial_state_values", "set_trial_user_attr", "set_trial_intermediate_value"):
         monkeypatch.setattr(storage, name, counted(name, getattr(storage, name)))
-    monkeypatch.setattr(Ledger, "create", counted("create", Ledger.create))
+    monkeypatch.setattr(TrialStore, "create", counted("create", TrialStore.create))
     monkeypatch.setattr(files, "replacing", counted("weights", files.replacing))
     return seen
 
@@ -192,12 +192,12 @@ def test_the_best_third_survives():
 # ------------------------------------------------------------------------------------- the ledger
 
 
-def opened(path, shared=True) -> Ledger:
+def opened(path, shared=True) -> TrialStore:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return Ledger(sqlite(path), "study", ["minimize"], {}, shared=shared)
+    return TrialStore(sqlite(path), "study", ["minimize"], {}, shared=shared)
 
 
-def oracle_of(book: Ledger, max_trials=4) -> StudyOracle:
+def oracle_of(book: TrialStore, max_trials=4) -> StudyOracle:
     hp = keras_tuner.HyperParameters()
     hp.Float("rate", 0.0, 1.0)
     objective = keras_tuner.Objective("cost", "min")
@@ -243,7 +243,7 @@ def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped
     slow.ledger.beat()
     (first,) = slow.ask(1, 0)
     quick.reload()
-    assert quick.held_by_others()
+    assert quick.claimed_by_others()
     slow.ledger.beat()
     time.sleep(0.4)
     slow.ledger.beat()
@@ -279,7 +279,7 @@ def test_a_worker_beats_while_it_trains(tmp_path, monkeypatch):
     def beats():
         return book.study.user_attrs["worker " + book.worker]
 
-    with book.beating():
+    with book.heartbeat():
         before = beats()
         time.sleep(0.3)
         assert beats() > before
@@ -372,8 +372,8 @@ WORKER = """
             for step in super().advance(runs, until):
                 time.sleep({pause})
                 yield
-    tuner.Population, tuner.pays = Slow, lambda *_: True
-    tuner.Search._try_out = tuner.Search._finish = lambda self: None
+    tuner.Population, tuner.is_worthwhile = Slow, lambda *_: True
+    tuner.Search._smoke_test = tuner.Search._finish = lambda self: None
     print("started", flush=True)
     sys.stdin.readline()
     table = t.search({directory!r}, storage={url!r}, sampler="random", max_trials={trials})

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 import keras_seqzoo as zoo
 from keras_seqzoo import models
-from keras_seqzoo.data import Batches, Encoding, Examples, Vocabulary, answers
+from keras_seqzoo.data import Batches, LabeledSequences, SequencePreprocessor, Vocabulary, answers
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
 from keras_seqzoo.tasks.labeling import build
-from keras_seqzoo.wrapping import encoding_of
+from keras_seqzoo.wrapping import preprocessor_of
 
 CHECKS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -32,11 +32,11 @@ TAGS = ["O", "B-genre", "I-genre", "B-artist"]
 LABELS = ["Play", "Stop", "Other"]
 
 
-def texts(count: int, words: list[str], seed: int = 0, longest: int = 9) -> Examples:
+def texts(count: int, words: list[str], seed: int = 0, longest: int = 9) -> LabeledSequences:
     """Random sentences of every length up to `longest`, none of them empty."""
     rng = np.random.default_rng(seed)
     lengths = [1 + row % longest for row in range(count)]
-    return Examples(
+    return LabeledSequences(
         [[str(word) for word in rng.choice(words, length)] for length in lengths],
         labels=[LABELS[row % 3] for row in range(count)],
         tags=[[TAGS[number] for number in rng.integers(0, 4, length)] for length in lengths],
@@ -45,24 +45,24 @@ def texts(count: int, words: list[str], seed: int = 0, longest: int = 9) -> Exam
 
 TEXT = texts(30, KNOWN)
 STRANGE = texts(24, KNOWN + UNKNOWN, seed=1, longest=6)
-SMALL = {"units": 4, "embedding_size": 5}
+SMALL = {"units": 4, "embedding_dim": 5}
 ENTRIES = {
     "gru_tagger": {},
     "bilstm_crf_tagger": {},
-    "char_bilstm_crf_tagger": {"character_units": 3, "character_embedding_size": 4},
+    "char_bilstm_crf_tagger": {"character_units": 3, "character_embedding_dim": 4},
     "simple_rnn_classifier": {},
 }
 every_entry = pytest.mark.parametrize("name", ENTRIES)
 
 
-def encode(name: str, examples: Examples = TEXT) -> Encoding:
+def encode(name: str, examples: LabeledSequences = TEXT) -> SequencePreprocessor:
     target = "labels" if "classifier" in name else "tags"
-    return Encoding.learn(examples, target=target, characters="char" in name)
+    return SequencePreprocessor.learn(examples, target=target, characters="char" in name)
 
 
-def network(name: str, encoding: Encoding, seed: int = 0) -> keras.Model:
+def network(name: str, preprocessor: SequencePreprocessor, seed: int = 0) -> keras.Model:
     """With random weights, large enough that answers differ from word to word."""
-    model = zoo.get(name, **encoding.arguments() | SMALL | ENTRIES[name])
+    model = zoo.get(name, **preprocessor.arguments() | SMALL | ENTRIES[name])
     rng = np.random.default_rng(seed)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(size=weight.shape))
@@ -90,8 +90,12 @@ def named(model: keras.Model, sequences) -> list:
     return [row[: len(sequence)] for row, sequence in zip(rows, sequences, strict=True)]
 
 
-def by_numbers(model: keras.Model, encoding: Encoding, examples: Examples) -> list:
-    return encoding.names(answers(model, encoding.batches(examples, targets=False, batch_size=5)))
+def by_numbers(
+    model: keras.Model, preprocessor: SequencePreprocessor, examples: LabeledSequences
+) -> list:
+    return preprocessor.names(
+        answers(model, preprocessor.batches(examples, targets=False, batch_size=5))
+    )
 
 
 # -------------------------------------------------------------------------------------- vocabulary
@@ -148,7 +152,10 @@ def test_tokens_and_numbers_that_are_none_are_refused():
 
 
 def test_answers_that_are_none_have_no_names():
-    of_tags, of_labels = Encoding.learn(TEXT, target="tags"), Encoding.learn(TEXT, target="labels")
+    of_tags, of_labels = (
+        SequencePreprocessor.learn(TEXT, target="tags"),
+        SequencePreprocessor.learn(TEXT, target="labels"),
+    )
     count = len(of_labels.classes)
     for wrong in ([[99]], [[-1]], [[0.5]], [["O"]], 3, [np.full((2, count + 1), 0.1)]):
         with pytest.raises((ArgumentError, DataError), match="`answers` must"):
@@ -163,36 +170,40 @@ def test_answers_that_are_none_have_no_names():
 
 @every_entry
 def test_names_are_those_of_the_numbers(name):
-    encoding = encode(name)
-    plain = network(name, encoding)
-    model = zoo.with_names(plain, encoding)
-    expected = by_numbers(plain, encoding, STRANGE)
+    preprocessor = encode(name)
+    plain = network(name, preprocessor)
+    model = zoo.tasks.end_to_end(plain, preprocessor)
+    expected = by_numbers(plain, preprocessor, STRANGE)
     assert named(model, STRANGE.sequences) == expected
     assert len({str(one) for one in expected}) > 2  # or there would be nothing to see
 
 
 def test_other_names_are_noticed():
     """The comparison above fails for words in another order, and for classes in another order."""
-    encoding = encode("gru_tagger")
-    plain = network("gru_tagger", encoding)
-    expected = by_numbers(plain, encoding, STRANGE)
+    preprocessor = encode("gru_tagger")
+    plain = network("gru_tagger", preprocessor)
+    expected = by_numbers(plain, preprocessor, STRANGE)
     for other in (
-        Encoding("tags", encoding.classes, Vocabulary(encoding.tokens.tokens[::-1])),
-        Encoding("tags", encoding.classes[::-1], encoding.tokens),
+        SequencePreprocessor(
+            "tags", preprocessor.classes, Vocabulary(preprocessor.tokens.tokens[::-1])
+        ),
+        SequencePreprocessor("tags", preprocessor.classes[::-1], preprocessor.tokens),
     ):
-        assert named(zoo.with_names(plain, other), STRANGE.sequences) != expected
+        assert named(zoo.tasks.end_to_end(plain, other), STRANGE.sequences) != expected
 
 
 @every_entry
 def test_empty_sentences_have_no_tags_and_change_no_other(name):
-    encoding = encode(name)
-    model = zoo.with_names(network(name, encoding), encoding)
+    preprocessor = encode(name)
+    model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
     sequences = STRANGE.sequences
     alone, mixed = named(model, [()]), named(model, [(), *sequences, ()])
     assert mixed == [*alone, *named(model, sequences), *alone]
-    assert alone == ([[]] if encoding.target == "tags" else [alone[0]])
-    empty = Examples([[], ["play"], []], labels=["Play"] * 3, tags=[[], ["O"], []])
-    assert by_numbers(network(name, encoding), encoding, empty) == named(model, empty.sequences)
+    assert alone == ([[]] if preprocessor.target == "tags" else [alone[0]])
+    empty = LabeledSequences([[], ["play"], []], labels=["Play"] * 3, tags=[[], ["O"], []])
+    assert by_numbers(network(name, preprocessor), preprocessor, empty) == named(
+        model, empty.sequences
+    )
 
 
 def test_probabilities_stand_beside_the_names_unless_there_are_none():
@@ -201,22 +212,24 @@ def test_probabilities_stand_beside_the_names_unless_there_are_none():
         "simple_rnn_classifier": {"labels", "probabilities"},
         "bilstm_crf_tagger": {"tags"},
     }.items():
-        encoding = encode(name)
-        plain = network(name, encoding)
-        found = zoo.with_names(plain, encoding).predict(strings(TEXT.sequences), verbose=0)
+        preprocessor = encode(name)
+        plain = network(name, preprocessor)
+        found = zoo.tasks.end_to_end(plain, preprocessor).predict(
+            strings(TEXT.sequences), verbose=0
+        )
         assert set(found) == outputs
         if "probabilities" in outputs:
-            target = encoding.target
-            names = np.array(encoding.classes)[found["probabilities"].argmax(-1)]
-            answered = np.array(decoded(found[target]))
-            real = answered != ""
+            target = preprocessor.target
+            names = np.array(preprocessor.classes)[found["probabilities"].argmax(-1)]
+            predicted = np.array(decoded(found[target]))
+            real = predicted != ""
             assert real.any()
-            assert (answered == names)[real].all()
+            assert (predicted == names)[real].all()
 
 
 def test_blanks_around_tokens_are_of_no_account():
-    encoding = encode("gru_tagger")
-    model = zoo.with_names(network("gru_tagger", encoding), encoding)
+    preprocessor = encode("gru_tagger")
+    model = zoo.tasks.end_to_end(network("gru_tagger", preprocessor), preprocessor)
     first, second = (
         model.predict(np.array([one], object), verbose=0)["tags"].tolist()
         for one in ("play jazz", "  play \t jazz\n")
@@ -226,10 +239,10 @@ def test_blanks_around_tokens_are_of_no_account():
 
 @pytest.mark.parametrize("first", [0, 5, 20])
 def test_a_model_of_names_numbers_as_its_encoding(first):
-    encoding = encode("char_bilstm_crf_tagger")
-    model = zoo.with_names(network("char_bilstm_crf_tagger", encoding), encoding)
+    preprocessor = encode("char_bilstm_crf_tagger")
+    model = zoo.tasks.end_to_end(network("char_bilstm_crf_tagger", preprocessor), preprocessor)
     some = STRANGE.take(range(first, len(STRANGE)))
-    ((expected,),) = encoding.batches(some, targets=False, shuffle=False, batch_size=99)
+    ((expected,),) = preprocessor.batches(some, targets=False, shuffle=False, batch_size=99)
     order = np.argsort(some.lengths, kind="stable")
     sentences = tf.constant(strings(some.take(order).sequences))
     for name in ("token", "character"):
@@ -239,12 +252,12 @@ def test_a_model_of_names_numbers_as_its_encoding(first):
 
 
 def test_of_a_long_word_the_first_characters_are_seen():
-    encoding = encode("char_bilstm_crf_tagger")
-    plain = network("char_bilstm_crf_tagger", encoding)
+    preprocessor = encode("char_bilstm_crf_tagger")
+    plain = network("char_bilstm_crf_tagger", preprocessor)
     spell = keras.Model(plain.input, plain.get_layer("spelling").output)
     start = "東京" * (MAX_CHARACTERS // 2)
     words = [start + end for end in ("", "a", "jazz" * 30)] + ["é" + start[1:]]
-    (x,) = encoding.batches(Examples([words]), targets=False)[0]
+    (x,) = preprocessor.batches(LabeledSequences([words]), targets=False)[0]
     assert x["characters"].shape == (1, 4, MAX_CHARACTERS)
     vectors = np.asarray(spell([x["tokens"], x["characters"]]))[0]
     np.testing.assert_array_equal(vectors[1], vectors[0])
@@ -254,18 +267,20 @@ def test_of_a_long_word_the_first_characters_are_seen():
 
 @every_entry
 def test_a_model_file_keeps_the_names(name, tmp_path):
-    encoding = encode(name)
-    model = zoo.with_names(network(name, encoding), encoding)
+    preprocessor = encode(name)
+    model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
     model.save(tmp_path / "named.keras")
     loaded = zoo.load(tmp_path / "named.keras")
     assert named(loaded, STRANGE.sequences) == named(model, STRANGE.sequences)
-    assert encoding_of(loaded) == encoding == encoding_of(model)
+    assert preprocessor_of(loaded) == preprocessor == preprocessor_of(model)
     assert type(loaded.get_layer("network")) is type(model.get_layer("network"))
-    again = zoo.with_names(loaded.get_layer("network"), encoding)  # as it was named already
+    again = zoo.tasks.end_to_end(
+        loaded.get_layer("network"), preprocessor
+    )  # as it was named already
     assert named(again, STRANGE.sequences) == named(model, STRANGE.sequences)
 
 
-READINGS = Examples(
+READINGS = LabeledSequences(
     [np.random.default_rng(row).normal(size=(1 + row, 2)) for row in range(9)],
     labels=["up", "down", "up"] * 3,
     tags=[["in", "out"][row % 2 :][:1] * (1 + row) for row in range(9)],
@@ -274,33 +289,33 @@ READINGS = Examples(
 
 @pytest.mark.parametrize(("name", "target"), [("gru_tagger", "tags"), ("gru_classifier", "labels")])
 def test_readings_get_names_too(name, target, tmp_path):
-    encoding = Encoding.learn(READINGS, target=target)
-    plain = zoo.get(name, units=4, **encoding.arguments())
+    preprocessor = SequencePreprocessor.learn(READINGS, target=target)
+    plain = zoo.get(name, units=4, **preprocessor.arguments())
     zoo.adapt(plain, np.concatenate(READINGS.sequences)[None])
-    model = zoo.with_names(plain, encoding)
-    batches = encoding.batches(READINGS, targets=False, batch_size=9, shuffle=False)
+    model = zoo.tasks.end_to_end(plain, preprocessor)
+    batches = preprocessor.batches(READINGS, targets=False, batch_size=9, shuffle=False)
     found = decoded(model.predict(batches[0][0], verbose=0)[target])
     if target == "tags":
         found = [[tag for tag in tags if tag] for tags in found]
-    assert found == encoding.names(answers(plain, batches))
+    assert found == preprocessor.names(answers(plain, batches))
     model.save(tmp_path / "named.keras")
-    assert encoding_of(zoo.load(tmp_path / "named.keras")) == encoding
+    assert preprocessor_of(zoo.load(tmp_path / "named.keras")) == preprocessor
 
 
 def test_a_model_that_does_not_fit_is_refused():
-    encoding = encode("gru_tagger")
-    model = zoo.get("gru_tagger", vocabulary_size=len(encoding.tokens), classes=9)
+    preprocessor = encode("gru_tagger")
+    model = zoo.get("gru_tagger", vocabulary_size=len(preprocessor.tokens), classes=9)
     with pytest.raises(ArgumentError, match="one of 9 classes"):
-        zoo.with_names(model, encoding)
+        zoo.tasks.end_to_end(model, preprocessor)
     with pytest.raises(ArgumentError, match="names of its classes inside"):
-        encoding_of(model)
+        preprocessor_of(model)
 
 
 def test_a_crf_that_does_not_fit_is_refused():
-    encoding = encode("bilstm_crf_tagger")
-    model = zoo.get("bilstm_crf_tagger", vocabulary_size=len(encoding.tokens), classes=9)
+    preprocessor = encode("bilstm_crf_tagger")
+    model = zoo.get("bilstm_crf_tagger", vocabulary_size=len(preprocessor.tokens), classes=9)
     with pytest.raises(ArgumentError, match="one of 9 classes"):
-        zoo.with_names(model, encoding)
+        zoo.tasks.end_to_end(model, preprocessor)
 
 
 SERVE = """
@@ -315,8 +330,8 @@ print(json.dumps([[[tag.decode() for tag in row] for row in one] for one in foun
 
 def test_an_artifact_takes_sentences_where_tensorflow_is_alone(tmp_path):
     name = "char_bilstm_crf_tagger"
-    encoding = encode(name)
-    model = zoo.with_names(network(name, encoding), encoding)
+    preprocessor = encode(name)
+    model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
     zoo.export(model, tmp_path / "served", verify=False)
     batches = [
         strings(STRANGE.sequences).tolist(),
@@ -421,11 +436,11 @@ class Traces(keras.layers.Layer):
         return inputs
 
 
-def counted(encoding: Encoding) -> tuple[keras.Model, Traces]:
+def counted(preprocessor: SequencePreprocessor) -> tuple[keras.Model, Traces]:
     inputs = keras.Input((None,), dtype="int32", name="tokens")
     traces = Traces()
-    x = keras.layers.Embedding(len(encoding.tokens), 3)(traces(inputs))
-    model = keras.Model(inputs, keras.layers.Dense(len(encoding.classes), "softmax")(x))
+    x = keras.layers.Embedding(len(preprocessor.tokens), 3)(traces(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(len(preprocessor.classes), "softmax")(x))
     model.compile("sgd", "sparse_categorical_crossentropy")
     return model, traces
 
@@ -433,9 +448,9 @@ def counted(encoding: Encoding) -> tuple[keras.Model, Traces]:
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
 def test_one_program_serves_every_length_and_epoch(batch_size):
     text = texts(41, KNOWN, longest=20)
-    encoding = encode("gru_tagger", text)
-    model, traces = counted(encoding)
-    batches = encoding.batches(text, batch_size=batch_size)
+    preprocessor = encode("gru_tagger", text)
+    model, traces = counted(preprocessor)
+    batches = preprocessor.batches(text, batch_size=batch_size)
     model.fit(batches, epochs=1, verbose=0)
     after_one = traces.count
     model.fit(batches, epochs=4, verbose=0)
@@ -445,9 +460,9 @@ def test_one_program_serves_every_length_and_epoch(batch_size):
 def test_first_batches_of_one_size_would_fix_it():
     """Why the second batch is padded further: without it, Keras refuses or retraces the rest."""
     text = texts(41, KNOWN, longest=20)
-    encoding = encode("gru_tagger", text)
-    model, traces = counted(encoding)
-    batches = encoding.batches(text, batch_size=1, shuffle=False)
+    preprocessor = encode("gru_tagger", text)
+    model, traces = counted(preprocessor)
+    batches = preprocessor.batches(text, batch_size=1, shuffle=False)
     batches._varies = {name: varies & False for name, varies in batches._varies.items()}
     try:
         model.fit(batches, epochs=1, verbose=0)
@@ -459,12 +474,12 @@ def test_first_batches_of_one_size_would_fix_it():
 
 @every_entry
 def test_every_entry_fits_on_every_length(name):
-    encoding = encode(name, STRANGE)
-    model = network(name, encoding)
+    preprocessor = encode(name, STRANGE)
+    model = network(name, preprocessor)
     loss = None if "crf" in name else "sparse_categorical_crossentropy"
     model.compile(keras.optimizers.Adam(0.02), loss)
     losses = model.fit(
-        encoding.batches(STRANGE, batch_size=5, class_weight="balanced"), epochs=5, verbose=0
+        preprocessor.batches(STRANGE, batch_size=5, class_weight="balanced"), epochs=5, verbose=0
     ).history["loss"]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
@@ -490,18 +505,20 @@ def test_what_makes_no_batches_is_refused(inputs, targets, options, words):
         Batches(inputs, targets, **options)
 
 
-# ---------------------------------------------------------------------------------------- encoding
+# ---------------------------------------------------------------------------------------- preprocessor
 
 
 def test_an_encoding_learns_names_and_tells_the_constructor():
-    text = Examples([["play", "jazz"], ["stop"]], labels=["P", "S"], tags=[["O", "B-g"], ["O"]])
-    encoding = Encoding.learn(text, target="tags", characters=True)
-    assert encoding.classes == ("B-g", "O")
-    assert set(encoding.characters.tokens) == set("playjazzstop")
-    assert encoding.arguments() == {
+    text = LabeledSequences(
+        [["play", "jazz"], ["stop"]], labels=["P", "S"], tags=[["O", "B-g"], ["O"]]
+    )
+    preprocessor = SequencePreprocessor.learn(text, target="tags", characters=True)
+    assert preprocessor.classes == ("B-g", "O")
+    assert set(preprocessor.characters.tokens) == set("playjazzstop")
+    assert preprocessor.arguments() == {
         "classes": 2, "vocabulary_size": 5, "character_vocabulary_size": 11,
     }  # fmt: skip
-    arguments = Encoding.learn(READINGS, target="labels").arguments()
+    arguments = SequencePreprocessor.learn(READINGS, target="labels").arguments()
     assert np.isnan(arguments.pop("mask_value"))
     assert arguments == {"classes": 2, "features": 2}
 
@@ -511,30 +528,34 @@ def test_an_encoding_learns_names_and_tells_the_constructor():
     [
         (TEXT, {}, "labels, tags"),
         (TEXT, {"target": "words"}, "labels, tags"),
-        (Examples([["a"]]), {}, "without any cannot be learned"),
-        (Examples([["a"]], labels=["x"]), {"target": "tags"}, "what the examples have: labels"),
+        (LabeledSequences([["a"]]), {}, "without any cannot be learned"),
+        (
+            LabeledSequences([["a"]], labels=["x"]),
+            {"target": "tags"},
+            "what the examples have: labels",
+        ),
         (READINGS, {"target": "tags", "characters": True}, "False for readings"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(examples, options, words):
     with pytest.raises(ArgumentError, match=words):
-        Encoding.learn(examples, **options)
+        SequencePreprocessor.learn(examples, **options)
 
 
 def test_examples_of_another_kind_are_refused():
-    of_text, of_readings = encode("gru_tagger"), Encoding.learn(READINGS, target="tags")
-    for encoding, examples in ((of_text, READINGS), (of_readings, TEXT)):
+    of_text, of_readings = encode("gru_tagger"), SequencePreprocessor.learn(READINGS, target="tags")
+    for preprocessor, examples in ((of_text, READINGS), (of_readings, TEXT)):
         with pytest.raises(DataError, match="must be sequences of"):
-            encoding.batches(examples)
+            preprocessor.batches(examples)
     with pytest.raises(DataError, match="must have tags"):
-        of_text.batches(Examples([["a"]]))
+        of_text.batches(LabeledSequences([["a"]]))
     with pytest.raises(ArgumentError, match="and not both"):
-        Encoding("tags", ("a",))
+        SequencePreprocessor("tags", ("a",))
 
 
 # ------------------------------------------------------------------------------- weights of classes
 
-OTHER = Examples(
+OTHER = LabeledSequences(
     [["play", "jazz", "a"], ["stop"], ["don't", "play"]],
     labels=["Play", "Stop", "Sing"],
     tags=[["O", "B-genre", "O"], ["B-new"], ["O", "I-genre"]],
@@ -556,17 +577,17 @@ def weights_by_hand(given, names: list[str], classes) -> list[float]:
     "name", ["gru_tagger", "bilstm_crf_tagger", "char_bilstm_crf_tagger", "simple_rnn_classifier"]
 )
 def test_class_weights_multiply_the_loss(name, kind):
-    encoding = encode(name)
-    model = network(name, encoding)
-    per_step = encoding.target == "tags"
+    preprocessor = encode(name)
+    model = network(name, preprocessor)
+    per_step = preprocessor.target == "tags"
     given = {"O": 0.25, "B-genre": 3.0} if per_step else {"Play": 0.25, "Stop": 3.0}
     given = {"none": None, "dict": given, "balanced": "balanced"}[kind]
     names = [tag for tags in OTHER.tags for tag in tags] if per_step else OTHER.labels
-    weights = np.array(weights_by_hand(given, list(names), encoding.classes))
+    weights = np.array(weights_by_hand(given, list(names), preprocessor.classes))
     assert (weights == 0).sum() == 1
 
     # Each loss alone, by the same batch without any weight but one.
-    (batch,) = encoding.batches(OTHER, shuffle=False, class_weight=given)
+    (batch,) = preprocessor.batches(OTHER, shuffle=False, class_weight=given)
     x, y, given_weights = batch
     loss = None if "crf" in name else keras.losses.SparseCategoricalCrossentropy()
     model.compile("sgd", loss)
@@ -590,11 +611,11 @@ def test_class_weights_multiply_the_loss(name, kind):
 
 
 def test_no_class_weight_and_known_names_give_no_weights():
-    encoding = encode("gru_tagger")
-    assert len(encoding.batches(TEXT)[0]) == 2
-    assert len(encoding.batches(TEXT, class_weight={})[0]) == 3
-    assert len(encoding.batches(OTHER)[0]) == 3
-    assert len(encoding.batches(OTHER, targets=False)[0]) == 1
+    preprocessor = encode("gru_tagger")
+    assert len(preprocessor.batches(TEXT)[0]) == 2
+    assert len(preprocessor.batches(TEXT, class_weight={})[0]) == 3
+    assert len(preprocessor.batches(OTHER)[0]) == 3
+    assert len(preprocessor.batches(OTHER, targets=False)[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -610,17 +631,17 @@ def test_class_weights_that_are_none_are_refused(weights):
 
 @pytest.mark.parametrize("name", ["char_bilstm_crf_tagger", "gru_tagger", "simple_rnn_classifier"])
 def test_logs_are_the_scores_of_the_predicted_names(name):
-    encoding = encode(name)
-    model = network(name, encoding)
+    preprocessor = encode(name)
+    model = network(name, preprocessor)
     model.compile("adam", None if "crf" in name else "sparse_categorical_crossentropy")
-    scored = zoo.SequenceScores(encoding, STRANGE, batch_size=4)
-    history = model.fit(encoding.batches(TEXT), epochs=2, verbose=0, callbacks=[scored]).history
-    predicted = by_numbers(model, encoding, STRANGE)
-    if encoding.target == "tags":
-        scores = zoo.tagging_scores(STRANGE.tags, predicted)
+    scored = zoo.callbacks.SequenceMetrics(preprocessor, STRANGE, batch_size=4)
+    history = model.fit(preprocessor.batches(TEXT), epochs=2, verbose=0, callbacks=[scored]).history
+    predicted = by_numbers(model, preprocessor, STRANGE)
+    if preprocessor.target == "tags":
+        scores = zoo.metrics.tagging_scores(STRANGE.tags, predicted)
         assert scores.level == "entity"
     else:
-        scores = zoo.classification_scores(STRANGE.labels, predicted)
+        scores = zoo.metrics.classification_scores(STRANGE.labels, predicted)
     for figure in ("f1", "precision", "recall", "accuracy"):
         assert history[f"val_{figure}"][-1] == getattr(scores, figure)
         assert len(history[f"val_{figure}"]) == 2
@@ -629,13 +650,13 @@ def test_logs_are_the_scores_of_the_predicted_names(name):
 
 
 def test_early_stopping_reads_the_scores():
-    encoding = encode("gru_tagger")
-    model = network("gru_tagger", encoding)
+    preprocessor = encode("gru_tagger")
+    model = network("gru_tagger", preprocessor)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
     stopping = keras.callbacks.EarlyStopping("val_f1", mode="max", patience=2)
     history = model.fit(
-        encoding.batches(TEXT), epochs=9, verbose=0,
-        callbacks=[zoo.SequenceScores(encoding, TEXT), stopping],
+        preprocessor.batches(TEXT), epochs=9, verbose=0,
+        callbacks=[zoo.callbacks.SequenceMetrics(preprocessor, TEXT), stopping],
     )  # fmt: skip
     assert len(history.epoch) == 3  # nothing gets better, and no warning says it was not found
 
@@ -654,7 +675,7 @@ MEANING = {
 }
 
 
-def learnable(count: int, seed: int = 0) -> Examples:
+def learnable(count: int, seed: int = 0) -> LabeledSequences:
     rng = np.random.default_rng(seed)
     sentences = []
     for row in range(count):
@@ -662,14 +683,14 @@ def learnable(count: int, seed: int = 0) -> Examples:
         if row % 3 == 0:
             words += ["Miles", "Davis"]
         sentences.append([*words, "stop"] if row % 2 else words)
-    return Examples(
+    return LabeledSequences(
         sentences,
         labels=["Stop" if "stop" in words else "Play" for words in sentences],
         tags=[[MEANING[word] for word in words] for words in sentences],
     )
 
 
-QUICK = {"epochs": 4, "batch_size": 8, "units": 8, "embedding_size": 8, "verbose": 0}
+QUICK = {"epochs": 4, "batch_size": 8, "units": 8, "embedding_dim": 8, "verbose": 0}
 
 
 @pytest.mark.parametrize(
@@ -690,11 +711,13 @@ def test_training_learns_and_gives_a_model_of_names(name, options):
     assert trained.history.index.name == "epoch"
     assert len(trained.history) <= 8
     assert trained.seconds > 0
-    assert encoding_of(trained.model) == trained.encoding
+    assert preprocessor_of(trained.model) == trained.preprocessor
     predicted = named(trained.model, unseen.sequences)
-    assert predicted == by_numbers(trained.network, trained.encoding, unseen)
+    assert predicted == by_numbers(trained.network, trained.preprocessor, unseen)
     true = unseen.labels if "classifier" in name else unseen.tags
-    score = zoo.classification_scores if "classifier" in name else zoo.tagging_scores
+    score = (
+        zoo.metrics.classification_scores if "classifier" in name else zoo.metrics.tagging_scores
+    )
     assert score(true, predicted).f1 == trained.scores.f1
 
 
@@ -737,24 +760,24 @@ def test_training_on_readings_adapts_and_scores():
     steps = np.concatenate(READINGS.sequences)
     scale = trained.network.get_layer("scale")
     np.testing.assert_allclose(scale.get_weights()[0], steps.mean(axis=0), rtol=1e-5)
-    batch = trained.encoding.batches(READINGS, targets=False, shuffle=False)[0][0]
+    batch = trained.preprocessor.batches(READINGS, targets=False, shuffle=False)[0][0]
     labels = trained.model.predict(batch, verbose=0)["labels"]
     assert set(decoded(labels)) <= {"up", "down"}
 
 
 def test_tags_of_the_bio_kind_come_in_order():
     text = learnable(24)
-    encoding = encode("bilstm_crf_tagger", text)
-    crf = build("bilstm_crf_tagger", encoding, **SMALL).get_layer("crf")
-    known = bio_constraints(list(encoding.classes))
+    preprocessor = encode("bilstm_crf_tagger", text)
+    crf = build("bilstm_crf_tagger", preprocessor, **SMALL).get_layer("crf")
+    known = bio_constraints(list(preprocessor.classes))
     assert {name: getattr(crf, name) for name in known} == known
-    assert not crf.allowed[encoding.classes.index("O")][encoding.classes.index("I-artist")]
-    plain = Examples(text.sequences, tags=[[tag[:1] for tag in tags] for tags in text.tags])
+    assert not crf.allowed[preprocessor.classes.index("O")][preprocessor.classes.index("I-artist")]
+    plain = LabeledSequences(text.sequences, tags=[[tag[:1] for tag in tags] for tags in text.tags])
     crf = build("bilstm_crf_tagger", encode("bilstm_crf_tagger", plain), **SMALL).get_layer("crf")
     assert crf.allowed is None
-    crf = build("bilstm_crf_tagger", encoding, constraints=None, **SMALL).get_layer("crf")
+    crf = build("bilstm_crf_tagger", preprocessor, constraints=None, **SMALL).get_layer("crf")
     assert crf.allowed is None  # what is said counts
-    build("gru_tagger", encoding, **SMALL)  # which takes none
+    build("gru_tagger", preprocessor, **SMALL)  # which takes none
 
 
 @pytest.mark.parametrize(
@@ -796,13 +819,13 @@ def test_an_entry_without_a_search_space_is_trained():
 
 
 def test_examples_that_lack_what_is_learned_are_refused():
-    labelled = Examples([["a"], ["b"]], labels=["x", "y"])
+    labeled = LabeledSequences([["a"], ["b"]], labels=["x", "y"])
     with pytest.raises(ArgumentError, match="`target`"):
-        zoo.train("gru_tagger", labelled, labelled)
+        zoo.train("gru_tagger", labeled, labeled)
     with pytest.raises(DataError, match="must be sequences of tokens"):
         zoo.train("gru_tagger", TEXT, READINGS, **QUICK)
 
 
 def test_validation_without_tags_is_refused_before_training():
     with pytest.raises(DataError, match="must have tags"):
-        zoo.SequenceScores(encode("gru_tagger"), Examples([["a"]], labels=["x"]))
+        zoo.callbacks.SequenceMetrics(encode("gru_tagger"), LabeledSequences([["a"]], labels=["x"]))

@@ -15,20 +15,20 @@ from click.testing import CliRunner
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.cli import main
-from keras_seqzoo.data import ParallelEncoding, ParallelExamples, Vocabulary, forecasting_pairs
+from keras_seqzoo.data import PairPreprocessor, SequencePairs, Vocabulary, forecasting_pairs
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.metrics.seq2seq import edits
 from keras_seqzoo.tasks import evaluate
-from keras_seqzoo.wrapping import decodes, encoding_of, network_of
+from keras_seqzoo.wrapping import decodes, inner_model, preprocessor_of
 
-SMALL = {"units": 24, "embedding_size": 12, "dropout": 0.0, "input_dropout": 0.0}
+SMALL = {"units": 24, "embedding_dim": 12, "dropout": 0.0, "input_dropout": 0.0}
 
 
-def reversals(count: int, seed: int) -> ParallelExamples:
+def reversals(count: int, seed: int) -> SequencePairs:
     """Words to be spelled backwards, letter by letter."""
     rng = np.random.default_rng(seed)
     words = [rng.choice(list("abcd"), rng.integers(1, 6)).tolist() for _ in range(count)]
-    return ParallelExamples(words, [word[::-1] for word in words], source_units="characters")
+    return SequencePairs(words, [word[::-1] for word in words], source_units="characters")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def waves(steps: int = 1200) -> np.ndarray:
 def test_scores_count_whole_sequences_and_edits():
     true = [["a", "b", "c"], ["a"], [], ["x", "y"]]
     said = [["a", "c"], ["a"], [], ["y", "x", "z"]]
-    scores = zoo.transduction_scores(true, said)
+    scores = zoo.metrics.seq2seq_scores(true, said)
     assert scores.accuracy == 0.5 and scores.count == 4
     assert scores.token_error_rate == pytest.approx((1 + 2) / 6)
     assert scores.by_length["accuracy"].to_dict() == {0: 1.0, 1: 1.0, 2: 0.0, 3: 0.0}
@@ -58,9 +58,9 @@ def test_scores_count_whole_sequences_and_edits():
     assert json.loads(json.dumps(scores.to_dict()))["count"] == 4
     assert scores.plot().get_xlabel()
     with pytest.raises(DataError, match="as many"):
-        zoo.transduction_scores(true, said[:2])
+        zoo.metrics.seq2seq_scores(true, said[:2])
     with pytest.raises(DataError, match="lists of tokens"):  # NumPy counts it among the integers
-        zoo.transduction_scores([[np.timedelta64(1, "D")]], [["a"]])
+        zoo.metrics.seq2seq_scores([[np.timedelta64(1, "D")]], [["a"]])
 
 
 @pytest.mark.parametrize(
@@ -89,29 +89,27 @@ def test_a_model_takes_and_gives_texts(trained, tmp_path):
     found = trained.model.predict(texts, verbose=0)
     said = [text.decode() for text in found["targets"]]
     assert said[:3] == ["a c b a", "b c d", said[2]]
-    source = trained.encoding.sources([list("abca"), list("dcb"), [], list("zab")])
-    options = {"strategy": "beam", "max_length": trained.encoding.max_length}
+    source = trained.preprocessor.sources([list("abca"), list("dcb"), [], list("zab")])
+    options = {"strategy": "beam", "max_length": trained.preprocessor.max_length}
     expected = trained.network.generate(source, **options)
-    assert said == [" ".join(names) for names in trained.encoding.names(expected.sequences)]
+    assert said == [" ".join(names) for names in trained.preprocessor.names(expected.sequences)]
     np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
 
     trained.model.save(tmp_path / "named.keras")
     loaded = zoo.load(tmp_path / "named.keras")
-    assert decodes(loaded) and encoding_of(loaded) == trained.encoding
+    assert decodes(loaded) and preprocessor_of(loaded) == trained.preprocessor
     assert loaded.predict(texts, verbose=0)["targets"].tolist() == found["targets"].tolist()
-    assert isinstance(network_of(loaded), layers.EncoderDecoderModel)
+    assert isinstance(inner_model(loaded), layers.EncoderDecoderModel)
     assert evaluate(loaded, reversals(30, 2)).accuracy > 0.8
-    with pytest.raises(ArgumentError, match="ParallelExamples"):
-        evaluate(loaded, zoo.data.Examples([["a"]], labels=["b"]))
+    with pytest.raises(ArgumentError, match="SequencePairs"):
+        evaluate(loaded, zoo.data.LabeledSequences([["a"]], labels=["b"]))
 
 
 def test_characters_come_out_joined():
-    pairs = ParallelExamples(
-        [["good", "day"]] * 8, [list("bon jour")] * 8, target_units="characters"
-    )
+    pairs = SequencePairs([["good", "day"]] * 8, [list("bon jour")] * 8, target_units="characters")
     trained = zoo.train(
         "gru_encoder_decoder", pairs, validation_split=0, epochs=60, learning_rate=0.02, verbose=0,
-        units=16, embedding_size=8,
+        units=16, embedding_dim=8,
     )  # fmt: skip
     answer = trained.model.predict(np.array(["good day"], object), verbose=0)["targets"]
     assert answer[0].decode() == "bon jour"
@@ -120,7 +118,7 @@ def test_characters_come_out_joined():
 def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
     rng = np.random.default_rng(0)
     sources = [rng.normal(1, 1, (length, 2)) for length in (4, 6, 3, 5)]
-    pairs = ParallelExamples(sources, [source[:2] for source in sources])
+    pairs = SequencePairs(sources, [source[:2] for source in sources])
     for mask_value in (0.0, np.nan):
         trained = zoo.train(
             "vector_encoder_decoder", pairs, pairs, mask_value=mask_value, units=4, epochs=1,
@@ -128,16 +126,16 @@ def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
         )  # fmt: skip
         assert np.isfinite(trained.history["loss"]).all()
         trained.model.save(tmp_path / "model.keras")
-        known = encoding_of(zoo.load(tmp_path / "model.keras"))
-        assert known == trained.encoding
+        known = preprocessor_of(zoo.load(tmp_path / "model.keras"))
+        assert known == trained.preprocessor
         np.testing.assert_equal(known.sources(sources)[2, 3:], np.full((3, 2), mask_value))
     with pytest.raises(DataError, match="lengths from 3 to 6"):
         zoo.train("vector_encoder_decoder", pairs, mask_value=None, validation_split=0, verbose=0)
-    even = ParallelExamples([source[:3] for source in sources], pairs.targets)
+    even = SequencePairs([source[:3] for source in sources], pairs.targets)
     trained = zoo.train(
         "vector_encoder_decoder", even, even, mask_value=None, units=4, epochs=1, verbose=0
     )
-    assert trained.encoding.arguments()["mask_value"] is None
+    assert trained.preprocessor.arguments()["mask_value"] is None
     assert trained.model.predict(np.stack(even.sources), verbose=0).shape == (4, 2, 2)
 
 
@@ -148,14 +146,14 @@ def test_one_kind_of_sequence_may_become_the_other(kind, tmp_path):
     readings = [rng.normal(size=(4, 1)).astype("float32") for _ in range(200)]
     signs = [["up" if value > 0 else "down" for value in one[:, 0]] for one in readings]
     levels = [np.array([[1.0 if sign == "up" else -1.0] for sign in one]) for one in signs]
-    says_tokens = kind == "readings to tokens"
-    pairs = ParallelExamples(readings, signs) if says_tokens else ParallelExamples(signs, levels)
+    generates_tokens = kind == "readings to tokens"
+    pairs = SequencePairs(readings, signs) if generates_tokens else SequencePairs(signs, levels)
     trained = zoo.train(
         "attention_gru_encoder_decoder", pairs, pairs, epochs=20, learning_rate=0.02, units=16,
-        embedding_size=8, verbose=0, dropout=0.0, input_dropout=0.0,
+        embedding_dim=8, verbose=0, dropout=0.0, input_dropout=0.0,
     )  # fmt: skip
-    assert trained.scores.token_error_rate < 0.2 if says_tokens else trained.scores < 0.2
-    if not says_tokens:
+    assert trained.scores.token_error_rate < 0.2 if generates_tokens else trained.scores < 0.2
+    if not generates_tokens:
         texts = np.array([" ".join(one) for one in signs[:3]], object)
         assert trained.model.predict(texts, verbose=0).shape == (3, 4, 1)
         return
@@ -186,19 +184,19 @@ def test_targets_of_readings_may_differ_in_length():
     lengths = (3, 5, 2, 4)
     sources = [rng.normal(size=(length + 1, 2)) for length in lengths]
     targets = [rng.normal(size=(length, 3)) for length in lengths]
-    pairs = ParallelExamples(sources, targets)
-    encoding = ParallelEncoding.learn(pairs)
-    assert encoding.arguments()["source_features"] == 2 and encoding.max_length == 5
-    inputs, y, weights = encoding.batches(pairs, batch_size=4, shuffle=False)[0]
+    pairs = SequencePairs(sources, targets)
+    preprocessor = PairPreprocessor.learn(pairs)
+    assert preprocessor.arguments()["source_features"] == 2 and preprocessor.max_length == 5
+    inputs, y, weights = preprocessor.batches(pairs, batch_size=4, shuffle=False)[0]
     assert np.isnan(inputs["source"][0, -1]).all() and not inputs["target"][:, 0].any()
     np.testing.assert_array_equal(weights.sum(1), sorted(lengths))
     np.testing.assert_allclose(inputs["target"][3, 1:5], y[3, :4])
-    model = zoo.get("vector_encoder_decoder", **encoding.arguments(), units=4)
-    zoo.adapt(model, encoding.sources(sources), target=np.concatenate(targets)[None])
+    model = zoo.get("vector_encoder_decoder", **preprocessor.arguments(), units=4)
+    zoo.adapt(model, preprocessor.sources(sources), target=np.concatenate(targets)[None])
     model.compile("sgd", "mse")
-    plain = model.evaluate(encoding.batches(pairs, batch_size=4), verbose=0)
+    plain = model.evaluate(preprocessor.batches(pairs, batch_size=4), verbose=0)
     alone = [
-        model.evaluate(encoding.batches(pairs.take([row]), batch_size=1), verbose=0)
+        model.evaluate(preprocessor.batches(pairs.take([row]), batch_size=1), verbose=0)
         for row in range(4)
     ]
     # Keras divides by all steps of the batch, padded ones too.
@@ -271,7 +269,7 @@ def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
     assert asked == {
         "serve", "encode", "step", "generate_greedy", "generate_beam", "generate_text",
     }  # fmt: skip
-    source = trained.encoding.sources([list("abca"), list("dcba")])
+    source = trained.preprocessor.sources([list("abca"), list("dcba")])
     np.save(tmp_path / "source.npy", source)
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in FILES)],
@@ -304,7 +302,7 @@ def test_an_artifact_of_readings_forecasts(tmp_path):
 def test_a_search_on_pairs_ends_with_a_model_of_texts_and_a_report(tmp_path):
     found = zoo.search(
         "attention_gru_encoder_decoder", reversals(120, 0), max_trials=2, epochs=2, verbose=0,
-        directory=tmp_path / "run", units=12, embedding_size=6, seed=1,
+        directory=tmp_path / "run", units=12, embedding_dim=6, seed=1,
     )  # fmt: skip
     assert (found.results["state"] == "complete").all()
     assert found.results["val_accuracy"].notna().all()
@@ -313,7 +311,7 @@ def test_a_search_on_pairs_ends_with_a_model_of_texts_and_a_report(tmp_path):
     assert 0 <= best.accuracy <= 1
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Where it looks" in page and "Accuracy against length" in page
-    with pytest.raises(ArgumentError, match="ParallelExamples"):
+    with pytest.raises(ArgumentError, match="SequencePairs"):
         zoo.search("gru_encoder_decoder", np.zeros((4, 5, 1)), directory=tmp_path / "other")
 
 
@@ -354,12 +352,12 @@ def test_the_command_line_trains_scores_and_answers(tmp_path):
     audited = run("audit", out / "best.keras", data)
     assert audited.exit_code == 0, audited.output
     assert "More padding on the right changes no real step" in audited.output
-    answered = subprocess.run(
+    predicted = subprocess.run(
         [sys.executable, "-c", "from keras_seqzoo.cli import main; main()", "predict",
          str(out / "best.keras")],
         input="abc\nd\n", capture_output=True, text=True, check=True,
     )  # fmt: skip
-    first, second = answered.stdout.splitlines()
+    first, second = predicted.stdout.splitlines()
     said, probability, sentence = first.split("\t")
     assert set(said.split()) <= set("abcd") and 0 <= float(probability) <= 1
     assert sentence == "abc" and second.endswith("\td")
@@ -368,16 +366,16 @@ def test_the_command_line_trains_scores_and_answers(tmp_path):
 def test_the_command_line_forecasts(tmp_path):
     np.savetxt(tmp_path / "waves.csv", waves(600), header="level", comments="")
     done = run(
-        "train", "vector_encoder_decoder", "--data", tmp_path / "waves.csv", "--window", 30,
+        "train", "vector_encoder_decoder", "--data", tmp_path / "waves.csv", "--sequence-length", 30,
         "--steps", 6, "--epochs", 2, "--out", tmp_path / "run", "--no-export", "--set", "units=8",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     best = tmp_path / "run" / "best.keras"
-    said = run("predict", best, tmp_path / "waves.csv", "--window", 30)
+    said = run("predict", best, tmp_path / "waves.csv", "--sequence-length", 30)
     assert said.exit_code == 0, said.output
     header, *rows = said.output.splitlines()
     assert header == "level" and len(rows) == 6 and all(map(float, rows))
-    scored = run("evaluate", best, tmp_path / "waves.csv", "--window", 30)
+    scored = run("evaluate", best, tmp_path / "waves.csv", "--sequence-length", 30)
     assert "Error of 6 readings" in scored.output
 
 
@@ -386,36 +384,36 @@ def test_the_command_line_forecasts(tmp_path):
 
 def test_pairs_and_options_that_do_not_fit_are_refused():
     pairs = reversals(20, 0)
-    with pytest.raises(ArgumentError, match="transduction"):
+    with pytest.raises(ArgumentError, match="seq2seq"):
         zoo.train("gru_tagger", pairs)
     with pytest.raises(ArgumentError, match="classification or tagging"):
-        zoo.train("gru_encoder_decoder", zoo.data.Examples([["a"]], labels=["b"]))
+        zoo.train("gru_encoder_decoder", zoo.data.LabeledSequences([["a"]], labels=["b"]))
     with pytest.raises(ArgumentError, match="as `examples` is"):
-        zoo.train("gru_encoder_decoder", pairs, zoo.data.Examples([["a"]], labels=["b"]))
+        zoo.train("gru_encoder_decoder", pairs, zoo.data.LabeledSequences([["a"]], labels=["b"]))
     with pytest.raises(ArgumentError, match="class_weight"):
         zoo.train("gru_encoder_decoder", pairs, class_weight="balanced")
     with pytest.raises(ArgumentError, match="label_smoothing"):
         zoo.train("gru_encoder_decoder", pairs, label_smoothing=1.0)
-    encoding = ParallelEncoding.learn(pairs)
+    preprocessor = PairPreprocessor.learn(pairs)
     with pytest.raises(DataError, match="`sources` must be tokens"):
-        encoding.batches(forecasting_pairs(waves(50), past=5, steps=2))
+        preprocessor.batches(forecasting_pairs(waves(50), past=5, steps=2))
     for given in ({"source": 0}, {"target": "abc"}, {"target_units": "words"}, {"max_length": 0}):
         with pytest.raises(ArgumentError, match=next(iter(given))):
-            dataclasses.replace(encoding, **given)
+            dataclasses.replace(preprocessor, **given)
     for sequences in (["ab", 3], [[1, 2]]):
         with pytest.raises(DataError, match="tokens"):
-            encoding.sources(sequences)
+            preprocessor.sources(sequences)
     for tokens in ([2, 3], [[-1]], [[0.5]]):
         with pytest.raises(DataError, match="tokens"):
-            encoding.names(tokens)
-    of_readings = ParallelEncoding(2, 1)
+            preprocessor.names(tokens)
+    of_readings = PairPreprocessor(2, 1)
     with pytest.raises(DataError, match=r"\(time, 2\)"):
         of_readings.sources([np.zeros((3, 1))])
     with pytest.raises(DataError, match="targets are readings"):
         of_readings.names([[2]])
     with pytest.raises(ArgumentError, match="source_units"):
-        ParallelExamples([["a"]], [["b"]], source_units="words")
-    model = zoo.get("gru_encoder_decoder", **encoding.arguments(), units=4)
+        SequencePairs([["a"]], [["b"]], source_units="words")
+    model = zoo.get("gru_encoder_decoder", **preprocessor.arguments(), units=4)
     for source in ([[99, 1]], [[-1, 1]], [[0.5, 1.0]]):
         with pytest.raises(DataError, match=r"ints from 0 to 5.*numbers of tokens"):
             model.generate(np.array(source))
@@ -425,15 +423,15 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
 
 
 def test_unknown_tokens_and_long_targets_are_as_documented(trained):
-    assert trained.encoding.sources([["never", "seen"]]).tolist() == [[1, 1]]
-    cut = trained.network.generate(trained.encoding.sources([list("abcd")]), max_length=2)
+    assert trained.preprocessor.sources([["never", "seen"]]).tolist() == [[1, 1]]
+    cut = trained.network.generate(trained.preprocessor.sources([list("abcd")]), max_length=2)
     assert (cut.sequences[0] > 0).all()  # no room for an end
-    assert isinstance(trained.encoding.source, Vocabulary)
+    assert isinstance(trained.preprocessor.source, Vocabulary)
 
 
 def test_attention_of_a_pair_sums_to_one_and_is_drawn(trained):
-    source = trained.encoding.sources([list("abcd")])[0]
-    target = trained.encoding.target.encode(list("dcba"))
+    source = trained.preprocessor.sources([list("abcd")])[0]
+    target = trained.preprocessor.target.encode(list("dcba"))
     weights = trained.network.attention(source, target)
     assert weights.shape == (5, 4)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)

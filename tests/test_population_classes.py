@@ -8,13 +8,13 @@ import pytest
 from keras_tuner.errors import FailedTrialError
 
 import keras_seqzoo as zoo
-from keras_seqzoo.data import Examples
+from keras_seqzoo.data import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
 from keras_seqzoo.tuning.trial import run_trial
 from keras_seqzoo.tuning.vectorized import population
 from keras_seqzoo.tuning.vectorized.population import Member, Population
-from keras_seqzoo.wrapping import encoding_of
+from keras_seqzoo.wrapping import preprocessor_of
 
 EPOCHS, BATCH = 25, 16
 OBJECTIVES = [keras_tuner.Objective("val_accuracy", "max")]
@@ -28,7 +28,7 @@ MEMBERS = [
 ]  # fmt: skip
 
 
-def examples(target: str, *, unequal: bool, count: int = 110) -> Examples:
+def examples(target: str, *, unequal: bool, count: int = 110) -> LabeledSequences:
     """How far a walk has gone, in three classes: at every step, or in the end."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, 12, count) if unequal else np.full(count, 10)
@@ -36,8 +36,8 @@ def examples(target: str, *, unequal: bool, count: int = 110) -> Examples:
     walks = [np.digitize(np.cumsum(one[:, 0]), (-1, 1)) for one in sequences]
     names = [np.array(["down", "near", "up"])[walk].tolist() for walk in walks]
     if target == "tags":
-        return Examples(sequences, tags=names)
-    return Examples(sequences, labels=[one[-1] for one in names])
+        return LabeledSequences(sequences, tags=names)
+    return LabeledSequences(sequences, labels=[one[-1] for one in names])
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def examples(target: str, *, unequal: bool, count: int = 110) -> Examples:
         ("gru_tagger", True, {}),
         ("bilstm_classifier", True, {}),
         ("simple_rnn_classifier", False, {"pooling": "max"}),
-        ("bilstm_tagger", False, {"cell": "gru", "depth": 2}),
+        ("bilstm_tagger", False, {"cell": "gru", "num_layers": 2}),
         ("gru_classifier", True, {"units": 4, "bidirectional": True, "pooling": "mean"}),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
     monkeypatch.setattr(population, "UNITS", 10)  # two calls
     target = "tags" if name.endswith("tagger") else "labels"
     rows = sequence_rows(name, examples(target, unequal=unequal), None, 0.3, 0)
-    hypermodel = SequenceHyperModel(name, encoding=rows.encoding, **fixed)
+    hypermodel = SequenceHyperModel(name, preprocessor=rows.preprocessor, **fixed)
     members = []
     for seed, values in enumerate(MEMBERS):
         hp = keras_tuner.HyperParameters()
@@ -84,12 +84,12 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (Examples([["a", "b"], ["c"]] * 4, labels=["x", "y"] * 4), "tokens"),
+        (LabeledSequences([["a", "b"], ["c"]] * 4, labels=["x", "y"] * 4), "tokens"),
         (
-            Examples([np.ones((40, 1)), *[np.ones((2, 1))] * 19], labels=["x", "y"] * 10),
+            LabeledSequences([np.ones((40, 1)), *[np.ones((2, 1))] * 19], labels=["x", "y"] * 10),
             "lengths",
         ),
-        (Examples([np.ones((3, 1))] * 8, tags=[["O", "B-x", "I-x"]] * 8), "entities"),
+        (LabeledSequences([np.ones((3, 1))] * 8, tags=[["O", "B-x", "I-x"]] * 8), "entities"),
     ],
 )
 def test_what_trains_one_by_one_says_why(data, reason):
@@ -132,8 +132,8 @@ def test_arrays_with_names_and_padding_give_a_model_of_names(tmp_path):
     found = zoo.search(
         "gru_classifier", x, labels, mask_value=-9.0, directory=tmp_path, report=False, **SMALL
     )
-    assert encoding_of(found.best_model) == found.rows.encoding
-    assert found.rows.encoding.mask_value == -9
+    assert preprocessor_of(found.best_model) == found.rows.preprocessor
+    assert found.rows.preprocessor.mask_value == -9
     answers = found.best_model.predict(x, verbose=0)
     assert set(answers["labels"]) <= {b"down", b"near", b"up"}
     row, length = 3, lengths[3]
@@ -161,7 +161,7 @@ def test_a_search_of_classes_gives_what_it_gives_one_by_one(tmp_path):
         (walks()[0], np.ones((90, 12, 1), int), DataError, r"of shape \(90, 12\)"),
         (walks()[0], np.ones((90, 12)), DataError, "float64"),
         (walks()[0], -np.ones((90, 12), int), DataError, "from 0 on"),
-        (np.ones((9, 12), int), np.ones((9, 12), int), DataError, "Examples"),
+        (np.ones((9, 12), int), np.ones((9, 12), int), DataError, "LabeledSequences"),
         (np.full((9, 12, 2), np.nan), np.ones((9, 12), int), DataError, "mask_value="),
     ],
 )
@@ -190,18 +190,18 @@ def test_classes_at_padded_steps_are_none():
     x, y = walks()
     x[:, 8:], y[:, 8:] = -9, 99
     rows = array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
-    assert rows.encoding.classes == ("0", "1", "2")
+    assert rows.preprocessor.classes == ("0", "1", "2")
     assert set(rows.examples.lengths) == {8}
     x[3] = -9
     with pytest.raises(DataError, match="row 3 of padding alone"):
         array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
     with pytest.raises(DataError, match="of one length"):
-        unmasked = array_rows("gru_tagger", *walks(), None, 0.25, 0).encoding
+        unmasked = array_rows("gru_tagger", *walks(), None, 0.25, 0).preprocessor
         unmasked.batches(rows_of_two_lengths())
 
 
-def rows_of_two_lengths() -> Examples:
-    return Examples([np.ones((3, 2)), np.ones((2, 2))], tags=[["0"] * 3, ["1"] * 2])
+def rows_of_two_lengths() -> LabeledSequences:
+    return LabeledSequences([np.ones((3, 2)), np.ones((2, 2))], tags=[["0"] * 3, ["1"] * 2])
 
 
 def test_numbers_and_names_of_the_same_classes_are_other_data():
@@ -212,7 +212,7 @@ def test_numbers_and_names_of_the_same_classes_are_other_data():
 
 def test_a_trial_that_diverges_alone_has_no_score():
     data = sequence_rows("gru_classifier", examples("labels", unequal=True), None, 0.3, 0)
-    hypermodel = SequenceHyperModel("gru_classifier", encoding=data.encoding)
+    hypermodel = SequenceHyperModel("gru_classifier", preprocessor=data.preprocessor)
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     hp.values["learning_rate"] = float("inf")
@@ -226,5 +226,5 @@ def test_a_trial_that_diverges_alone_has_no_score():
 def test_examples_are_padded_with_what_the_model_masks():
     data = examples("labels", unequal=True)
     trained = zoo.train("gru_classifier", data, data, mask_value=-9.0, units=4, epochs=1, verbose=0)
-    assert trained.encoding.mask_value == encoding_of(trained.model).mask_value == -9
+    assert trained.preprocessor.mask_value == preprocessor_of(trained.model).mask_value == -9
     assert np.isfinite(trained.history["loss"]).all()

@@ -204,7 +204,7 @@ def test_the_catalogue_is_the_pinned_one():
             "gru_tagger",
             "simple_rnn_tagger",
         ],
-        "transduction": [
+        "seq2seq": [
             "attention_gru_encoder_decoder",
             "attention_lstm_encoder_decoder",
             "gru_encoder_decoder",
@@ -222,7 +222,7 @@ def test_the_catalogue_is_the_pinned_one():
     for task, names in tasks.items():
         assert zoo.list_models(task=task) == names
     assert zoo.list_models() == sorted(name for names in tasks.values() for name in names)
-    later = [*zoo.list_models("bilstm*"), "char_bilstm_crf_tagger", *tasks["transduction"]]
+    later = [*zoo.list_models("bilstm*"), "char_bilstm_crf_tagger", *tasks["seq2seq"]]
     later += ["attention_autoencoder", "gru_autoencoder", "lstm_autoencoder"]
     assert zoo.list_models(causal=False) == sorted(later)
     assert zoo.list_models(family="classifier") == zoo.list_models("*_classifier")

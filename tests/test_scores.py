@@ -15,7 +15,7 @@ from seqeval import scheme as seqeval_schemes
 from seqeval.metrics import classification_report
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.metrics import Scores, classification_scores, tagging_scores
+from keras_seqzoo.metrics import LabelScores, classification_scores, tagging_scores
 
 CHECKS = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 
@@ -285,7 +285,7 @@ def test_plot_shades_rows_by_their_own_shares_and_uses_the_axes_it_gets(tmp_path
 
 def test_scores_cannot_be_changed():
     scores = classification_scores(["a"], ["a"])
-    assert isinstance(scores, Scores)
+    assert isinstance(scores, LabelScores)
     assert scores == scores  # not a question about tables
     with pytest.raises(AttributeError):
         scores.f1 = 1.0

@@ -109,7 +109,7 @@ SCRIPT = """
     if where == "suggest":
         oracle._suggest = third(oracle._suggest)
     if where == "tell":
-        ledger.Ledger.end = third(ledger.Ledger.end)
+        ledger.TrialStore.end = third(ledger.TrialStore.end)
     if where == "half told":
         storage = optuna.storages._CachedStorage
         storage.set_trial_state_values = third(storage.set_trial_state_values)
@@ -148,7 +148,7 @@ def test_full_disk_stops_the_search_and_loses_nothing(tmp_path, finished, monkey
             raise OSError(errno.ENOSPC, "No space left on device")
         raise optuna.exceptions.StorageInternalError("database or disk is full")
 
-    target, name = (files, "replacing") if where == "weights" else (storage.Ledger, "end")
+    target, name = (files, "replacing") if where == "weights" else (storage.TrialStore, "end")
     genuine = getattr(target, name)
     monkeypatch.setattr(target, name, full)
     with pytest.raises(SearchError, match=r"had to stop.*Nothing that was finished is lost"):
@@ -228,7 +228,7 @@ def test_failing_trial_keeps_its_traceback_and_the_search_goes_on(tmp_path, pick
 def test_targets_other_than_the_input_are_trained_and_reported(tmp_path):
     x = rows()
     found = search(tmp_path, x, y=3 * x, max_trials=1, report=True)
-    error = zoo.identity_error(found.best_model, x[18:], 3 * x[18:])
+    error = zoo.metrics.identity_error(found.best_model, x[18:], 3 * x[18:])
     np.testing.assert_allclose(found.results["val_identity_error"][0], error, rtol=1e-6)
     assert f"{error:.2g}" in (tmp_path / "report.html").read_text()
 
@@ -304,7 +304,7 @@ def test_weights_of_the_best_epoch_are_what_is_scored(finished):
     for model, trial in zip(
         finished.get_best_models(3), finished.oracle.get_best_trials(3), strict=True
     ):
-        error, leakage = zoo.identity_error(model, x_val), zoo.leakage(model, x_val).index
+        error, leakage = zoo.metrics.identity_error(model, x_val), zoo.leakage(model, x_val).index
         np.testing.assert_allclose(error + leakage, trial.score, rtol=1e-6)
 
 
@@ -333,7 +333,7 @@ def test_select_takes_the_best_within_the_budget(finished):
     limit = table["val_state_leakage"].median()
     within = table[table["val_state_leakage"] <= limit]
     model = finished.select(max_leakage=limit)
-    error = zoo.identity_error(model, finished.rows.x_val)
+    error = zoo.metrics.identity_error(model, finished.rows.x_val)
     np.testing.assert_allclose(error, within["val_identity_error"].min(), rtol=1e-6)
     assert finished.select(max_error=1e9) is not None
     with pytest.raises(SearchError, match="the least is"):

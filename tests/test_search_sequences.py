@@ -1,19 +1,19 @@
-"""Searches over labelled and tagged sequences, and of forecasters."""
+"""Searches over labeled and tagged sequences, and of forecasters."""
 
 import keras_tuner
 import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo.data import Examples
+from keras_seqzoo.data import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
 from keras_seqzoo.tasks import evaluate
-from keras_seqzoo.wrapping import encoding_of
+from keras_seqzoo.wrapping import preprocessor_of
 
 SMALL = {"max_trials": 3, "epochs": 2, "verbose": 0, "space": {"units": (3, 6)}}
 
 
-def tagged(count: int = 60, seed: int = 0) -> Examples:
+def tagged(count: int = 60, seed: int = 0) -> LabeledSequences:
     """A city is what follows "in"."""
     rng = np.random.default_rng(seed)
     words, cities = ["play", "is", "it", "warm"], ["oslo", "rome", "bern"]
@@ -22,7 +22,7 @@ def tagged(count: int = 60, seed: int = 0) -> Examples:
         before = list(rng.choice(words, rng.integers(1, 5)))
         sequences.append([*before, "in", rng.choice(cities)])
         tags.append(["O"] * (len(before) + 1) + ["B-city"])
-    return Examples(sequences, tags=tags)
+    return LabeledSequences(sequences, tags=tags)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_tagger_is_chosen_by_f1(searched):
 def test_the_best_model_takes_sentences_and_scores_as_it_did(searched):
     found, examples, folder = searched
     model = found.best_model
-    assert encoding_of(model) == found.rows.encoding
+    assert preprocessor_of(model) == found.rows.preprocessor
     scores = evaluate(model, found.rows.validation)
     np.testing.assert_allclose(scores.f1, found.chosen.score, atol=1e-6)
     loaded = zoo.load(folder / "best.keras")
@@ -63,27 +63,27 @@ def test_a_report_shows_scores_memory_and_classes(searched):
 
 def test_a_search_goes_on_where_it_ended(searched, tmp_path):
     _, examples, _ = searched
-    whole = zoo.search("gru_classifier", labelled(examples), directory=tmp_path / "a", **SMALL)
+    whole = zoo.search("gru_classifier", labeled(examples), directory=tmp_path / "a", **SMALL)
     zoo.search(
-        "gru_classifier", labelled(examples), directory=tmp_path / "b", **SMALL | {"max_trials": 1}
+        "gru_classifier", labeled(examples), directory=tmp_path / "b", **SMALL | {"max_trials": 1}
     )
-    again = zoo.search("gru_classifier", labelled(examples), directory=tmp_path / "b", **SMALL)
+    again = zoo.search("gru_classifier", labeled(examples), directory=tmp_path / "b", **SMALL)
     columns = ["units", "learning_rate", "val_accuracy"]
     np.testing.assert_allclose(
         whole.results[columns].to_numpy(float), again.results[columns].to_numpy(float), rtol=1e-6
     )
 
 
-def labelled(examples: Examples) -> Examples:
-    return Examples(examples.sequences, labels=[one[-1] for one in examples.sequences])
+def labeled(examples: LabeledSequences) -> LabeledSequences:
+    return LabeledSequences(examples.sequences, labels=[one[-1] for one in examples.sequences])
 
 
 def test_a_classifier_is_chosen_by_accuracy_and_other_data_is_another_search(tmp_path):
-    examples = labelled(tagged())
+    examples = labeled(tagged())
     found = zoo.search("simple_rnn_classifier", examples, directory=tmp_path, **SMALL)
     assert found.oracle.objectives[0].name == "val_accuracy"
     with pytest.raises(zoo.errors.SearchError, match="data"):
-        zoo.search("simple_rnn_classifier", labelled(tagged(seed=1)), directory=tmp_path, **SMALL)
+        zoo.search("simple_rnn_classifier", labeled(tagged(seed=1)), directory=tmp_path, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_a_classifier_is_chosen_by_accuracy_and_other_data_is_another_search(tmp
     [
         ("simple_rnn_identity", tagged(), {}, ArgumentError, "classification or tagging"),
         ("gru_classifier", tagged(), {}, ArgumentError, "target"),
-        ("gru_tagger", tagged(), {"validation_data": np.ones(3)}, ArgumentError, "Examples"),
+        ("gru_tagger", tagged(), {"validation_data": np.ones(3)}, ArgumentError, "LabeledSequences"),
         ("gru_tagger", tagged(), {"unit": 3}, UnknownArgumentError, "Did you mean 'units'"),
         (
-            "gru_tagger", tagged(), {"validation_data": labelled(tagged())}, DataError,
+            "gru_tagger", tagged(), {"validation_data": labeled(tagged())}, DataError,
             "must have tags",
         ),
     ],
@@ -119,7 +119,7 @@ def test_keras_tuners_own_tuner_searches_a_tagger_on_arrays(tmp_path):
 
 
 def test_a_forecaster_is_searched_by_the_error_of_the_next_reading(tmp_path):
-    x = zoo.windows(zoo.sensor_readings(steps=400), length=20)
+    x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=400), sequence_length=20)
     found = zoo.search("gru_forecaster", x, directory=tmp_path, **SMALL)
     assert found.oracle.objectives[0].name == "val_identity_error"
     assert found.rows.x.shape[1] == found.rows.y.shape[1] == 19

@@ -111,7 +111,7 @@ def test_other_entries_say_which_layer_and_why(name):
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
 def test_layers_upon_layers_of_any_cell_stream(cell):
-    config = {"cell": cell, "depth": 2, "units": 4, "features": 3, "mask_value": NAN}
+    config = {"cell": cell, "num_layers": 2, "units": 4, "features": 3, "mask_value": NAN}
     model = built("gru_forecaster", **config)
     x = padded(model, drawn(model, steps=50))
     close(taken(zoo.stream(model), x)[0], ops.convert_to_numpy(model(x)))
@@ -395,7 +395,7 @@ ALONE = """
 
 @pytest.mark.tensorflow
 def test_an_artifact_steps_without_keras(tmp_path):
-    model = forecaster(depth=2)
+    model = forecaster(num_layers=2)
     parity = zoo.export(model, tmp_path / "served", verbose=0)
     assert any("step" in str(case) for case in parity.cases)
     np.save(tmp_path / "x.npy", drawn(model, steps=30))

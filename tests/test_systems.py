@@ -34,7 +34,7 @@ def test_two_units_bring_the_last_of_five_inputs_out():
     model = trained(readings(1, 5), units=2, time=5, return_sequences=False)
     assert model.output_shape == (None, 1)
     fresh = readings(1, 5, seed=1)
-    assert zoo.identity_error(model, fresh) < 0.05
+    assert zoo.metrics.identity_error(model, fresh) < 0.05
     assert zoo.leakage(model, fresh).index < 0.02
 
 
@@ -59,22 +59,25 @@ def test_three_features_come_out_at_every_step():
     model = trained(x, units=3, time=3)
     assert model.predict_on_batch(x).shape == x.shape
     fresh = readings(3, 3, seed=1)
-    assert zoo.identity_error(model, fresh) < 0.05
+    assert zoo.metrics.identity_error(model, fresh) < 0.05
     assert zoo.leakage(model, fresh).by_feature.max() < 0.02
 
 
 def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fault():
     budget = 0.02
-    record = zoo.sensor_readings(steps=4000)
+    record = zoo.data.synthetic_readings(steps=4000)
     train, later = record.split(0.75, 0.25)
-    x, x_later = zoo.windows(train, length=20), zoo.windows(later, length=20)
+    x, x_later = (
+        zoo.data.make_windows(train, sequence_length=20),
+        zoo.data.make_windows(later, sequence_length=20),
+    )
     model = trained(
         x, units=16, recurrent_regularizer=keras.regularizers.L1(0.1), recurrent_initializer="zeros"
     )
-    score = zoo.anomaly_score(model, x)
+    score = zoo.diagnostics.anomaly_score(model, x)
     assert score(x_later).shape == x_later.shape[:2]
     assert zoo.leakage(score, x_later).index < budget
-    alone = zoo.anomaly_score(model, x, alone=True)
+    alone = zoo.diagnostics.anomaly_score(model, x, alone=True)
     assert zoo.leakage(alone, x_later).index == 0
     fault = np.zeros(len(record), bool)
     fault[zoo.data.sensor_fault(steps=4000)] = True
@@ -141,7 +144,7 @@ def test_a_forecaster_learns_the_next_reading_at_every_step():
     zoo.adapt(model, x)
     model.compile(keras.optimizers.Adam(0.01), "mse")
     model.fit(x[:192, :-1], x[:192, 1:], epochs=20, verbose=0)
-    assert zoo.identity_error(model, x[192:, :-1], x[192:, 1:]) < 0.25
+    assert zoo.metrics.identity_error(model, x[192:, :-1], x[192:, 1:]) < 0.25
 
 
 @pytest.mark.parametrize("name", ["gru_encoder_decoder", "vector_encoder_decoder"])
@@ -176,11 +179,11 @@ def test_an_encoder_decoder_of_tokens_says_until_its_end():
 
 def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
     """Outputs that are not aligned with input time need to be told which one is meant."""
-    encoding = zoo.data.ParallelEncoding(2, 1, max_length=6)
-    network = zoo.get("vector_encoder_decoder", **encoding.arguments(), units=8)
+    preprocessor = zoo.data.PairPreprocessor(2, 1, max_length=6)
+    network = zoo.get("vector_encoder_decoder", **preprocessor.arguments(), units=8)
     x = np.random.default_rng(0).normal(size=(32, 20, 2)).astype("float32")
     zoo.adapt(network, x, target=x[:, :6, :1])
-    model = zoo.with_names(network, encoding)
+    model = zoo.tasks.end_to_end(network, preprocessor)
     with pytest.raises(DataError, match="output_step"):
         zoo.leakage(model, x)
     report = zoo.leakage(model, x, output_step=3)
@@ -209,7 +212,7 @@ def test_a_linear_autoencoder_brings_the_last_of_twenty_inputs_out():
     model = autoencoded("linear_rnn_autoencoder", x, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 10)
     assert model.output_shape == (None, 10)
-    assert zoo.identity_error(model, fresh) < 0.05
+    assert zoo.metrics.identity_error(model, fresh) < 0.05
 
 
 def slow(rows, steps, features, rank, seed=0):
@@ -227,7 +230,7 @@ def test_an_autoencoder_with_attention_says_sequences_of_any_length_again():
     lengths = np.random.default_rng(0).integers(4, 13, len(x))
     x[np.arange(12) >= lengths[:, None]] = np.nan
     model = autoencoded("attention_autoencoder", x, units=32, mask_value=np.nan, epochs=30)
-    assert zoo.identity_error(model, fresh[:, :7]) < 0.1
+    assert zoo.metrics.identity_error(model, fresh[:, :7]) < 0.1
     short = np.asarray(model(fresh[:, :7]))
     padded = np.pad(fresh[:, :7], ((0, 0), (2, 9), (0, 0)), constant_values=np.nan)
     said = np.asarray(model(padded))
@@ -241,4 +244,4 @@ def test_an_lstm_says_every_step_from_one_code():
     model = autoencoded("lstm_autoencoder", x, units=48, code_size=16, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 16)
     assert model.output_shape == (None, None, 10)
-    assert zoo.identity_error(model, fresh) < 0.1
+    assert zoo.metrics.identity_error(model, fresh) < 0.1

@@ -39,7 +39,7 @@ TRAIN_FRACTION = 0.6
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the scores into this file.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 def command(
-    model, file, columns, missing, window, stride, train, train_fraction, kind, quantile, combine,
+    model, file, columns, missing, sequence_length, sequence_stride, train, train_fraction, kind, quantile, combine,
     alone, seed, out, plot, as_json,
 ) -> None:  # fmt: skip
     """Score every reading of FILE by how badly MODEL says it, and flag the highest scores.
@@ -52,13 +52,13 @@ def command(
     from keras_seqzoo import diagnostics
 
     loaded = saving.load(model)
-    if wrapping.has_names(loaded):
+    if wrapping.is_end_to_end(loaded):
         raise ArgumentError(
             "`anomaly` must have a model that gives readings back or forecasts them. Received: "
             f"'{model}', which gives names. Train an entry of `keras-seqzoo list --task identity`."
         )
     report = diagnostics.anomaly(
-        loaded, later, earlier, kind=kind, quantile=quantile, window=window, stride=stride,
+        loaded, later, earlier, kind=kind, quantile=quantile, sequence_length=sequence_length, sequence_stride=sequence_stride,
         combine=combine, alone=alone, seed=seed,
     )  # fmt: skip
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))

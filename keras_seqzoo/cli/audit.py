@@ -36,7 +36,7 @@ from keras_seqzoo.utils import files
 )
 @click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit's XML here.")
 def command(
-    model, file, format, columns, missing, window, stride, causal, max_leakage, max_horizon,
+    model, file, format, columns, missing, sequence_length, sequence_stride, causal, max_leakage, max_horizon,
     mask_value, sides, skip, seed, as_json, junit,
 ) -> None:  # fmt: skip
     """Check MODEL on readings of FILE for what goes wrong with sequence models, in silence.
@@ -51,16 +51,16 @@ def command(
 
     loaded = saving.load(model)
     reading = {
-        "columns": columns, "missing": missing, "window": window, "stride": stride,
+        "columns": columns, "missing": missing, "sequence_length": sequence_length, "sequence_stride": sequence_stride,
         "quiet": to_stdout,
     }  # fmt: skip
     subject, block, along = loaded, 1, {}
-    if wrapping.has_names(loaded):
-        subject = wrapping.network_of(loaded)
-        encoding = wrapping.encoding_of(loaded)
-        examples = options.read_for(encoding, file, format, **reading)
+    if wrapping.is_end_to_end(loaded):
+        subject = wrapping.inner_model(loaded)
+        preprocessor = wrapping.preprocessor_of(loaded)
+        examples = options.read_for(preprocessor, file, format, **reading)
         at_once = {"targets": False, "shuffle": False, "batch_size": len(examples)}
-        x = encoding.batches(examples, **at_once)[0][0]
+        x = preprocessor.batches(examples, **at_once)[0][0]
         if wrapping.decodes(loaded):
             along = {"along": "target"}
             sides = "right" if sides == "both" else sides  # what is said begins at its beginning

@@ -23,23 +23,25 @@ from keras_seqzoo.cli.quiet import load_tensorflow
     help="Draw the confusions, or accuracy against length, into this file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The scores as JSON.")
-def command(model, data, format, columns, missing, window, stride, plot, as_json) -> None:
-    """Score MODEL, the best.keras of `train` or `search`, on labelled, tagged or plain DATA, or on
+def command(
+    model, data, format, columns, missing, sequence_length, sequence_stride, plot, as_json
+) -> None:
+    """Score MODEL, the best.keras of `train` or `search`, on labeled, tagged or plain DATA, or on
     pairs.
     """
     load_tensorflow()
 
     loaded = saving.load(model)
     reading = {
-        "columns": columns, "missing": missing, "window": window, "stride": stride,
+        "columns": columns, "missing": missing, "sequence_length": sequence_length, "sequence_stride": sequence_stride,
         "quiet": as_json,
     }  # fmt: skip
-    if wrapping.has_names(loaded):
-        encoding = wrapping.encoding_of(loaded)
-        examples = options.read_for(encoding, data, format, **reading)
+    if wrapping.is_end_to_end(loaded):
+        preprocessor = wrapping.preprocessor_of(loaded)
+        examples = options.read_for(preprocessor, data, format, **reading)
         scores = tasks.evaluate(loaded, examples)
         if isinstance(scores, float):
-            said = f"Error of {encoding.max_length} readings: {scores:.4g} of the variance."
+            said = f"Error of {preprocessor.max_length} readings: {scores:.4g} of the variance."
             click.echo(json.dumps({"error": scores}) if as_json else said)
         else:
             _say(scores, as_json, plot)

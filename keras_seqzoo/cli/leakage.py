@@ -22,13 +22,20 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the profile into this file.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
-def command(model, file, columns, missing, window, stride, method, seed, plot, as_json) -> None:
+def command(
+    model, file, columns, missing, sequence_length, sequence_stride, method, seed, plot, as_json
+) -> None:
     """Measure how much MODEL's output owes to earlier readings of FILE.
 
     MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy.
     """
     x, block = options.windows(
-        file, columns=columns, missing=missing, window=window, stride=stride, quiet=as_json
+        file,
+        columns=columns,
+        missing=missing,
+        sequence_length=sequence_length,
+        sequence_stride=sequence_stride,
+        quiet=as_json,
     )
     load_tensorflow()
     from keras_seqzoo import diagnostics

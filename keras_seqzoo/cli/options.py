@@ -27,9 +27,13 @@ def reading(command):
                 help="Missing values: no window across them, carry forward, interpolate, refuse.",
             ),
             click.option(
-                "--window", type=int, default=50, show_default=True, help="Steps per window."
+                "--sequence-length",
+                type=int,
+                default=50,
+                show_default=True,
+                help="Steps per window.",
             ),
-            click.option("--stride", type=int, help="Steps from window to window."),
+            click.option("--sequence-stride", type=int, help="Steps from window to window."),
         )
     ):
         command = option(command)
@@ -40,7 +44,7 @@ def read(path: Path, columns: str | None, missing: str, *, quiet: bool = False):
     """The readings in a file; what was noticed about them is said aloud."""
     from keras_seqzoo import data
 
-    readings = data.read_readings(path, columns=columns, missing=missing)
+    readings = data.read_time_series(path, columns=columns, missing=missing)
     if not quiet:
         click.echo(f"{readings.source}: {len(readings)} readings of {', '.join(readings.columns)}.")
         for note in readings.notes:
@@ -49,21 +53,21 @@ def read(path: Path, columns: str | None, missing: str, *, quiet: bool = False):
 
 
 def examples(command):
-    """Adds the option that says what labelled and tagged sequences are in."""
+    """Adds the option that says what labeled and tagged sequences are in."""
     return click.option(
         "--format",
-        type=click.Choice(["pairs", "conllu", "conll", "labelled", "ts"]),
-        help="Of labelled or tagged sequences; default by the name.",
+        type=click.Choice(["pairs", "conllu", "conll", "labeled", "ts"]),
+        help="Of labeled or tagged sequences; default by the name.",
     )(command)
 
 
-def read_examples(path: Path | None, format: str | None, quiet: bool):
+def read_labeled_sequences(path: Path | None, format: str | None, quiet: bool):
     """The examples at a path, or None; what was noticed about them is said aloud."""
     from keras_seqzoo import data
 
     if path is None:
         return None
-    found = data.read_examples(path, format=format)
+    found = data.read_labeled_sequences(path, format=format)
     if not quiet:
         click.echo(f"{found!r}")
         for note in found.notes:
@@ -88,7 +92,9 @@ def pairs(command):
     return command
 
 
-def read_pairs(path, *, columns, missing, window, stride, quiet, steps, **units):
+def read_seq_in_out(
+    path, *, columns, missing, sequence_length, sequence_stride, quiet, steps, **units
+):
     """Pairs at a path: a text's two columns, or, with `steps`, readings and what came next."""
     from keras_seqzoo import data
 
@@ -96,44 +102,55 @@ def read_pairs(path, *, columns, missing, window, stride, quiet, steps, **units)
         return None
     if steps is not None:
         readings = read(path, columns, missing, quiet=quiet)
-        return data.forecasting_pairs(readings, past=window, steps=steps, stride=stride)
-    found = data.read_parallel(path, **units)
+        return data.forecasting_pairs(
+            readings, past=sequence_length, steps=steps, sequence_stride=sequence_stride
+        )
+    found = data.read_sequence_pairs(path, **units)
     if not quiet:
         click.echo(f"{found!r}")
     return found
 
 
-def windows(path, *, columns, missing, window, stride, quiet):
+def windows(path, *, columns, missing, sequence_length, sequence_stride, quiet):
     """The windows of the readings at a path, and how many in a row share readings."""
     from keras_seqzoo import data
 
     readings = read(path, columns, missing, quiet=quiet)
-    block = 1 if stride is None else -(-window // stride)
-    return data.windows(readings, length=window, stride=stride), block
+    block = 1 if sequence_stride is None else -(-sequence_length // sequence_stride)
+    return data.make_windows(
+        readings, sequence_length=sequence_length, sequence_stride=sequence_stride
+    ), block
 
 
-def read_for(encoding, path, format, *, quiet, **reading):
-    """The examples or pairs at a path, whichever an encoding is of."""
-    from keras_seqzoo.data import ParallelEncoding
+def read_for(preprocessor, path, format, *, quiet, **reading):
+    """The examples or pairs at a path, whichever a preprocessor is of."""
+    from keras_seqzoo.data import PairPreprocessor
 
-    if not isinstance(encoding, ParallelEncoding):
-        return read_examples(path, format, quiet)
-    return read_pairs(
-        path, quiet=quiet, steps=None if encoding.says_tokens else encoding.max_length,
-        source_units=encoding.source_units, target_units=encoding.target_units, **reading,
+    if not isinstance(preprocessor, PairPreprocessor):
+        return read_labeled_sequences(path, format, quiet)
+    return read_seq_in_out(
+        path, quiet=quiet, steps=None if preprocessor.generates_tokens else preprocessor.max_length,
+        source_units=preprocessor.source_units, target_units=preprocessor.target_units, **reading,
     )  # fmt: skip
 
 
-def split_pairs(path, fractions, *, columns, missing, window, stride, quiet, steps, **units):
+def split_pairs(
+    path, fractions, *, columns, missing, sequence_length, sequence_stride, quiet, steps, **units
+):
     """Parts of the pairs at a path; readings in time order, so that nothing is in two of them."""
     from keras_seqzoo import data
 
     if steps is not None:
         parts = read(path, columns, missing, quiet=quiet).split(*fractions)
-        given = {"past": window, "steps": steps, "stride": stride}
+        given = {"past": sequence_length, "steps": steps, "sequence_stride": sequence_stride}
         return [data.forecasting_pairs(part, **given) for part in parts]
-    how = {"columns": columns, "missing": missing, "window": window, "stride": stride}
-    rest, found = read_pairs(path, quiet=quiet, steps=None, **how, **units), []
+    how = {
+        "columns": columns,
+        "missing": missing,
+        "sequence_length": sequence_length,
+        "sequence_stride": sequence_stride,
+    }
+    rest, found = read_seq_in_out(path, quiet=quiet, steps=None, **how, **units), []
     for number in range(len(fractions) - 1, 0, -1):
         rest, part = rest.split(fractions[number] / sum(fractions[: number + 1]))
         found.insert(0, part)

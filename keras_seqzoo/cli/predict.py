@@ -22,7 +22,7 @@ _AT_ONCE = 256  # sentences
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @options.reading
-def command(model, file, columns, missing, window, stride) -> None:
+def command(model, file, columns, missing, sequence_length, sequence_stride) -> None:
     """Write what MODEL answers to FILE, or to what comes in on standard input, as it comes.
 
     Sentences, one per line, tokens between blanks: a tagger writes a line per token, token and tag,
@@ -34,14 +34,14 @@ def command(model, file, columns, missing, window, stride) -> None:
     load_tensorflow()
 
     loaded = saving.load(model)
-    if not wrapping.has_names(loaded):
-        _readings(loaded, file, columns, missing, window)
+    if not wrapping.is_end_to_end(loaded):
+        _readings(loaded, file, columns, missing, sequence_length)
         return
-    encoding = wrapping.encoding_of(loaded)
-    if wrapping.decodes(loaded) and not encoding.says_tokens:
-        _forecast(loaded, file, columns, missing, window)
+    preprocessor = wrapping.preprocessor_of(loaded)
+    if wrapping.decodes(loaded) and not preprocessor.generates_tokens:
+        _forecast(loaded, file, columns, missing, sequence_length)
         return
-    if not wrapping.decodes(loaded) and encoding.tokens is None:
+    if not wrapping.decodes(loaded) and preprocessor.tokens is None:
         raise ArgumentError(
             f"`predict` must have a model of sentences, or of one record of readings. Received: "
             f"'{model}', of many sequences of readings. Use `evaluate`, or Python."
@@ -97,25 +97,25 @@ def _answers(model, sentences: list[str]) -> Iterator[str]:
         yield ""
 
 
-def _forecast(model, file, columns, missing, window) -> None:
+def _forecast(model, file, columns, missing, sequence_length) -> None:
     """The readings that a model says after the last ones of a record."""
     if file is None:
         raise ArgumentError("`FILE` must be given for a model of readings.")
     readings = options.read(file, columns, missing, quiet=True)
     click.echo("\t".join(readings.columns))
-    past = list(readings.stretches())[-1][None, -window:]
+    past = list(readings.stretches())[-1][None, -sequence_length:]
     for row in model.predict_on_batch(past.astype("float32"))[0]:
         click.echo("\t".join(f"{value:.7g}" for value in row))
 
 
-def _readings(model, file, columns, missing, window) -> None:
+def _readings(model, file, columns, missing, sequence_length) -> None:
     """Every reading of a record, as the model gives it back; unbroken stretches one by one."""
     if file is None:
         raise ArgumentError("`FILE` must be given for a model of readings.")
     readings = options.read(file, columns, missing, quiet=True)
     click.echo("\t".join(readings.columns))
     for stretch in readings.stretches():
-        for start in range(0, len(stretch), window):
-            part = stretch[None, start : start + window]
+        for start in range(0, len(stretch), sequence_length):
+            part = stretch[None, start : start + sequence_length]
             for row in model.predict_on_batch(part.astype("float32"))[0]:
                 click.echo("\t".join(f"{value:.7g}" for value in row))

@@ -28,7 +28,7 @@ _BUILT_IN_STEPS = 12_000
     help=".csv, .tsv, .parquet or .npy; default generated readings of a machine. For classifiers "
     "and taggers what `train` takes.",
 )
-@click.option("--validation", type=click.Path(path_type=Path),
+@click.option("--validation-data", "validation", type=click.Path(path_type=Path),
               help="Examples to choose by; default a part of --data.")  # fmt: skip
 @click.option("--test", type=click.Path(path_type=Path),
               help="Examples to be measured once; default a part of --data.")  # fmt: skip
@@ -63,10 +63,10 @@ _BUILT_IN_STEPS = 12_000
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
     name, data, validation, test, format, source_units, target_units, steps, columns, missing,
-    window, stride, split, max_trials, epochs, batch_size, population, pruning, sampler,
+    sequence_length, sequence_stride, split, max_trials, epochs, batch_size, population, pruning, sampler,
     max_leakage, max_error, fixed, seed, directory, storage, overwrite, no_export, quiet,
 ) -> None:  # fmt: skip
-    """Tune model NAME on a record of readings, on labelled or tagged sequences, or on pairs.
+    """Tune model NAME on a record of readings, on labeled or tagged sequences, or on pairs.
 
     Ends with best.keras, a SavedModel that runs without keras, and report.html in the directory.
     The same command again resumes an interrupted search.
@@ -75,8 +75,8 @@ def command(
     fractions = _fractions(split)
     arguments = dict(options.assignment(text) for text in fixed)
     directory = directory or Path("runs") / name
-    if entry.task == "transduction":
-        how = {"columns": columns, "missing": missing, "window": window, "stride": stride,
+    if entry.task == "seq2seq":
+        how = {"columns": columns, "missing": missing, "sequence_length": sequence_length, "sequence_stride": sequence_stride,
                "source_units": source_units, "target_units": target_units, "steps": steps,
                "quiet": quiet}  # fmt: skip
         found = _on_pairs(data, validation, test, fractions, how)
@@ -84,12 +84,14 @@ def command(
         found = _on_examples(data, validation, test, format, fractions, seed, quiet)
     elif validation is not None or test is not None or format is not None:
         raise ArgumentError(
-            f"`--validation`, `--test` and `--format` must be left out for {name}, which takes "
+            f"`--validation-data`, `--test` and `--format` must be left out for {name}, which takes "
             "readings. Use --split."
         )
     else:
         readings = _readings(data, columns, missing, seed, quiet)
-        found = _on_readings(entry.task, readings, fractions, window, stride, quiet)
+        found = _on_readings(
+            entry.task, readings, fractions, sequence_length, sequence_stride, quiet
+        )
     train, beside, measure, say, details = found
     load_tensorflow()
     known = {key for key in (*entry.arguments(), *entry.space) if key != "name"}
@@ -138,12 +140,12 @@ def command(
         _say(found, say(found, measured), exported)
 
 
-def _on_readings(task: str, readings, fractions, window, stride, quiet):
+def _on_readings(task: str, readings, fractions, sequence_length, sequence_stride, quiet):
     """Windows to train on and to choose by, and how the model is measured and spoken of."""
-    train, validation, test = _windows(readings, fractions, window, stride)
+    train, validation, test = _windows(readings, fractions, sequence_length, sequence_stride)
     if not quiet:
         click.echo(
-            f"Windows of {window} steps: {len(train)} to train, {len(validation)} to choose by, "
+            f"Windows of {sequence_length} steps: {len(train)} to train, {len(validation)} to choose by, "
             f"{len(test)} to measure once."
         )
 
@@ -161,12 +163,12 @@ def _on_readings(task: str, readings, fractions, window, stride, quiet):
 
 
 def _on_examples(data, validation, test, format, fractions, seed, quiet):
-    """The same for labelled or tagged sequences."""
+    """The same for labeled or tagged sequences."""
     if data is None:
         raise ArgumentError(argument_message("data", "given for a classifier or tagger", None))
-    train = options.read_examples(data, format, quiet)
-    validation = options.read_examples(validation, format, quiet)
-    test = options.read_examples(test, format, quiet)
+    train = options.read_labeled_sequences(data, format, quiet)
+    validation = options.read_labeled_sequences(validation, format, quiet)
+    test = options.read_labeled_sequences(test, format, quiet)
     if test is None:
         train, test = train.split(fractions[2], seed=seed)
     if validation is None:
@@ -185,12 +187,12 @@ def _on_pairs(data, validation, test, fractions, how):
     if data is None:
         raise ArgumentError(argument_message("data", "given for an encoder-decoder", None))
     if (validation is None) != (test is None):
-        raise ArgumentError("`--validation` and `--test` must both be given, or neither.")
+        raise ArgumentError("`--validation-data` and `--test` must both be given, or neither.")
     if validation is None:
         train, validation, test = options.split_pairs(data, fractions, **how)
     else:
         train, validation, test = (
-            options.read_pairs(path, **how) for path in (data, validation, test)
+            options.read_seq_in_out(path, **how) for path in (data, validation, test)
         )
 
     def measure(model):
@@ -208,7 +210,7 @@ def _readings(path: Path | None, columns: str | None, missing: str, seed: int, q
 
     if columns is not None:
         raise ArgumentError(argument_message("columns", "given together with --data", columns))
-    readings = data.sensor_readings(steps=_BUILT_IN_STEPS, seed=seed)
+    readings = data.synthetic_readings(steps=_BUILT_IN_STEPS, seed=seed)
     if not quiet:
         click.echo(
             f"{len(readings)} generated readings of {', '.join(readings.columns)} (--data FILE for "
@@ -219,7 +221,7 @@ def _readings(path: Path | None, columns: str | None, missing: str, seed: int, q
     return readings
 
 
-def _windows(readings, fractions: list[float], window: int, stride: int | None):
+def _windows(readings, fractions: list[float], sequence_length: int, sequence_stride: int | None):
     """Windows of each part, cut after the split: no window is on both sides of it.
 
     Training windows overlap by half unless told otherwise; the others do not, so that their rows
@@ -227,17 +229,21 @@ def _windows(readings, fractions: list[float], window: int, stride: int | None):
     """
     from keras_seqzoo import data
 
-    strides = (max(window // 2, 1) if stride is None else stride, window, window)
+    strides = (
+        max(sequence_length // 2, 1) if sequence_stride is None else sequence_stride,
+        sequence_length,
+        sequence_length,
+    )
     parts = readings.split(*fractions)
     rows = [
-        data.windows(part, length=window, stride=step)
+        data.make_windows(part, sequence_length=sequence_length, sequence_stride=step)
         for part, step in zip(parts, strides, strict=True)
     ]
     for what, part in zip(("train on", "choose by", "measure"), rows, strict=True):
         if len(part) < 2 or (part == part[:1, :1]).all():
             raise DataError(
                 f"The part to {what} must have at least 2 windows that vary. Received: "
-                f"{len(part)}. Use shorter windows (--window), another --split or a longer record."
+                f"{len(part)}. Use shorter windows (--sequence-length), another --split or a longer record."
             )
     return rows
 

@@ -21,7 +21,7 @@ BEST, SAVED_MODEL, FIGURES, HISTORY = "best.keras", "saved_model", "figures.json
 @click.option("--data", type=click.Path(path_type=Path), required=True,
               help="A folder with seq.in, seq.out or label; .conllu, .conll, .csv, .tsv, .ts; "
               "source and target with a tab between them; or readings.")  # fmt: skip
-@click.option("--validation", type=click.Path(path_type=Path),
+@click.option("--validation-data", "validation", type=click.Path(path_type=Path),
               help="To choose the best epoch by; default a part of --data.")  # fmt: skip
 @click.option("--test", type=click.Path(path_type=Path), help="To be measured once.")
 @options.examples
@@ -39,10 +39,10 @@ BEST, SAVED_MODEL, FIGURES, HISTORY = "best.keras", "saved_model", "figures.json
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 def command(
     name, data, validation, test, format, source_units, target_units, steps, columns, missing,
-    window, stride, epochs, batch_size, learning_rate, class_weight, fixed, seed, out, overwrite,
+    sequence_length, sequence_stride, epochs, batch_size, learning_rate, class_weight, fixed, seed, out, overwrite,
     no_export, quiet,
 ) -> None:  # fmt: skip
-    """Train model NAME on labelled or tagged sequences, on pairs of them, or on readings.
+    """Train model NAME on labeled or tagged sequences, on pairs of them, or on readings.
 
     Ends with best.keras, which takes sentences (or readings) and gives names, a SavedModel that
     does so without keras, and its scores, in --out.
@@ -52,18 +52,23 @@ def command(
     files.refuse_existing(out, overwrite=overwrite)
     given = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "verbose": int(not quiet)}
     given |= {"learning_rate": learning_rate, **dict(map(options.assignment, fixed))}
-    if entry.task == "transduction":
-        how = {"columns": columns, "missing": missing, "window": window, "stride": stride,
+    if entry.task == "seq2seq":
+        how = {"columns": columns, "missing": missing, "sequence_length": sequence_length, "sequence_stride": sequence_stride,
                "source_units": source_units, "target_units": target_units, "steps": steps,
                "quiet": quiet}  # fmt: skip
         if validation is None:
-            sets = [*options.split_pairs(data, (0.9, 0.1), **how), options.read_pairs(test, **how)]
+            sets = [
+                *options.split_pairs(data, (0.9, 0.1), **how),
+                options.read_seq_in_out(test, **how),
+            ]
         else:
-            sets = [options.read_pairs(path, **how) for path in (data, validation, test)]
+            sets = [options.read_seq_in_out(path, **how) for path in (data, validation, test)]
         load_tensorflow()
         found = _train_on_pairs(name, sets, **given)
     elif entry.target is not None:
-        sets = [options.read_examples(path, format, quiet) for path in (data, validation, test)]
+        sets = [
+            options.read_labeled_sequences(path, format, quiet) for path in (data, validation, test)
+        ]
         load_tensorflow()
         found = _train_on_examples(name, sets, class_weight=class_weight, **given)
     else:
@@ -74,7 +79,7 @@ def command(
             for path in (data, validation, test)
         ]
         load_tensorflow()
-        found = _train_on_readings(name, sets, window, stride, **given)
+        found = _train_on_readings(name, sets, sequence_length, sequence_stride, **given)
     model, figures, figure, history, said = found
     with files.replacing_folder(out, overwrite=overwrite) as folder:
         model.save(folder / BEST)
@@ -101,7 +106,7 @@ def _train_on_examples(name, sets, **given):
         scores = tasks.evaluate(trained.model, test)
         figures["test"] = scores.to_dict()
         said.append(f"Test, measured once: {scores}")
-    memory = tasks.measure_memory(trained.network, trained.encoding, examples)
+    memory = tasks.measure_memory(trained.network, trained.preprocessor, examples)
     figures["memory"] = memory.to_dict()
     said.append(str(memory))
     drawn = {"confusion.png": scores.plot, "memory.png": memory.past.plot}
@@ -119,7 +124,7 @@ def _train_on_pairs(name, sets, **given):
         scores = tasks.evaluate(trained.model, test)
         figures["test"] = _plain(scores)
         said.append(f"Test, measured once: {_said(scores)}")
-    drawn = {"accuracy.png": scores.plot} if trained.encoding.says_tokens else {}
+    drawn = {"accuracy.png": scores.plot} if trained.preprocessor.generates_tokens else {}
     return trained.model, figures, drawn, trained.history, said
 
 
@@ -131,14 +136,20 @@ def _said(scores) -> str:
     return f"error {scores:.3g} of the variance." if isinstance(scores, float) else str(scores)
 
 
-def _train_on_readings(name, sets, window, stride, **given):
+def _train_on_readings(name, sets, sequence_length, sequence_stride, **given):
     from keras_seqzoo import data
 
     readings, validation, test = sets
     if validation is None:
         readings, validation = readings.split(0.8, 0.2)
-    x = data.windows(readings, length=window, stride=stride or max(window // 2, 1))
-    trained = tasks.train_on_windows(name, x, data.windows(validation, length=window), **given)
+    x = data.make_windows(
+        readings,
+        sequence_length=sequence_length,
+        sequence_stride=sequence_stride or max(sequence_length // 2, 1),
+    )
+    trained = tasks.train_on_windows(
+        name, x, data.make_windows(validation, sequence_length=sequence_length), **given
+    )
     figures = {
         "seconds": trained.seconds,
         "validation": {"error": trained.error, "leakage": trained.leakage.to_dict()},
@@ -147,7 +158,9 @@ def _train_on_readings(name, sets, window, stride, **given):
     if test is not None:
         task = registry.get_entry(name).task
         last = len(trained.model.output_shape) == 2
-        given_test, target = tasks.targets(task, data.windows(test, length=window), last=last)
+        given_test, target = tasks.targets(
+            task, data.make_windows(test, sequence_length=sequence_length), last=last
+        )
         error = metrics.identity_error(trained.model, given_test, target)
         figures["test"] = {"error": error}
         said.append(f"Test, measured once: error {error:.3g} of the variance.")

@@ -1,4 +1,4 @@
-"""Files in, arrays out: records of readings cut into windows, and labelled or tagged sequences.
+"""Files in, arrays out: records of readings cut into windows, and labeled or tagged sequences.
 
 Importing this package is light: pandas is loaded, Keras is not.
 """
@@ -8,46 +8,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_seqzoo.data.io.conll import read_conll, read_conllu
-from keras_seqzoo.data.io.csv_labels import read_labelled
-from keras_seqzoo.data.io.dispatch import read_examples
-from keras_seqzoo.data.io.readings import read_readings
-from keras_seqzoo.data.io.seq_in_out import read_pairs
-from keras_seqzoo.data.io.tab_pairs import read_parallel
+from keras_seqzoo.data.io.csv_labels import read_labeled_csv
+from keras_seqzoo.data.io.dispatch import read_labeled_sequences
+from keras_seqzoo.data.io.readings import read_time_series
+from keras_seqzoo.data.io.seq_in_out import read_seq_in_out
+from keras_seqzoo.data.io.tab_pairs import read_sequence_pairs
 from keras_seqzoo.data.io.uea_ts import read_ts
-from keras_seqzoo.data.labeled import Examples
-from keras_seqzoo.data.pair_preprocessor import ParallelEncoding
-from keras_seqzoo.data.pairs import ParallelExamples, forecasting_pairs
-from keras_seqzoo.data.sequence_preprocessor import Encoding, answers
-from keras_seqzoo.data.synthetic import sensor_fault, sensor_readings
-from keras_seqzoo.data.time_series import Readings
+from keras_seqzoo.data.labeled import LabeledSequences
+from keras_seqzoo.data.pair_preprocessor import PairPreprocessor
+from keras_seqzoo.data.pairs import SequencePairs, forecasting_pairs
+from keras_seqzoo.data.sequence_preprocessor import SequencePreprocessor, answers
+from keras_seqzoo.data.synthetic import sensor_fault, synthetic_readings
+from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.data.vocabulary import Vocabulary
-from keras_seqzoo.data.windows import window_positions, windows
+from keras_seqzoo.data.windows import make_windows, window_positions
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batching import Batches
 
 __all__ = [
     "Batches",
-    "Encoding",
-    "Examples",
-    "ParallelEncoding",
-    "ParallelExamples",
-    "Readings",
+    "SequencePreprocessor",
+    "LabeledSequences",
+    "PairPreprocessor",
+    "SequencePairs",
+    "TimeSeries",
     "Vocabulary",
     "answers",
     "forecasting_pairs",
     "read_conll",
     "read_conllu",
-    "read_examples",
-    "read_labelled",
-    "read_pairs",
-    "read_parallel",
-    "read_readings",
+    "read_labeled_sequences",
+    "read_labeled_csv",
+    "read_seq_in_out",
+    "read_sequence_pairs",
+    "read_time_series",
     "read_ts",
     "sensor_fault",
-    "sensor_readings",
+    "synthetic_readings",
     "window_positions",
-    "windows",
+    "make_windows",
 ]
 
 

@@ -19,8 +19,8 @@ from keras_seqzoo.utils.array_validation import as_indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Examples:
-    """Labelled or tagged sequences of unequal length, of tokens or of readings.
+class LabeledSequences:
+    """Labeled or tagged sequences of unequal length, of tokens or of readings.
 
     Shapes: a sequence is a tuple of `time` tokens, or a float32 array `(time, features)`; all are
         of one kind and have the same features.
@@ -38,10 +38,10 @@ class Examples:
 
     Example:
 
-    >>> from keras_seqzoo.data import Examples
-    >>> text = Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> from keras_seqzoo.data import LabeledSequences
+    >>> text = LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
     >>> text, text.tags[0], text.lengths.tolist()
-    (Examples(2 sequences of tokens, 2 tags; from memory), ('O', 'B-genre'), [2, 1])
+    (LabeledSequences(2 sequences of tokens, 2 tags; from memory), ('O', 'B-genre'), [2, 1])
     """
 
     sequences: Sequence[Any]
@@ -80,7 +80,7 @@ class Examples:
             if names
         ]
         return (
-            f"Examples({', '.join((f'{len(self)} sequences of {kind}', *said))}; "
+            f"LabeledSequences({', '.join((f'{len(self)} sequences of {kind}', *said))}; "
             f"from {self.source or 'memory'})"
         )
 
@@ -109,7 +109,7 @@ class Examples:
         """Every tag that occurs, sorted."""
         return tuple(sorted({tag for tags in self.tags or () for tag in tags}))
 
-    def take(self, indices: Sequence[int]) -> Examples:
+    def take(self, indices: Sequence[int]) -> LabeledSequences:
         """The examples at `indices`, in that order.
 
         Args:
@@ -126,7 +126,7 @@ class Examples:
             tags=self.tags and [self.tags[index] for index in indices],
         )
 
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[Examples, Examples]:
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[LabeledSequences, LabeledSequences]:
         """Two parts at random, `fraction` of each label in the second one.
 
         Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.data.pairs import UNITS, ParallelExamples
+from keras_seqzoo.data.pairs import UNITS, SequencePairs
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -29,7 +29,7 @@ START, END = "[START]", "[END]"
 
 
 @dataclasses.dataclass(frozen=True)
-class ParallelEncoding:
+class PairPreprocessor:
     """Between the sequences of pairs and arrays of numbers.
 
     Args:
@@ -46,10 +46,10 @@ class ParallelEncoding:
 
     Example:
 
-    >>> from keras_seqzoo.data import ParallelEncoding, ParallelExamples
-    >>> pairs = ParallelExamples([["a", "b"], ["b"]], [["x"], ["y", "y"]])
-    >>> encoding = ParallelEncoding.learn(pairs)
-    >>> inputs, targets = encoding.batches(pairs, batch_size=2, shuffle=False)[0]
+    >>> from keras_seqzoo.data import PairPreprocessor, SequencePairs
+    >>> pairs = SequencePairs([["a", "b"], ["b"]], [["x"], ["y", "y"]])
+    >>> preprocessor = PairPreprocessor.learn(pairs)
+    >>> inputs, targets = preprocessor.batches(pairs, batch_size=2, shuffle=False)[0]
     >>> inputs["target"].tolist(), targets.tolist()
     ([[2, 4, 4], [2, 5, 0]], [[4, 4, 3], [5, 3, 0]])
     """
@@ -71,18 +71,18 @@ class ParallelEncoding:
         object.__setattr__(self, "mask_value", as_mask_value(self.mask_value))
 
     @classmethod
-    def learn(cls, examples: ParallelExamples, *, min_count: int = 1) -> ParallelEncoding:
+    def learn(cls, examples: SequencePairs, *, min_count: int = 1) -> PairPreprocessor:
         """Learns the tokens of training examples, and how long an answer may become: half as long
         again as their longest target, or as many readings.
 
         Args:
-            examples: `ParallelExamples`.
+            examples: `SequencePairs`.
             min_count: int, at least 1, how often a token of a source must occur to be known.
 
         Raises:
             ArgumentError: if `examples` or `min_count` are something else.
         """
-        check_instance(ParallelExamples, examples=examples)
+        check_instance(SequencePairs, examples=examples)
         check_positive(min_count=min_count)
         source, target = examples.sources[0], examples.targets[0]
         longest = max(map(len, examples.targets))
@@ -100,7 +100,7 @@ class ParallelEncoding:
         )
 
     @property
-    def says_tokens(self) -> bool:
+    def generates_tokens(self) -> bool:
         """Whether targets are tokens; if not, they are readings."""
         return isinstance(self.target, Vocabulary)
 
@@ -116,9 +116,7 @@ class ParallelEncoding:
             found["mask_value"] = self.mask_value
         return found
 
-    def batches(
-        self, examples: ParallelExamples, *, targets: bool = True, **options: Any
-    ) -> Batches:
+    def batches(self, examples: SequencePairs, *, targets: bool = True, **options: Any) -> Batches:
         """Batches for `fit`: source and target so far, and what comes next.
 
         Of tokens the target so far is START and the target, and what comes next the target and
@@ -126,7 +124,7 @@ class ParallelEncoding:
         where lengths differ, padded steps weigh nothing.
 
         Args:
-            examples: `ParallelExamples`.
+            examples: `SequencePairs`.
             targets: bool, whether to give what comes next.
             **options: as of `Batches`: batch_size, shuffle, seed, multiple.
 
@@ -139,7 +137,7 @@ class ParallelEncoding:
         check_bool(targets=targets)
         self.check(examples)
         weights = None
-        if self.says_tokens:
+        if self.generates_tokens:
             whole = [self.target.encode((START, *target, END)) for target in examples.targets]
             so_far, following = [one[:-1] for one in whole], [one[1:] for one in whole]
         else:
@@ -191,23 +189,23 @@ class ParallelEncoding:
         Raises:
             DataError: if they are something else, or targets are readings.
         """
-        if not self.says_tokens:
+        if not self.generates_tokens:
             raise DataError("`tokens` cannot be named: targets are readings.")
         tokens = as_numbers("tokens", tokens, len(self.target))
         if tokens.ndim != 2:
             raise DataError(f"`tokens` must be (batch, time). Received: shape {tokens.shape}.")
         return [self.target.decode(row[row > 0]) for row in tokens]
 
-    def check(self, examples: ParallelExamples) -> None:
+    def check(self, examples: SequencePairs) -> None:
         """Refuses examples of another kind.
 
         Args:
-            examples: `ParallelExamples`.
+            examples: `SequencePairs`.
 
         Raises:
             DataError: if tokens are given for readings, readings for tokens, or other features.
         """
-        check_instance(ParallelExamples, examples=examples)
+        check_instance(SequencePairs, examples=examples)
         for side, known, sequence in (
             ("sources", self.source, examples.sources[0]),
             ("targets", self.target, examples.targets[0]),

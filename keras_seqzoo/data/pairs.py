@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_seqzoo.data.labeled import checked_sequences
-from keras_seqzoo.data.windows import windows
+from keras_seqzoo.data.windows import make_windows
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -24,7 +24,7 @@ UNITS = ("tokens", "characters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ParallelExamples:
+class SequencePairs:
     """Sources and targets, each sequences of tokens or of readings.
 
     Args:
@@ -42,9 +42,9 @@ class ParallelExamples:
 
     Example:
 
-    >>> from keras_seqzoo.data import ParallelExamples
-    >>> ParallelExamples([["a", "b"]], [["b", "a"]])
-    ParallelExamples(1 pair, tokens to tokens; from memory)
+    >>> from keras_seqzoo.data import SequencePairs
+    >>> SequencePairs([["a", "b"]], [["b", "a"]])
+    SequencePairs(1 pair, tokens to tokens; from memory)
     """
 
     sources: Sequence[Any]
@@ -76,9 +76,9 @@ class ParallelExamples:
             )
         ]
         count = f"{len(self)} pair{'s' * (len(self) != 1)}"
-        return f"ParallelExamples({count}, {' to '.join(kinds)}; from {self.source or 'memory'})"
+        return f"SequencePairs({count}, {' to '.join(kinds)}; from {self.source or 'memory'})"
 
-    def take(self, indices: Sequence[int]) -> ParallelExamples:
+    def take(self, indices: Sequence[int]) -> SequencePairs:
         """The pairs at `indices`, in that order.
 
         Args:
@@ -94,7 +94,7 @@ class ParallelExamples:
             targets=[self.targets[index] for index in indices],
         )
 
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[ParallelExamples, ParallelExamples]:
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[SequencePairs, SequencePairs]:
         """Two parts, drawn at random; each keeps the order of this one.
 
         Args:
@@ -116,17 +116,17 @@ class ParallelExamples:
 
 
 def forecasting_pairs(
-    readings: Any, *, past: int, steps: int, stride: int | None = None
-) -> ParallelExamples:
+    readings: Any, *, past: int, steps: int, sequence_stride: int | None = None
+) -> SequencePairs:
     """Pairs of what was read and what came next, to forecast many steps.
 
     A pair never spans a gap of the record.
 
     Args:
-        readings: `Readings`, or an array `(time, features)` or `(time,)` without a gap.
+        readings: `TimeSeries`, or an array `(time, features)` or `(time,)` without a gap.
         past: int, at least 1, readings that are seen.
         steps: int, at least 1, readings to be forecast.
-        stride: int, at least 1, readings from pair to pair; None stands for `steps`, so that
+        sequence_stride: int, at least 1, readings from pair to pair; None stands for `steps`, so that
             every reading is forecast once.
 
     Raises:
@@ -141,6 +141,10 @@ def forecasting_pairs(
     (3, [0.0, 1.0, 2.0, 3.0], [4.0, 5.0])
     """
     check_positive(past=past, steps=steps)
-    rows = windows(readings, length=past + steps, stride=steps if stride is None else stride)
+    rows = make_windows(
+        readings,
+        sequence_length=past + steps,
+        sequence_stride=steps if sequence_stride is None else sequence_stride,
+    )
     source = getattr(readings, "source", "")
-    return ParallelExamples(rows[:, :past], rows[:, past:], source=source)
+    return SequencePairs(rows[:, :past], rows[:, past:], source=source)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.data.vocabulary import Vocabulary
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -32,7 +32,7 @@ MAX_CHARACTERS = 24
 
 
 @dataclasses.dataclass(frozen=True)
-class Encoding:
+class SequencePreprocessor:
     """What a model must know of the names in its data: tokens, characters and classes.
 
     Args:
@@ -49,12 +49,12 @@ class Encoding:
 
     Example:
 
-    >>> from keras_seqzoo.data import Encoding, Examples
-    >>> text = Examples([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> encoding = Encoding.learn(text)
-    >>> encoding.arguments()
+    >>> from keras_seqzoo.data import SequencePreprocessor, LabeledSequences
+    >>> text = LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
+    >>> preprocessor = SequencePreprocessor.learn(text)
+    >>> preprocessor.arguments()
     {'classes': 2, 'vocabulary_size': 5}
-    >>> [part.tolist() for part in encoding.batches(text, batch_size=2, shuffle=False)[0]]
+    >>> [part.tolist() for part in preprocessor.batches(text, batch_size=2, shuffle=False)[0]]
     [[[4, 0], [3, 2]], [[1, 0], [1, 0]]]
     """
 
@@ -76,17 +76,17 @@ class Encoding:
     @classmethod
     def learn(
         cls,
-        examples: Examples,
+        examples: LabeledSequences,
         *,
         target: str | None = None,
         characters: bool = False,
         min_count: int = 1,
         max_size: int | None = None,
-    ) -> Encoding:
+    ) -> SequencePreprocessor:
         """Learns the names of training examples.
 
         Args:
-            examples: `Examples` with what is to be predicted.
+            examples: `LabeledSequences` with what is to be predicted.
             target: "labels" or "tags"; None takes the one that the examples have.
             characters: bool, whether the model sees the characters of tokens.
             min_count: int, at least 1, how often a token must occur to be known.
@@ -95,7 +95,7 @@ class Encoding:
         Raises:
             ArgumentError: if the target is not there, or not told where both are.
         """
-        check_instance(Examples, examples=examples)
+        check_instance(LabeledSequences, examples=examples)
         check_bool(characters=characters)
         has = [name for name in TARGETS if getattr(examples, name) is not None]
         if target is None and len(has) == 1:
@@ -134,7 +134,7 @@ class Encoding:
 
     def batches(
         self,
-        examples: Examples,
+        examples: LabeledSequences,
         *,
         class_weight: str | Mapping[str, float] | None = None,
         targets: bool = True,
@@ -145,7 +145,7 @@ class Encoding:
         Tags and labels that are not among the classes have weight 0.
 
         Args:
-            examples: `Examples`.
+            examples: `LabeledSequences`.
             class_weight: dict of class to weight (1 where it is silent), "balanced" for weights
                 that let each class count as much, or None.
             targets: bool, whether batches hold targets.
@@ -209,17 +209,17 @@ class Encoding:
             found.append(one if self.target == "tags" else one[0])
         return found
 
-    def check(self, examples: Examples, *, targets: bool = True) -> None:
+    def check(self, examples: LabeledSequences, *, targets: bool = True) -> None:
         """Refuses examples of another kind.
 
         Args:
-            examples: `Examples`.
+            examples: `LabeledSequences`.
             targets: bool, whether they must have what is to be predicted.
 
         Raises:
             DataError: if they are of the other kind, have other features, or lack the target.
         """
-        check_instance(Examples, examples=examples)
+        check_instance(LabeledSequences, examples=examples)
         kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
         if examples.features != self.features:
             raise DataError(f"`examples` must be sequences of {kind}. Received: {examples!r}.")

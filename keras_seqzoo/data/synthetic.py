@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.time_series import Readings
+from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -20,8 +20,8 @@ _BEGIN = pd.Timestamp("2024-01-01")
 _LEAST = 100  # fewer steps leave the fault too short to see
 
 
-def sensor_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min") -> Readings:
-    """Generates readings of one machine, with one fault late in the record.
+def synthetic_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min") -> TimeSeries:
+    """GenerationMixin readings of one machine, with one fault late in the record.
 
     The readings are made up. A hidden load drives all channels: half of it follows the hour of
     the day, highest at 14:00, and the other half is slow noise, where each value is 0.98 of the
@@ -48,13 +48,13 @@ def sensor_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min")
         interval: str, time between two readings as pandas writes it, such as "30s" or "5min".
 
     Returns:
-        `Readings` in one stretch, from 2024-01-01 on; the notes say where the fault is.
+        `TimeSeries` in one stretch, from 2024-01-01 on; the notes say where the fault is.
 
     Raises:
         ArgumentError: if an argument is out of its range.
 
     Example:
-        >>> sensor_readings(steps=500).columns
+        >>> synthetic_readings(steps=500).columns
         ('temperature_F', 'pressure_bar', 'vibration_mm_s', 'current_A')
     """
     fault = sensor_fault(steps=steps, seed=seed)
@@ -67,7 +67,7 @@ def sensor_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min")
     values[:, 1] -= 4 * severity
     # The ranges of the instruments; the equations seldom leave them.
     values = np.clip(values, (20, 1, 0.05, 0.5), (110, 15, 60, 80))
-    return Readings(
+    return TimeSeries(
         values=values.round(4),
         columns=_COLUMNS,
         times=times,
@@ -77,7 +77,7 @@ def sensor_readings(*, steps: int = 4000, seed: int = 0, interval: str = "5min")
 
 
 def sensor_fault(*, steps: int = 4000, seed: int = 0) -> range:
-    """Gives the rows of the fault in `sensor_readings` with the same `steps` and `seed`.
+    """Gives the rows of the fault in `synthetic_readings` with the same `steps` and `seed`.
 
     Args:
         steps: int of at least 100.

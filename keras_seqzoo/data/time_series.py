@@ -14,7 +14,7 @@ from keras_seqzoo.utils.argument_validation import argument_message, check_seque
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Readings:
+class TimeSeries:
     """A record of readings in time order, made of one or more unbroken stretches.
 
     Shapes: `values` is `(steps, features)`, float64, finite and read-only.
@@ -31,7 +31,7 @@ class Readings:
         DataError: if the parts do not fit each other, or a value is not finite.
 
     Example:
-        >>> record = Readings(values=[[1.0], [2.0], [9.0]], columns=("load",), starts=(0, 2))
+        >>> record = TimeSeries(values=[[1.0], [2.0], [9.0]], columns=("load",), starts=(0, 2))
         >>> [stretch.tolist() for stretch in record.stretches()]
         [[[1.0], [2.0]], [[9.0]]]
     """
@@ -63,7 +63,7 @@ class Readings:
     def __repr__(self) -> str:
         stretches = len(self.starts)
         return (
-            f"Readings({len(self)} steps, {self.features} features: {', '.join(self.columns)}; "
+            f"TimeSeries({len(self)} steps, {self.features} features: {', '.join(self.columns)}; "
             f"{stretches} unbroken stretch{'es' * (stretches > 1)}; from {self.source or 'memory'})"
         )
 
@@ -76,7 +76,7 @@ class Readings:
         """The unbroken stretches, arrays `(steps, features)`, in time order."""
         return np.split(self.values, self.starts[1:])
 
-    def split(self, *fractions: float) -> list[Readings]:
+    def split(self, *fractions: float) -> list[TimeSeries]:
         """Cuts the record into consecutive parts, in time order; nothing is shuffled.
 
         A cut inside a stretch begins a new stretch, so no window ever spans two parts.
@@ -85,14 +85,14 @@ class Readings:
             fractions: numbers in (0, 1] that sum to 1 within 1e-9, one per part.
 
         Returns:
-            list of `Readings`, whose values one after the other are those of this record.
+            list of `TimeSeries`, whose values one after the other are those of this record.
 
         Raises:
             ArgumentError: if the fractions are not numbers in (0, 1] that sum to 1.
             DataError: if a part would have no reading.
 
         Example:
-            >>> record = Readings(values=[[1.0], [2.0], [3.0], [4.0]], columns=("load",))
+            >>> record = TimeSeries(values=[[1.0], [2.0], [3.0], [4.0]], columns=("load",))
             >>> [len(part) for part in record.split(0.5, 0.25, 0.25)]
             [2, 1, 1]
         """
@@ -109,7 +109,7 @@ class Readings:
             for index, (first, last) in enumerate(itertools.pairwise(edges), start=1)
         ]
 
-    def _part(self, first: int, last: int, note: str) -> Readings:
+    def _part(self, first: int, last: int, note: str) -> TimeSeries:
         """Rows `first` to `last`, the latter excluded."""
         inside = (start - first for start in self.starts if first < start < last)
         return dataclasses.replace(
@@ -156,7 +156,7 @@ def _read_only(values: Any) -> np.ndarray:
         raise DataError(
             "`values` must be finite. Received: "
             f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite. "
-            "Leave those rows out and start a new stretch there, as read_readings does."
+            "Leave those rows out and start a new stretch there, as read_time_series does."
         )
     # Parts of a split are views of one another; a write to one would show in all of them.
     values.flags.writeable = False

@@ -6,7 +6,7 @@ from keras_seqzoo.diagnostics.audit.audit import audit
 from keras_seqzoo.diagnostics.audit.report import AuditFailure, AuditReport, Finding
 from keras_seqzoo.diagnostics.invertibility.injectivity import InjectivityReport, injectivity
 from keras_seqzoo.diagnostics.invertibility.inversion import Inversion, invert
-from keras_seqzoo.diagnostics.invertibility.lipschitz import Certificate, certify
+from keras_seqzoo.diagnostics.invertibility.lipschitz import LipschitzBound, lipschitz_bound
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.diagnostics.recoverability.recoverability import recoverability
@@ -16,7 +16,7 @@ __all__ = [
     "AnomalyReport",
     "AuditFailure",
     "AuditReport",
-    "Certificate",
+    "LipschitzBound",
     "Finding",
     "InjectivityReport",
     "Inversion",
@@ -25,7 +25,7 @@ __all__ = [
     "anomaly",
     "anomaly_score",
     "audit",
-    "certify",
+    "lipschitz_bound",
     "injectivity",
     "invert",
     "leakage",

@@ -41,14 +41,14 @@ def plot_leakage(report: LeakageReport, ax=None):
 
 
 def plot_anomaly(report: AnomalyReport, ax=None, labels: Sequence[tuple[Any, Any]] = ()):
-    """Scores over time, broken at gaps, with threshold, flagged readings and labelled windows."""
+    """Scores over time, broken at gaps, with threshold, flagged readings and labeled windows."""
     if ax is None:
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=(9, 3), layout="constrained").add_subplot()
     index, flagged = report.index.to_numpy(), report.flagged
     for number, (first, last) in enumerate(labels):
-        name = None if number else "labelled"
+        name = None if number else "labeled"
         ax.axvspan(
             _place(report, first), _place(report, last), color="tab:orange", alpha=0.25, label=name
         )

@@ -15,9 +15,9 @@ from keras_seqzoo.inspection.model_graph import input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.seq2seq.decoder import DecoderState, Source
 from keras_seqzoo.streaming.stream import Streamer, streamer_of
-from keras_seqzoo.wrapping import answers_layer
+from keras_seqzoo.wrapping import generator_layer
 
-BEAM_WIDTH = 5
+NUM_BEAMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
     """
     if isinstance(model, EncoderDecoderModel):
         return model
-    answers = answers_layer(model)
+    answers = generator_layer(model)
     return None if answers is None else answers.network
 
 
@@ -137,7 +137,7 @@ def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
         return _answers(network.say(source, max_length=max_length))
 
     def beam(source, max_length):
-        said = network.say(source, max_length=max_length, strategy="beam", width=BEAM_WIDTH)
+        said = network.say(source, max_length=max_length, strategy="beam", width=NUM_BEAMS)
         return _answers(said)
 
     found = {
@@ -145,7 +145,7 @@ def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
         "step": Endpoint(step, [so_far, *states.values()]),
         "generate_greedy": Endpoint(greedy, [source, length]),
     }
-    if network.says_tokens:
+    if network.generates_tokens:
         found["generate_beam"] = Endpoint(beam, [source, length])
     return found
 

@@ -41,7 +41,7 @@ def export(
     the target, decodes too: `encode(source)` gives a state, `step(before, **state)` what comes next
     and the state after, `generate_greedy(source, max_length)` and `generate_beam(source,
     max_length)` whole answers, the latter the five best; and `generate_text(sentences)`, with
-    vocabularies inside (`with_names`), texts.
+    vocabularies inside (`end_to_end`), texts.
 
     The formats, and who serves them:
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_seqzoo.exporting.endpoints import Endpoint
-from keras_seqzoo.layers.export_scope import portable
+from keras_seqzoo.layers.export_scope import export_scope
 
 AFTER = "next_"  # before the name of an output that would else be called as an input is
 
@@ -78,7 +78,7 @@ def for_other_runtimes(endpoint: Endpoint, *, rows: int | None = None) -> Endpoi
     taken = {spec.name for spec in signature}
 
     def function(*inputs):
-        with portable():
+        with export_scope():
             outputs = named(endpoint.function(*inputs))
         return {
             AFTER + plain(name) if plain(name) in taken else plain(name): output

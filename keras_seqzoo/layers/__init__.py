@@ -6,8 +6,8 @@ from keras_seqzoo.layers.crf.model import CRFModel
 from keras_seqzoo.layers.embeddings import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
 from keras_seqzoo.layers.generation.ensemble import Ensemble
 from keras_seqzoo.layers.generation.generate import Generated
-from keras_seqzoo.layers.generation.sequence_generator import Answers
-from keras_seqzoo.layers.leakage_penalty import HistoryPenalty
+from keras_seqzoo.layers.generation.sequence_generator import SequenceGenerator
+from keras_seqzoo.layers.leakage_penalty import LeakagePenalty
 from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.normalization import Normalization, adapt, has_scaling
 from keras_seqzoo.layers.pooling import LastState, Pooling
@@ -32,7 +32,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "AllSteps",
-    "Answers",
+    "SequenceGenerator",
     "ApplyMask",
     "Bidirectional",
     "CRFModel",
@@ -44,7 +44,7 @@ __all__ = [
     "Ensemble",
     "Generated",
     "JoinTokens",
-    "HistoryPenalty",
+    "LeakagePenalty",
     "LastState",
     "LinearChainCRF",
     "Normalization",

@@ -79,7 +79,7 @@ class CharacterCNN(keras.layers.Layer):
     Args:
         vocabulary_size: int, characters with padding (0) and unknown ones (1).
         units: int, filters of the convolution.
-        embedding_size: int, size of a character's vector.
+        embedding_dim: int, size of a character's vector.
         width: int, odd, characters that a filter sees.
 
     Reference: [Ma & Hovy, 2016](https://doi.org/10.18653/v1/P16-1101)
@@ -90,21 +90,21 @@ class CharacterCNN(keras.layers.Layer):
         vocabulary_size: int,
         units: int,
         *,
-        embedding_size: int = 25,
+        embedding_dim: int = 25,
         width: int = 3,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_size(vocabulary_size=vocabulary_size, units=units)
-        check_size(embedding_size=embedding_size, width=width)
+        check_size(embedding_dim=embedding_dim, width=width)
         self.vocabulary_size, self.units = vocabulary_size, units
-        self.embedding_size, self.width = embedding_size, width
-        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
+        self.embedding_dim, self.width = embedding_dim, width
+        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_dim, name="embedding")
         self.convolution = keras.layers.Conv2D(units, (1, width), padding="same", name="filters")
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
-        self.convolution.build((*input_shape, self.embedding_size))
+        self.convolution.build((*input_shape, self.embedding_dim))
 
     def call(self, inputs):
         real = ops.expand_dims(ops.not_equal(inputs, PADDING), -1)
@@ -118,7 +118,7 @@ class CharacterCNN(keras.layers.Layer):
         return (*input_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("vocabulary_size", "units", "embedding_size", "width")
+        names = ("vocabulary_size", "units", "embedding_dim", "width")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
 
@@ -133,26 +133,24 @@ class CharacterBiLSTM(keras.layers.Layer):
     Args:
         vocabulary_size: int, characters with padding (0) and unknown ones (1).
         units: int, of each direction.
-        embedding_size: int, size of a character's vector.
+        embedding_dim: int, size of a character's vector.
 
     Reference: [Lample et al., 2016](https://doi.org/10.18653/v1/N16-1030)
     """
 
-    def __init__(
-        self, vocabulary_size: int, units: int, *, embedding_size: int = 25, **kwargs: Any
-    ):
+    def __init__(self, vocabulary_size: int, units: int, *, embedding_dim: int = 25, **kwargs: Any):
         super().__init__(**kwargs)
         from keras_seqzoo.layers.rnn.recurrent import LSTM, Bidirectional
 
-        check_size(vocabulary_size=vocabulary_size, units=units, embedding_size=embedding_size)
+        check_size(vocabulary_size=vocabulary_size, units=units, embedding_dim=embedding_dim)
         self.vocabulary_size, self.units = vocabulary_size, units
-        self.embedding_size = embedding_size
-        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")
+        self.embedding_dim = embedding_dim
+        self.embedding = keras.layers.Embedding(vocabulary_size, embedding_dim, name="embedding")
         self.recurrent = Bidirectional(LSTM(units), name="recurrent")
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
-        self.recurrent.build((None, input_shape[-1], self.embedding_size))
+        self.recurrent.build((None, input_shape[-1], self.embedding_dim))
 
     def call(self, inputs):
         batch, time, characters = ops.shape(inputs)
@@ -164,5 +162,5 @@ class CharacterBiLSTM(keras.layers.Layer):
         return (*input_shape[:-1], 2 * self.units)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("vocabulary_size", "units", "embedding_size")
+        names = ("vocabulary_size", "units", "embedding_dim")
         return super().get_config() | {name: getattr(self, name) for name in names}

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from keras import ops, tree
 
-_PORTABLE = contextvars.ContextVar("portable", default=False)
+_PORTABLE = contextvars.ContextVar("export_scope", default=False)
 
 
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def export_scope() -> Iterator[None]:
     """Inside, what is traced is meant for another runtime than TensorFlow.
 
     The numbers are the same. Converters to ONNX know a loop that writes step `t` at place `t` and
@@ -25,7 +25,7 @@ def portable() -> Iterator[None]:
         _PORTABLE.reset(token)
 
 
-def is_portable() -> bool:
+def in_export_scope() -> bool:
     """Whether this is being traced for another runtime."""
     return _PORTABLE.get()
 

@@ -15,7 +15,7 @@ _LEAST = 1e-7  # share of the mean square below which an output counts as consta
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class HistoryPenalty(keras.Model):
+class LeakagePenalty(keras.Model):
     """A model whose training loss has its own state leakage added, `weight` times.
 
     It has the inputs, layers and weights of `network`, so that what is trained here is trained
@@ -49,7 +49,7 @@ class HistoryPenalty(keras.Model):
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(64, 20, 1)).astype("float32")
     >>> network = zoo.get("simple_rnn_identity", normalize=False)
-    >>> model = zoo.HistoryPenalty(network, weight=0.1)
+    >>> model = zoo.layers.LeakagePenalty(network, weight=0.1)
     >>> model.compile("adam", "mse")
     >>> history = model.fit(x, x, verbose=0)
     >>> sorted(history.history)

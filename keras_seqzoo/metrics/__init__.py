@@ -1,15 +1,15 @@
 """Metrics of predictions: labels and tags, decoded sequences, and the identity error."""
 
 from keras_seqzoo.metrics.identity_error import identity_error
-from keras_seqzoo.metrics.label_scores import Scores
+from keras_seqzoo.metrics.label_scores import LabelScores
 from keras_seqzoo.metrics.labels import classification_scores, tagging_scores
-from keras_seqzoo.metrics.seq2seq import TransductionScores, transduction_scores
+from keras_seqzoo.metrics.seq2seq import Seq2SeqScores, seq2seq_scores
 
 __all__ = [
-    "Scores",
-    "TransductionScores",
+    "LabelScores",
+    "Seq2SeqScores",
     "classification_scores",
     "identity_error",
     "tagging_scores",
-    "transduction_scores",
+    "seq2seq_scores",
 ]

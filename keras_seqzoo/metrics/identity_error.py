@@ -47,7 +47,7 @@ def identity_error(
 
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(8, 20, 2))
-    >>> zoo.identity_error(lambda x: x, x)
+    >>> zoo.metrics.identity_error(lambda x: x, x)
     0.0
     """
     x, mask = model_function.read_rows(model, x, mask)

@@ -14,7 +14,7 @@ NAME_POINTS, NUMBER_POINTS = 9, 24  # what a name beside a row needs, and a numb
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # two tables have no single truth value
-class Scores:
+class LabelScores:
     """What `tagging_scores` and `classification_scores` found.
 
     `str(scores)` is a sentence and a table, `scores.plot()` the confusion matrix. No figure is ever

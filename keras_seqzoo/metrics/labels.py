@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.metrics.label_scores import Scores
+from keras_seqzoo.metrics.label_scores import LabelScores
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice
 
 # Name of a strict scheme -> its class in seqeval, and the prefixes it knows.
@@ -31,7 +31,7 @@ HINT = "Turn numbers into names with the model's list of classes; decode bytes."
 
 def tagging_scores(
     true: Iterable[Iterable[str]], predicted: Iterable[Iterable[str]], *, scheme: str | None = None
-) -> Scores:
+) -> LabelScores:
     """Scores of one tag per step, padding left out: of entities for BIO tags, else of every tag.
 
     Tags are taken for entity tags if one begins with "B-" or "I-", as in "B-PER": precision, recall
@@ -48,7 +48,7 @@ def tagging_scores(
             of these, read leniently (an entity may begin with "I-").
 
     Returns:
-        `Scores`: accuracy over steps, precision, recall, F1, a table by class, the confusion of
+        `LabelScores`: accuracy over steps, precision, recall, F1, a table by class, the confusion of
         tags.
 
     Raises:
@@ -83,7 +83,7 @@ def tagging_scores(
     return _scores("entity", confusion, table, _shares(*(table[name].sum() for name in COUNTS)))
 
 
-def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> Scores:
+def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> LabelScores:
     """Scores of one class per sequence, macro averaged over all classes that occur.
 
     What divides by zero is 0, such as the recall of a class that is predicted but never true.
@@ -93,7 +93,7 @@ def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> Scor
         predicted: class names, in the order of `true`.
 
     Returns:
-        `Scores`: accuracy, macro precision, recall and F1, a table by class, the confusion.
+        `LabelScores`: accuracy, macro precision, recall and F1, a table by class, the confusion.
 
     Raises:
         DataError: if the two do not have the same length, are empty or hold anything but names.
@@ -118,18 +118,20 @@ def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> Scor
     return _macro("sequence", _confusion(true, predicted))
 
 
-def _macro(level: str, confusion: pd.DataFrame) -> Scores:
+def _macro(level: str, confusion: pd.DataFrame) -> LabelScores:
     counts = confusion.to_numpy()
     columns = [np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)]
     table = pd.DataFrame(dict(zip(COUNTS, columns, strict=True)), index=list(confusion.index))
     return _scores(level, confusion, table, _shares(*columns).mean(axis=-1))
 
 
-def _scores(level: str, confusion: pd.DataFrame, table: pd.DataFrame, means: np.ndarray) -> Scores:
+def _scores(
+    level: str, confusion: pd.DataFrame, table: pd.DataFrame, means: np.ndarray
+) -> LabelScores:
     precision, recall, f1 = _shares(*(table[name].to_numpy() for name in COUNTS))
     columns = {"precision": precision, "recall": recall, "f1": f1, "support": table["support"]}
     counts = confusion.to_numpy()
-    return Scores(
+    return LabelScores(
         level=level,
         accuracy=float(np.trace(counts) / counts.sum()),
         **dict(zip(("precision", "recall", "f1"), map(float, means), strict=True)),

@@ -14,8 +14,8 @@ from keras_seqzoo.utils.argument_validation import argument_message, check_seque
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TransductionScores:
-    """What `transduction_scores` found. `str(scores)` is a sentence, `scores.plot()` a figure.
+class Seq2SeqScores:
+    """What `seq2seq_scores` found. `str(scores)` is a sentence, `scores.plot()` a figure.
 
     Attributes:
         accuracy: float in [0, 1], share of sequences that are right as a whole. In tasks whose
@@ -83,9 +83,7 @@ def _rows(name: str, given: Any) -> list[tuple]:
     return [tuple(one) for one in given]
 
 
-def transduction_scores(
-    true: Iterable[Sequence[str]], said: Iterable[Sequence[str]]
-) -> TransductionScores:
+def seq2seq_scores(true: Iterable[Sequence[str]], said: Iterable[Sequence[str]]) -> Seq2SeqScores:
     """Scores of said sequences, whose lengths need not be those of the true ones.
 
     Args:
@@ -93,15 +91,15 @@ def transduction_scores(
         said: the same.
 
     Returns:
-        `TransductionScores`.
+        `Seq2SeqScores`.
 
     Raises:
         DataError: if there are none, or there are not as many of one as of the other.
 
     Example:
 
-    >>> from keras_seqzoo.diagnostics import transduction_scores
-    >>> print(transduction_scores([["a", "b"], ["c"]], [["a", "b"], ["c", "d"]]))
+    >>> from keras_seqzoo.diagnostics import seq2seq_scores
+    >>> print(seq2seq_scores([["a", "b"], ["c"]], [["a", "b"], ["c", "d"]]))
     Right as a whole: 0.500 of 2 sequences; token error rate 0.333.
     """
     true, said = _rows("true", true), _rows("said", said)
@@ -112,7 +110,7 @@ def transduction_scores(
     lengths = np.array([len(one) for one in true])
     errors = sum(map(edits, true, said))
     by_length = pd.DataFrame({"length": lengths, "accuracy": right}).groupby("length")
-    return TransductionScores(
+    return Seq2SeqScores(
         accuracy=float(right.mean()),
         token_error_rate=errors / max(int(lengths.sum()), 1),
         by_length=by_length["accuracy"].agg(count="size", accuracy="mean"),

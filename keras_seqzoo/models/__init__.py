@@ -2,6 +2,7 @@
 
 from keras_seqzoo.models.autoencoder import decoder, encoder, sequence_autoencoder
 from keras_seqzoo.models.classifier import sequence_classifier
+from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
 from keras_seqzoo.models.identity import simple_rnn_identity
 from keras_seqzoo.models.tagger import sequence_tagger
 
@@ -10,6 +11,7 @@ __all__ = [
     "encoder",
     "sequence_autoencoder",
     "sequence_classifier",
+    "sequence_encoder_decoder",
     "sequence_tagger",
     "simple_rnn_identity",
 ]

@@ -23,13 +23,13 @@ def sequence_autoencoder(
     cell: str = "lstm",
     units: int = 64,
     code_size: int = 16,
-    depth: int = 1,
+    num_layers: int = 1,
     bidirectional: bool = False,
     reconstruct: str = "sequence",
     decoder: str = "repeat",
     attention: str | None = None,
-    heads: int = 4,
-    embedding_size: int = 64,
+    num_heads: int = 4,
+    embedding_dim: int = 64,
     dropout: float = 0.0,
     recurrent_regularizer=None,
     normalize: bool = True,
@@ -59,7 +59,7 @@ def sequence_autoencoder(
             half.
         units: int, at least 1, size of each recurrent state, per direction.
         code_size: int, at least 1, numbers in the code.
-        depth: int, at least 1, recurrent layers one upon the other, of either half.
+        num_layers: int, at least 1, recurrent layers one upon the other, of either half.
         bidirectional: bool, whether the encoder reads the sequence from its end too.
         reconstruct: "sequence", every step, or "last", the last real step alone, by one step of
             the decoder.
@@ -71,8 +71,8 @@ def sequence_autoencoder(
         attention: what the decoder sees of the encoder's states beside the code, which then no
             longer holds all that is known: "additive", before each step; "dot", "general" or
             "multi_head", after it; or None.
-        heads: int, at least 1, of "multi_head".
-        embedding_size: int, at least 1, size of a token's vector.
+        num_heads: int, at least 1, of "multi_head".
+        embedding_dim: int, at least 1, size of a token's vector.
         dropout: float in [0, 1), share of units behind each recurrent layer of the encoder, and
             between those of the decoder, set to 0 in training.
         recurrent_regularizer: Keras regularizer of the recurrent kernels: "l1", "l2", "l1_l2", a
@@ -105,14 +105,14 @@ def sequence_autoencoder(
     """
     check_size(code_size=code_size)
     _check_modes(reconstruct, decoder, attention)
-    recurrent = {"cell": cell, "units": units, "depth": depth, "dropout": dropout}
+    recurrent = {"cell": cell, "units": units, "num_layers": num_layers, "dropout": dropout}
     recurrent["recurrent_regularizer"] = identifier(
         keras.regularizers, recurrent_regularizer=recurrent_regularizer
     )
     inputs, x, mask = steps_input(
         features=features,
         vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         word_dropout=0.0,
         normalize=normalize,
         mask_value=mask_value,
@@ -128,7 +128,7 @@ def sequence_autoencoder(
         mode=decoder,
         activation="softmax" if tokens else None,
         attention=attention,
-        heads=heads,
+        num_heads=num_heads,
         name="decoder",
         **recurrent,
     )

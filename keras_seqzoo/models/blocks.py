@@ -39,7 +39,7 @@ def readings_input(
 def tokens_input(
     vocabulary_size: int,
     *,
-    embedding_size: int,
+    embedding_dim: int,
     word_dropout: float,
     time: int | None,
     name: str = "tokens",
@@ -47,14 +47,14 @@ def tokens_input(
     """Tokens in: the input, their vectors, and the mask, which leaves 0 out."""
     check_size(
         vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         **({} if time is None else {"time": time}),
     )
     check_rate(word_dropout=word_dropout)
     inputs = keras.Input((time,), dtype="int32", name=name)  # (batch, time)
     mask = layers.TokenMask(name="mask")(inputs)
     x = layers.WordDropout(word_dropout, name="word_dropout")(inputs) if word_dropout else inputs
-    x = keras.layers.Embedding(vocabulary_size, embedding_size, name="embedding")(x)
+    x = keras.layers.Embedding(vocabulary_size, embedding_dim, name="embedding")(x)
     return inputs, x, mask
 
 
@@ -62,7 +62,7 @@ def steps_input(
     *,
     features,
     vocabulary_size,
-    embedding_size,
+    embedding_dim,
     word_dropout,
     normalize,
     mask_value,
@@ -95,7 +95,7 @@ def steps_input(
         )
     return tokens_input(
         vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         word_dropout=word_dropout,
         time=time,
         name=name or "tokens",
@@ -108,28 +108,28 @@ def recurrent_stack(
     *,
     cell: str,
     units: int,
-    depth: int,
+    num_layers: int,
     bidirectional: bool,
     dropout: float,
     recurrent_regularizer,
     return_sequences: bool = True,
 ):
-    """`depth` recurrent layers, dropout behind each.
+    """`num_layers` recurrent layers, dropout behind each.
 
     Shapes: `(batch, time, features)` -> `(batch, time, units)`, or `(batch, units)` without
         `return_sequences`: the last real step, of either direction where there are two, which
         doubles the units.
     """
     check_choice("cell", cell, CELLS)
-    check_size(units=units, depth=depth)
+    check_size(units=units, num_layers=num_layers)
     check_bool(bidirectional=bidirectional)
     check_rate(dropout=dropout)
     regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
-    for index in range(1, depth + 1):
+    for index in range(1, num_layers + 1):
         recurrent = CELLS[cell](
             units,
             recurrent_regularizer=regularizer,
-            return_sequences=return_sequences or index < depth,
+            return_sequences=return_sequences or index < num_layers,
             name=f"recurrent_{index}",
         )
         if bidirectional:

@@ -19,10 +19,10 @@ def sequence_classifier(
     classes: int = 2,
     cell: str = "gru",
     units: int = 64,
-    depth: int = 1,
+    num_layers: int = 1,
     bidirectional: bool = False,
     pooling: str = "last",
-    embedding_size: int = 100,
+    embedding_dim: int = 100,
     word_dropout: float = 0.0,
     input_dropout: float = 0.0,
     dropout: float = 0.0,
@@ -50,12 +50,12 @@ def sequence_classifier(
         classes: int, at least 1, how many there are.
         cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
-        depth: int, at least 1, recurrent layers one upon the other.
+        num_layers: int, at least 1, recurrent layers one upon the other.
         bidirectional: bool, whether a second layer reads the sequence from its end.
         pooling: what stands for the sequence: "last", the state after the last real step (and
             before the first, where it is read both ways), "mean" or "max" of all, or
             "attention", a mean whose weights are learned.
-        embedding_size: int, at least 1, size of a token's vector.
+        embedding_dim: int, at least 1, size of a token's vector.
         word_dropout: float in [0, 1), share of tokens taken for unknown in training.
         input_dropout: float in [0, 1), share of inputs, scaled or embedded, set to 0 in training.
         dropout: float in [0, 1), the same behind each recurrent layer.
@@ -88,7 +88,7 @@ def sequence_classifier(
     inputs, x, mask = steps_input(
         features=features,
         vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         word_dropout=word_dropout,
         normalize=normalize,
         mask_value=mask_value,
@@ -101,7 +101,7 @@ def sequence_classifier(
         mask,
         cell=cell,
         units=units,
-        depth=depth,
+        num_layers=num_layers,
         bidirectional=bidirectional,
         dropout=dropout,
         recurrent_regularizer=recurrent_regularizer,

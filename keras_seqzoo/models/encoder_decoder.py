@@ -19,7 +19,7 @@ from keras_seqzoo.utils.argument_validation import (
 
 
 @takes_numpy_numbers
-def encoder_decoder(
+def sequence_encoder_decoder(
     *,
     source_vocabulary_size: int | None = None,
     source_features: int | None = None,
@@ -27,12 +27,12 @@ def encoder_decoder(
     target_features: int | None = None,
     cell: str = "gru",
     units: int = 128,
-    depth: int = 1,
+    num_layers: int = 1,
     bidirectional: bool = True,
     attention: str | None = "general",
-    heads: int = 4,
+    num_heads: int = 4,
     input_feeding: bool = False,
-    embedding_size: int = 64,
+    embedding_dim: int = 64,
     tied_embeddings: bool = False,
     input_dropout: float = 0.0,
     dropout: float = 0.0,
@@ -40,13 +40,13 @@ def encoder_decoder(
     recurrent_regularizer=None,
     normalize: bool = True,
     mask_value: float | None = None,
-    name: str = "encoder_decoder",
+    name: str = "sequence_encoder_decoder",
 ) -> keras.Model:
     """An encoder reads the source, a decoder says the target, step by step.
 
     Either is tokens or readings. The model takes a source and a target so far, and gives for each
     of its steps what comes next. A target of tokens begins with 2 (START) and ends with 3 (END),
-    as `data.ParallelEncoding` makes it; one of readings begins with a step of zeros. `generate`
+    as `data.PairPreprocessor` makes it; one of readings begins with a step of zeros. `generate`
     gives the model the source alone.
 
     Shapes: int `(batch, source)` or `(batch, source, features)`, and int `(batch, target)` ->
@@ -68,14 +68,14 @@ def encoder_decoder(
             `target_vocabulary_size` is given.
         cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
-        depth: int, at least 1, recurrent layers one upon the other, on either side.
+        num_layers: int, at least 1, recurrent layers one upon the other, on either side.
         bidirectional: bool, whether the source is read from its end too.
         attention: what the decoder sees of the source: "additive", before each step; "dot",
             "general" or "multi_head", after it; or None, nothing but a first state.
-        heads: int, at least 1, of "multi_head".
+        num_heads: int, at least 1, of "multi_head".
         input_feeding: bool, whether what came of one step goes into the next as it is, beside the
             token; needs attention after each step, and trains more slowly.
-        embedding_size: int, at least 1, size of a token's vector, on either side.
+        embedding_dim: int, at least 1, size of a token's vector, on either side.
         tied_embeddings: bool, whether target tokens are scored by the vectors that they go in as,
             which takes fewer weights.
         input_dropout: float in [0, 1), share of the vectors' entries set to 0 in training.
@@ -98,8 +98,8 @@ def encoder_decoder(
 
     Example:
 
-    >>> from keras_seqzoo.models.encoder_decoder import encoder_decoder
-    >>> model = encoder_decoder(source_vocabulary_size=9, target_vocabulary_size=7, units=8)
+    >>> from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
+    >>> model = sequence_encoder_decoder(source_vocabulary_size=9, target_vocabulary_size=7, units=8)
     >>> model([np.ones((2, 5), "int32"), np.full((2, 3), 2)]).shape
     TensorShape([2, 3, 7])
     >>> model.generate(np.ones((2, 5), "int32"), max_length=4).sequences.shape
@@ -115,13 +115,13 @@ def encoder_decoder(
     check_rate(dropout=dropout, input_dropout=input_dropout, scheduled_sampling=scheduled_sampling)
     check_bool(tied_embeddings=tied_embeddings)
     regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
-    recurrent = {"cell": cell, "units": units, "depth": depth, "dropout": dropout}
+    recurrent = {"cell": cell, "units": units, "num_layers": num_layers, "dropout": dropout}
     recurrent["recurrent_regularizer"] = regularizer
 
     source, x, mask = steps_input(
         features=source_features,
         vocabulary_size=source_vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         word_dropout=0.0,
         normalize=normalize,
         mask_value=mask_value,
@@ -136,14 +136,18 @@ def encoder_decoder(
     summary = layers.Pooling("mean", name="summary")(memory, mask=mask) if looks else memory
 
     decoder = layers.Decoder(
-        attention=attention, heads=heads, input_feeding=input_feeding, name="decoder", **recurrent
+        attention=attention,
+        num_heads=num_heads,
+        input_feeding=input_feeding,
+        name="decoder",
+        **recurrent,
     )
     initial = [
         keras.layers.Dense(units, "tanh", name=f"initial_{number}")(summary)
         for number in range(1, decoder.states + 1)
     ]
     target, y, embedding = _target_input(
-        target_vocabulary_size, target_features, embedding_size, tied_embeddings, normalize,
+        target_vocabulary_size, target_features, embedding_dim, tied_embeddings, normalize,
         scheduled_sampling,
     )  # fmt: skip
     y = _dropped(y, input_dropout, "target_dropout")
@@ -156,7 +160,7 @@ def encoder_decoder(
             outputs = layers.Normalization(invert=True, name="unscale")(outputs)
     else:
         if tied_embeddings:
-            y = keras.layers.Dense(embedding_size, name="to_embedding")(y)
+            y = keras.layers.Dense(embedding_dim, name="to_embedding")(y)
             y = embedding(y, reverse=True)
         else:
             y = keras.layers.Dense(target_vocabulary_size, name="scores")(y)
@@ -166,7 +170,7 @@ def encoder_decoder(
 
 
 def _target_input(
-    vocabulary_size, features, embedding_size: int, tied: bool, normalize: bool, sampling: float
+    vocabulary_size, features, embedding_dim: int, tied: bool, normalize: bool, sampling: float
 ):
     """The target so far, what the decoder sees of it, and its embedding, None of readings."""
     if vocabulary_size is None:
@@ -193,7 +197,7 @@ def _target_input(
         )
     inputs = keras.Input((None,), dtype="int32", name="target")
     kind = keras.layers.ReversibleEmbedding if tied else keras.layers.Embedding
-    embedding = kind(vocabulary_size, embedding_size, name="target_embedding")
+    embedding = kind(vocabulary_size, embedding_dim, name="target_embedding")
     return inputs, embedding(_sampled(inputs, sampling)), embedding
 
 

@@ -51,11 +51,11 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
             argument_message(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
         ) from error
     if found is not None:
-        _try_out(kind, found, name, value)
+        _smoke_test(kind, found, name, value)
     return found
 
 
-def _try_out(kind: str, found: Any, name: str, value: Any) -> None:
+def _smoke_test(kind: str, found: Any, name: str, value: Any) -> None:
     """Runs what an identifier stands for on 2 by 2 numbers: abstract classes and other callables
     would fail only when the model is built, or called.
     """

@@ -29,11 +29,11 @@ def sequence_tagger(
     head: str = "softmax",
     cell: str = "gru",
     units: int = 64,
-    depth: int = 1,
+    num_layers: int = 1,
     bidirectional: bool = False,
-    embedding_size: int = 100,
+    embedding_dim: int = 100,
     character_encoder: str = "cnn",
-    character_embedding_size: int = 25,
+    character_embedding_dim: int = 25,
     character_units: int = 50,
     word_dropout: float = 0.0,
     input_dropout: float = 0.0,
@@ -72,11 +72,11 @@ def sequence_tagger(
             units with `normalize`: give the next readings as targets to forecast.
         cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
-        depth: int, at least 1, recurrent layers one upon the other.
+        num_layers: int, at least 1, recurrent layers one upon the other.
         bidirectional: bool, whether a second layer reads the sequence from its end.
-        embedding_size: int, at least 1, size of a token's vector.
+        embedding_dim: int, at least 1, size of a token's vector.
         character_encoder: "cnn" or "bilstm", what makes a vector of a token's characters.
-        character_embedding_size: int, at least 1, size of a character's vector.
+        character_embedding_dim: int, at least 1, size of a character's vector.
         character_units: int, at least 1, filters, or units of each direction.
         word_dropout: float in [0, 1), share of tokens taken for unknown in training.
         input_dropout: float in [0, 1), share of inputs, scaled or embedded, set to 0 in training.
@@ -115,7 +115,7 @@ def sequence_tagger(
     inputs, x, mask = steps_input(
         features=features,
         vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
+        embedding_dim=embedding_dim,
         word_dropout=word_dropout,
         normalize=normalize,
         mask_value=mask_value,
@@ -123,7 +123,7 @@ def sequence_tagger(
     )
     if character_vocabulary_size is not None:
         characters, spelled = _spelled(
-            character_vocabulary_size, character_encoder, character_embedding_size,
+            character_vocabulary_size, character_encoder, character_embedding_dim,
             character_units, vocabulary_size, time,
         )  # fmt: skip
         inputs = [inputs, characters]
@@ -135,7 +135,7 @@ def sequence_tagger(
         mask,
         cell=cell,
         units=units,
-        depth=depth,
+        num_layers=num_layers,
         bidirectional=bidirectional,
         dropout=dropout,
         recurrent_regularizer=recurrent_regularizer,
@@ -159,7 +159,7 @@ def sequence_tagger(
     return keras.Model(inputs, outputs, name=check_name(name))
 
 
-def _spelled(size, encoder, embedding_size, units, vocabulary_size, time):
+def _spelled(size, encoder, embedding_dim, units, vocabulary_size, time):
     """The input of characters, and a vector for those of each token."""
     if vocabulary_size is None:
         raise ArgumentError(
@@ -168,11 +168,11 @@ def _spelled(size, encoder, embedding_size, units, vocabulary_size, time):
     check_choice("character_encoder", encoder, ENCODERS)
     check_size(
         character_vocabulary_size=size,
-        character_embedding_size=embedding_size,
+        character_embedding_dim=embedding_dim,
         character_units=units,
     )
     inputs = keras.Input((time, None), dtype="int32", name="characters")
-    layer = ENCODERS[encoder](size, units, embedding_size=embedding_size, name="spelling")
+    layer = ENCODERS[encoder](size, units, embedding_dim=embedding_dim, name="spelling")
     return inputs, layer(inputs)
 
 

@@ -124,8 +124,8 @@ def _encoder_decoder(
 ) -> Entry:
     return Entry(
         name=name,
-        constructor="keras_seqzoo.models.encoder_decoder:encoder_decoder",
-        task="transduction",
+        constructor="keras_seqzoo.models.encoder_decoder:sequence_encoder_decoder",
+        task="seq2seq",
         family="encoder_decoder",
         summary=summary,
         inputs=inputs,

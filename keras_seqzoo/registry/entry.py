@@ -20,13 +20,13 @@ TASKS = (
     "identity",
     "classification",
     "tagging",
-    "transduction",
+    "seq2seq",
     "reconstruction",
     "forecasting",
 )
 
 
-# What an entry of these tasks says of labelled or tagged sequences.
+# What an entry of these tasks says of labeled or tagged sequences.
 _TARGETS = {"classification": "labels", "tagging": "tags"}
 
 

@@ -2,22 +2,22 @@
 
 from keras_seqzoo.tasks.evaluate import evaluate
 from keras_seqzoo.tasks.sequence_leakage import Memory, measure_memory
-from keras_seqzoo.tasks.train import Trained, train
+from keras_seqzoo.tasks.train import TrainingResult, train
 from keras_seqzoo.tasks.windows import TrainedOnWindows, targets, train_on_windows
-from keras_seqzoo.wrapping import decodes, encoding_of, has_names, network_of, with_names
+from keras_seqzoo.wrapping import decodes, end_to_end, inner_model, is_end_to_end, preprocessor_of
 
 __all__ = [
     "Memory",
-    "Trained",
+    "TrainingResult",
     "TrainedOnWindows",
     "decodes",
-    "encoding_of",
+    "preprocessor_of",
     "evaluate",
-    "has_names",
+    "is_end_to_end",
     "measure_memory",
-    "network_of",
+    "inner_model",
     "targets",
     "train",
     "train_on_windows",
-    "with_names",
+    "end_to_end",
 ]

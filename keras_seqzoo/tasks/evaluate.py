@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import keras
 
-from keras_seqzoo.callbacks import PairScores, SequenceScores
-from keras_seqzoo.data import Examples, ParallelEncoding, ParallelExamples
+from keras_seqzoo.callbacks import PairMetrics, SequenceMetrics
+from keras_seqzoo.data import LabeledSequences, PairPreprocessor, SequencePairs
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.metrics import Scores, TransductionScores
+from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
 from keras_seqzoo.utils.argument_validation import argument_message
-from keras_seqzoo.wrapping import answers_layer, encoding_of, network_of
+from keras_seqzoo.wrapping import generator_layer, inner_model, preprocessor_of
 
 
 def evaluate(
-    model: keras.Model, examples: Examples | ParallelExamples, *, batch_size: int = 64
-) -> Scores | TransductionScores | float:
+    model: keras.Model, examples: LabeledSequences | SequencePairs, *, batch_size: int = 64
+) -> LabelScores | Seq2SeqScores | float:
     """The scores of a model with its names inside; an encoder-decoder decodes as it is to.
 
     Args:
-        model: what `with_names` or `train` gave, or `load` read.
-        examples: `Examples` with labels or tags, or `ParallelExamples`.
+        model: what `end_to_end` or `train` gave, or `load` read.
+        examples: `LabeledSequences` with labels or tags, or `SequencePairs`.
         batch_size: int, at least 1.
 
     Returns:
-        `Scores`; of pairs `TransductionScores`, or of readings the error over their variance.
+        `LabelScores`; of pairs `Seq2SeqScores`, or of readings the error over their variance.
 
     Raises:
         ArgumentError: if the model has no names inside, or examples are of another kind.
         DataError: if the examples do not have what it predicts.
     """
-    encoding = encoding_of(model)
-    kind = ParallelExamples if isinstance(encoding, ParallelEncoding) else Examples
+    preprocessor = preprocessor_of(model)
+    kind = SequencePairs if isinstance(preprocessor, PairPreprocessor) else LabeledSequences
     if not isinstance(examples, kind):
         expected = f"{kind.__name__}, as {model.name!r} was trained on"
         raise ArgumentError(argument_message("examples", expected, type(examples).__name__))
-    if kind is Examples:
-        return SequenceScores(encoding, examples, batch_size=batch_size).measure(network_of(model))
+    if kind is LabeledSequences:
+        return SequenceMetrics(preprocessor, examples, batch_size=batch_size).measure(
+            inner_model(model)
+        )
     options = {"batch_size": batch_size}
-    answers = answers_layer(model)
-    if encoding.says_tokens:
+    answers = generator_layer(model)
+    if preprocessor.generates_tokens:
         options |= {"max_length": answers.max_length, "strategy": "beam"}
-        options |= {"beam_width": answers.beam_width, "length_penalty": answers.length_penalty}
-    return PairScores(encoding, examples, **options).measure(network_of(model))
+        options |= {"num_beams": answers.num_beams, "length_penalty": answers.length_penalty}
+    return PairMetrics(preprocessor, examples, **options).measure(inner_model(model))

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.callbacks import SequenceScores
-from keras_seqzoo.data import Batches, Encoding, Examples
+from keras_seqzoo.callbacks import SequenceMetrics
+from keras_seqzoo.data import Batches, LabeledSequences, SequencePreprocessor
 from keras_seqzoo.data.batching import POOL
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.losses import crossentropy
@@ -40,53 +40,66 @@ def check(name: str) -> None:
 
 
 def learn(
-    name: str, examples: Examples, *, min_count: int = 1, mask_value: float | None = math.nan
-) -> Encoding:
+    name: str,
+    examples: LabeledSequences,
+    *,
+    min_count: int = 1,
+    mask_value: float | None = math.nan,
+) -> SequencePreprocessor:
     """The names of training examples, with characters where the entry looks at them."""
     entry = registry.get_entry(name)
-    encoding = Encoding.learn(
+    preprocessor = SequencePreprocessor.learn(
         examples,
         target=entry.target,
         characters=entry.arguments().get("character_vocabulary_size") is not None,
         min_count=min_count,
     )
-    if encoding.tokens is not None:
-        return encoding
-    return dataclasses.replace(encoding, mask_value=mask_value)
+    if preprocessor.tokens is not None:
+        return preprocessor
+    return dataclasses.replace(preprocessor, mask_value=mask_value)
 
 
-def build(name: str, encoding: Encoding, **arguments: Any) -> keras.Model:
-    """The model of an entry for the names of an encoding; tags of the BIO kind come in order."""
+def build(name: str, preprocessor: SequencePreprocessor, **arguments: Any) -> keras.Model:
+    """The model of an entry for the names of a preprocessor; tags of the BIO kind come in order."""
     entry = registry.get_entry(name)
-    given = encoding.arguments() | arguments
-    if encoding.tokens is not None and not entry.arguments()["word_dropout"]:
+    given = preprocessor.arguments() | arguments
+    if preprocessor.tokens is not None and not entry.arguments()["word_dropout"]:
         given = {"word_dropout": _WORD_DROPOUT} | given
     if {"head": "crf"}.items() <= (entry.arguments() | arguments).items():
-        bio = all(tag == "O" or tag[:2] in ("B-", "I-") for tag in encoding.classes)
-        given = {"constraints": layers.bio_constraints(encoding.classes) if bio else None} | given
+        bio = all(tag == "O" or tag[:2] in ("B-", "I-") for tag in preprocessor.classes)
+        given = {
+            "constraints": layers.bio_constraints(preprocessor.classes) if bio else None
+        } | given
     return registry.get(name, **given)
 
 
 def batches(
-    encoding: Encoding, examples: Examples, *, batch_size: int, seed: int, class_weight: Any = None
+    preprocessor: SequencePreprocessor,
+    examples: LabeledSequences,
+    *,
+    batch_size: int,
+    seed: int,
+    class_weight: Any = None,
 ) -> Batches:
     """Batches to train on, of few different shapes."""
-    return encoding.batches(
+    return preprocessor.batches(
         examples, batch_size=batch_size, class_weight=class_weight, seed=seed, multiple=MULTIPLE,
-        pool=pool(encoding),
+        pool=pool(preprocessor),
     )  # fmt: skip
 
 
-def pool(encoding: Encoding) -> int:
+def pool(preprocessor: SequencePreprocessor) -> int:
     """Of how many batches sequences are sorted by length.
 
     Where length tells the label, a batch of similar lengths is a batch of few labels: those are
     drawn at random.
     """
-    return 1 if encoding.target == "labels" else POOL
+    return 1 if preprocessor.target == "labels" else POOL
 
 
-def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float = 0.0):
+def loss(
+    network: keras.Model, preprocessor: SequencePreprocessor | None, label_smoothing: float = 0.0
+):
     """The loss that fits the head; a CRF brings its own."""
     if isinstance(network, layers.CRFModel):
         if label_smoothing:
@@ -98,18 +111,20 @@ def loss(network: keras.Model, encoding: Encoding | None, label_smoothing: float
     return crossentropy(label_smoothing)
 
 
-def adapt(network: keras.Model, encoding: Encoding, examples: Examples) -> None:
+def adapt(
+    network: keras.Model, preprocessor: SequencePreprocessor, examples: LabeledSequences
+) -> None:
     """Lets the scaling of readings learn its ranges."""
     if layers.has_scaling(network):
         steps = np.concatenate(examples.sequences)
         layers.adapt(network, steps[None])
 
 
-def scores(encoding: Encoding, examples: Examples) -> SequenceScores:
+def scores(preprocessor: SequencePreprocessor, examples: LabeledSequences) -> SequenceMetrics:
     """The callback that puts scores into the logs."""
-    return SequenceScores(encoding, examples)
+    return SequenceMetrics(preprocessor, examples)
 
 
-def monitored(encoding: Encoding) -> tuple[str, str]:
+def monitored(preprocessor: SequencePreprocessor) -> tuple[str, str]:
     """The key of the logs that an epoch is chosen by, and whether it should be "max" or "min"."""
-    return _MONITORED[encoding.target], "max"
+    return _MONITORED[preprocessor.target], "max"

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.callbacks import PairScores
-from keras_seqzoo.data import Batches, ParallelEncoding, ParallelExamples
+from keras_seqzoo.callbacks import PairMetrics
+from keras_seqzoo.data import Batches, PairPreprocessor, SequencePairs
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.tasks.labeling import MULTIPLE
 from keras_seqzoo.utils.argument_validation import argument_message
@@ -28,60 +28,58 @@ def check(name: str) -> None:
     Raises:
         ArgumentError: if the entry is not for pairs.
     """
-    if registry.get_entry(name).task != "transduction":
-        raise ArgumentError(
-            argument_message("name", "for transduction, to be trained on pairs", name)
-        )
+    if registry.get_entry(name).task != "seq2seq":
+        raise ArgumentError(argument_message("name", "for seq2seq, to be trained on pairs", name))
 
 
 def learn(
     name: str,
-    examples: ParallelExamples,
+    examples: SequencePairs,
     *,
     min_count: int = 1,
     mask_value: float | None = math.nan,
-) -> ParallelEncoding:
+) -> PairPreprocessor:
     """The tokens of training pairs."""
-    encoding = ParallelEncoding.learn(examples, min_count=min_count)
-    if isinstance(encoding.source, int):  # readings
-        encoding = dataclasses.replace(encoding, mask_value=mask_value)
-    return encoding
+    preprocessor = PairPreprocessor.learn(examples, min_count=min_count)
+    if isinstance(preprocessor.source, int):  # readings
+        preprocessor = dataclasses.replace(preprocessor, mask_value=mask_value)
+    return preprocessor
 
 
-def build(name: str, encoding: ParallelEncoding, **arguments: Any) -> keras.Model:
-    """The model of an entry for the sequences of an encoding."""
-    return registry.get(name, **encoding.arguments() | arguments)
+def build(name: str, preprocessor: PairPreprocessor, **arguments: Any) -> keras.Model:
+    """The model of an entry for the sequences of a preprocessor."""
+    return registry.get(name, **preprocessor.arguments() | arguments)
 
 
 def batches(
-    encoding: ParallelEncoding, examples: ParallelExamples, *, batch_size: int, seed: int
+    preprocessor: PairPreprocessor, examples: SequencePairs, *, batch_size: int, seed: int
 ) -> Batches:
     """Batches to train on, of few different shapes."""
-    return encoding.batches(examples, batch_size=batch_size, seed=seed, multiple=MULTIPLE)
+    return preprocessor.batches(examples, batch_size=batch_size, seed=seed, multiple=MULTIPLE)
 
 
-def loss(network: keras.Model, encoding: ParallelEncoding, label_smoothing: float = 0.0):
+def loss(network: keras.Model, preprocessor: PairPreprocessor, label_smoothing: float = 0.0):
     """The loss of what is said."""
-    if not encoding.says_tokens:
+    if not preprocessor.generates_tokens:
         return layers.NormalizedMeanSquaredError()
     return layers.SmoothedCrossentropy(label_smoothing)
 
 
-def adapt(network: keras.Model, encoding: ParallelEncoding, examples: ParallelExamples) -> None:
+def adapt(network: keras.Model, preprocessor: PairPreprocessor, examples: SequencePairs) -> None:
     """Lets the scaling of readings, and their loss, learn from training pairs."""
-    says = not encoding.says_tokens
+    says = not preprocessor.generates_tokens
     target = np.concatenate(examples.targets)[None] if says else None
     if says:
         network.loss.adapt(target)
     if layers.has_scaling(network):
-        layers.adapt(network, encoding.sources(examples.sources), target=target)
+        layers.adapt(network, preprocessor.sources(examples.sources), target=target)
 
 
-def scores(encoding: ParallelEncoding, examples: ParallelExamples) -> PairScores:
+def scores(preprocessor: PairPreprocessor, examples: SequencePairs) -> PairMetrics:
     """The callback that puts scores into the logs."""
-    return PairScores(encoding, examples)
+    return PairMetrics(preprocessor, examples)
 
 
-def monitored(encoding: ParallelEncoding) -> tuple[str, str]:
+def monitored(preprocessor: PairPreprocessor) -> tuple[str, str]:
     """The key of the logs that an epoch is chosen by, and whether it should be "max" or "min"."""
-    return ("val_accuracy", "max") if encoding.says_tokens else ("val_error", "min")
+    return ("val_accuracy", "max") if preprocessor.generates_tokens else ("val_error", "min")

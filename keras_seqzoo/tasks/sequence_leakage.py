@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers
-from keras_seqzoo.data import Encoding, Examples
+from keras_seqzoo.data import LabeledSequences, SequencePreprocessor
 from keras_seqzoo.diagnostics import leakage
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.errors import DataError
@@ -51,7 +51,11 @@ class Memory:
 
 
 def measure_memory(
-    network: keras.Model, encoding: Encoding, examples: Examples, *, seed: int = 0
+    network: keras.Model,
+    preprocessor: SequencePreprocessor,
+    examples: LabeledSequences,
+    *,
+    seed: int = 0,
 ) -> Memory:
     """Measures how far a network looks, by `keras_seqzoo.leakage` in either direction of time.
 
@@ -59,30 +63,30 @@ def measure_memory(
     length; at most 256 of them. Classes are pooled: a rare one's variance is next to nothing.
 
     Args:
-        network: a classifier or tagger that takes numbers: `Trained.network`.
-        encoding: its `Encoding`.
-        examples: `Examples`, of which at least two must have two steps.
+        network: a classifier or tagger that takes numbers: `TrainingResult.network`.
+        preprocessor: its `SequencePreprocessor`.
+        examples: `LabeledSequences`, of which at least two must have two steps.
         seed: int, of the partners whose past or future is taken.
 
     Raises:
         DataError: if there are no two sequences to compare.
     """
     check_instance(keras.Model, network=network)
-    check_instance(Encoding, encoding=encoding)
-    check_instance(Examples, examples=examples)
+    check_instance(SequencePreprocessor, preprocessor=preprocessor)
+    check_instance(LabeledSequences, examples=examples)
     lengths = examples.lengths
     steps = int(np.median(lengths)) if np.median(lengths) > 1 else int(lengths.max())
     rows = np.flatnonzero(lengths >= steps)[:_ROWS]
     if steps < 2 or len(rows) < 2:
         raise DataError(f"`examples` must have two sequences of two steps. Received: {examples!r}.")
     sequences = [examples.sequences[row][:steps] for row in rows]
-    function = _probabilities(network, encoding, sequences)
-    if encoding.tokens is None:
+    function = _probabilities(network, preprocessor, sequences)
+    if preprocessor.tokens is None:
         x = np.stack(sequences)
     else:
-        x = np.stack([encoding.tokens.encode(sequence) for sequence in sequences])
+        x = np.stack([preprocessor.tokens.encode(sequence) for sequence in sequences])
     past = leakage(function, x, scale="none", seed=seed)
-    if encoding.target == "labels":
+    if preprocessor.target == "labels":
         return Memory(past, None, steps)
 
     def turned(x):
@@ -91,15 +95,15 @@ def measure_memory(
     return Memory(past, leakage(turned, x, scale="none", seed=seed), steps)
 
 
-def _probabilities(network: keras.Model, encoding: Encoding, sequences) -> Callable:
+def _probabilities(network: keras.Model, preprocessor: SequencePreprocessor, sequences) -> Callable:
     """From arrays of readings or of token numbers to probabilities."""
     answer = network.predict_on_batch
     if isinstance(network, layers.CRFModel):
         answer = network.probabilities
-    if encoding.characters is None:
+    if preprocessor.characters is None:
         return lambda x: np.asarray(keras.ops.convert_to_numpy(answer(x)))
     # A word that is unknown has the characters of any such word; most are known.
-    spelled = encoding.spelling_of_tokens()
+    spelled = preprocessor.spelling_of_tokens()
 
     def of_words(x):
         given = {"tokens": x, "characters": spelled[x]}

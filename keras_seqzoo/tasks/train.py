@@ -11,9 +11,15 @@ import keras
 import pandas as pd
 
 from keras_seqzoo import layers, registry
-from keras_seqzoo.data import Batches, Encoding, Examples, ParallelEncoding, ParallelExamples
+from keras_seqzoo.data import (
+    Batches,
+    LabeledSequences,
+    PairPreprocessor,
+    SequencePairs,
+    SequencePreprocessor,
+)
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
-from keras_seqzoo.metrics import Scores, TransductionScores
+from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
 from keras_seqzoo.optimizers import Adam, learning_rate_of
 from keras_seqzoo.tasks import labeling as of_examples
 from keras_seqzoo.tasks import seq2seq as of_pairs
@@ -27,7 +33,7 @@ from keras_seqzoo.utils.argument_validation import (
     unknown_name_message,
 )
 from keras_seqzoo.utils.random import seeded
-from keras_seqzoo.wrapping import with_names
+from keras_seqzoo.wrapping import end_to_end
 
 # Long sequences give long gradients now and then.
 CLIPNORM = 5.0
@@ -39,14 +45,14 @@ _STEPS_PER_EXECUTION = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What `train` returns.
 
     Attributes:
-        model: `keras.Model` that takes sentences, or readings, and gives names: `with_names`.
+        model: `keras.Model` that takes sentences, or readings, and gives names: `end_to_end`.
         network: the model inside it, which takes and gives numbers.
-        encoding: `keras_seqzoo.data.Encoding` or `ParallelEncoding`, between names and numbers.
-        scores: `Scores` of the validation examples, by these weights; `TransductionScores` of
+        preprocessor: `keras_seqzoo.data.SequencePreprocessor` or `PairPreprocessor`, between names and numbers.
+        scores: `LabelScores` of the validation examples, by these weights; `Seq2SeqScores` of
             pairs, or of readings the error over their variance; None without validation.
         history: `pandas.DataFrame`, a row per epoch.
         seconds: float, of training and validation.
@@ -54,16 +60,16 @@ class Trained:
 
     model: keras.Model
     network: keras.Model
-    encoding: Encoding | ParallelEncoding
-    scores: Scores | TransductionScores | float | None
+    preprocessor: SequencePreprocessor | PairPreprocessor
+    scores: LabelScores | Seq2SeqScores | float | None
     history: pd.DataFrame
     seconds: float
 
 
 def train(
     name: str,
-    examples: Examples | ParallelExamples,
-    validation: Examples | ParallelExamples | None = None,
+    examples: LabeledSequences | SequencePairs,
+    validation: LabeledSequences | SequencePairs | None = None,
     *,
     validation_split: float = 0.1,
     epochs: int = 30,
@@ -77,7 +83,7 @@ def train(
     seed: int = 0,
     verbose: int = 1,
     **arguments: Any,
-) -> Trained:
+) -> TrainingResult:
     """Trains a model of the zoo: a classifier or tagger on examples, an encoder-decoder on pairs.
 
     Learns the vocabularies of the training examples, and trains with Adam on batches of similar
@@ -88,8 +94,8 @@ def train(
     where those are few.
 
     Args:
-        name: str, an entry of the tasks "classification", "tagging" or "transduction".
-        examples: `keras_seqzoo.data.Examples` to train on; `ParallelExamples` for "transduction".
+        name: str, an entry of the tasks "classification", "tagging" or "seq2seq".
+        examples: `keras_seqzoo.data.LabeledSequences` to train on; `SequencePairs` for "seq2seq".
         validation: the same, to choose the epoch by, or None for a part of `examples`.
         validation_split: float in [0, 1), that part; 0 for none.
         epochs: int, at least 1, at most so many.
@@ -100,7 +106,7 @@ def train(
             the learning rate is halved after half as many.
         label_smoothing: float in [0, 1), part of each target that is spread over all classes; None
             is 0.1 for pairs of tokens, else 0.
-        class_weight: "balanced", a dict of class to weight, or None; see `Encoding.batches`. None
+        class_weight: "balanced", a dict of class to weight, or None; see `SequencePreprocessor.batches`. None
             for pairs.
         min_count: int, at least 1, how often a token must occur to be known.
         seed: int, everything random follows from it.
@@ -108,7 +114,7 @@ def train(
         **arguments: of the constructor.
 
     Returns:
-        A `Trained`.
+        A `TrainingResult`.
 
     Raises:
         ArgumentError: if the entry is for another task, or an option is out of range.
@@ -118,7 +124,7 @@ def train(
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> text = zoo.data.Examples([["play", "jazz"], ["stop"]] * 9, labels=["Play", "Stop"] * 9)
+    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]] * 9, labels=["Play", "Stop"] * 9)
     >>> trained = zoo.train("gru_classifier", text, epochs=9, units=8, verbose=0)
     >>> trained.model.predict(np.array(["play jazz now"], object), verbose=0)["labels"].shape
     (1,)
@@ -158,29 +164,31 @@ def train(
         )
     started = time.monotonic()
     masked = {"mask_value": arguments["mask_value"]} if "mask_value" in arguments else {}
-    encoding = recipe.learn(name, examples, min_count=min_count, **masked)
+    preprocessor = recipe.learn(name, examples, min_count=min_count, **masked)
     if label_smoothing is None:
         label_smoothing = recipe.LABEL_SMOOTHING
     weighed = {} if class_weight is None else {"class_weight": class_weight}
     with seeded(seed):
-        network = recipe.build(name, encoding, **arguments)
-        batches = recipe.batches(encoding, examples, batch_size=batch_size, seed=seed, **weighed)
-        scored = None if validation is None else recipe.scores(encoding, validation)
+        network = recipe.build(name, preprocessor, **arguments)
+        batches = recipe.batches(
+            preprocessor, examples, batch_size=batch_size, seed=seed, **weighed
+        )
+        scored = None if validation is None else recipe.scores(preprocessor, validation)
         callbacks = [] if scored is None else [scored]
         if decay == "plateau":
-            callbacks += _stopping(*recipe.monitored(encoding), patience)
+            callbacks += _stopping(*recipe.monitored(preprocessor), patience)
         else:
             steps = epochs * batches.num_batches
             learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        compile_network(network, learning_rate, recipe.loss(network, encoding, label_smoothing))
-        recipe.adapt(network, encoding, examples)
+        compile_network(network, learning_rate, recipe.loss(network, preprocessor, label_smoothing))
+        recipe.adapt(network, preprocessor, examples)
         history = fit_batches(
             network, batches, epochs=epochs, callbacks=callbacks, verbose=2 if verbose else 0
         )
-    return Trained(
-        with_names(network, encoding),
+    return TrainingResult(
+        end_to_end(network, preprocessor),
         network,
-        encoding,
+        preprocessor,
         None if scored is None else scored.measure(network),
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
@@ -189,7 +197,7 @@ def train(
 
 def recipe_of(examples: Any) -> ModuleType:
     """The module that knows how models are trained on examples, or on pairs."""
-    return of_pairs if isinstance(examples, ParallelExamples) else of_examples
+    return of_pairs if isinstance(examples, SequencePairs) else of_examples
 
 
 def compile_network(
@@ -210,7 +218,7 @@ def compile_network(
 def fit_batches(
     network: keras.Model, batches: Batches, *, epochs: int, **options: Any
 ) -> keras.callbacks.History:
-    """`fit`, with the recurrences compiled where that pays and batches made outside of Python."""
+    """`fit`, with the recurrences compiled where that is_worthwhile and batches made outside of Python."""
     if keras.backend.backend() != "tensorflow":
         return network.fit(batches, epochs=epochs, **options)
     layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)

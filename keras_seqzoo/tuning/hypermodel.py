@@ -65,7 +65,7 @@ def hypermodel(
         from keras_seqzoo.tuning.sequences import SequenceHyperModel
 
         return SequenceHyperModel(name, space=space, block=block, **fixed)
-    if registry.get_entry(name).task == "transduction":
+    if registry.get_entry(name).task == "seq2seq":
         from keras_seqzoo.tuning.pairs import PairHyperModel
 
         return PairHyperModel(name, space=space, block=block, **fixed)
@@ -206,7 +206,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
         if isinstance(model.loss, NormalizedMeanSquaredError):
             model.loss.variance = prepared.loss.variance
 
-    def try_out(self, model: keras.Model, rows: Rows) -> None:
+    def smoke_test(self, model: keras.Model, rows: Rows) -> None:
         """Measures the objectives of the untrained model once."""
         measured = StateLeakage(rows.x_val, rows.y_val, block=self.block)
         measured.set_model(model)

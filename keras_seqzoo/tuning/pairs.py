@@ -10,7 +10,7 @@ import keras
 import keras_tuner
 
 from keras_seqzoo import errors
-from keras_seqzoo.data import ParallelEncoding, ParallelExamples
+from keras_seqzoo.data import PairPreprocessor, SequencePairs
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.tasks import seq2seq as recipe
 from keras_seqzoo.tuning.sequences import SequenceHyperModel
@@ -26,12 +26,12 @@ class PairRows:
     Attributes:
         examples: to train on.
         validation: to choose by.
-        encoding: the tokens of both.
+        preprocessor: the tokens of both.
     """
 
-    examples: ParallelExamples
-    validation: ParallelExamples
-    encoding: ParallelEncoding
+    examples: SequencePairs
+    validation: SequencePairs
+    preprocessor: PairPreprocessor
 
     obstacle = "pairs are in batches of similar lengths"  # to be trained together
 
@@ -54,7 +54,7 @@ class PairRows:
 
 def pair_rows(
     name: str,
-    examples: ParallelExamples,
+    examples: SequencePairs,
     validation: Any,
     validation_split: float,
     seed: int,
@@ -64,19 +64,19 @@ def pair_rows(
 
     Raises:
         ArgumentError: if the entry is for another task, or validation pairs are no
-            `ParallelExamples`.
+            `SequencePairs`.
     """
     recipe.check(name)
     if validation is None:
         check_fraction(validation_split=validation_split)
         examples, validation = examples.split(validation_split, seed=seed)
-    if not isinstance(validation, ParallelExamples):
+    if not isinstance(validation, SequencePairs):
         raise errors.ArgumentError(
-            argument_message("validation_data", "ParallelExamples, as `x` is", type(validation))
+            argument_message("validation_data", "SequencePairs, as `x` is", type(validation))
         )
-    encoding = recipe.learn(name, examples, **masked)
-    encoding.check(validation)
-    return PairRows(examples, validation, encoding)
+    preprocessor = recipe.learn(name, examples, **masked)
+    preprocessor.check(validation)
+    return PairRows(examples, validation, preprocessor)
 
 
 class PairHyperModel(SequenceHyperModel):
@@ -93,13 +93,13 @@ class PairHyperModel(SequenceHyperModel):
         """The share of right answers, to be maximized, or the error of readings; the loss where no
         pairs are known.
         """
-        if self.encoding is None:
+        if self.preprocessor is None:
             return keras_tuner.Objective("val_loss", "min")
         return super().objective
 
     def _loss(self, model: keras.Model):
-        if self.encoding is None:
-            return crossentropy() if model.says_tokens else "mse"
+        if self.preprocessor is None:
+            return crossentropy() if model.generates_tokens else "mse"
         return super()._loss(model)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):

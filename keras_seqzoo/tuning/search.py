@@ -11,7 +11,7 @@ import keras
 import keras_tuner
 
 from keras_seqzoo import errors, registry
-from keras_seqzoo.data import Encoding, Examples, ParallelExamples
+from keras_seqzoo.data import LabeledSequences, SequencePairs, SequencePreprocessor
 from keras_seqzoo.tasks import targets
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
@@ -56,7 +56,7 @@ def search(
     `study.db`, an Optuna study with every trial. The same call again resumes an interrupted search
     and ends where an uninterrupted one ends; with a higher `max_trials` it goes on.
 
-    Shapes: `x` is `(batch, time, features)`, windows in time order; `keras_seqzoo.windows` cuts
+    Shapes: `x` is `(batch, time, features)`, windows in time order; `keras_seqzoo.data.make_windows` cuts
         them. With overlapping windows give `validation_data`, so that no reading is on both sides.
     Masking: what the model's `mask_value` marks counts nowhere.
     State: random generators, Keras's and TensorFlow's included, and the dtype policy are as before.
@@ -64,13 +64,13 @@ def search(
     Args:
         name: str, one of `list_models()`.
         x: training rows, and validation rows at their end unless `validation_data` is given; or
-            `keras_seqzoo.data.Examples` for a classifier or tagger, `ParallelExamples` for an
+            `keras_seqzoo.data.LabeledSequences` for a classifier or tagger, `SequencePairs` for an
             encoder-decoder, whose `best_model` then takes and gives names.
         y: targets; default the input itself, and for a forecaster each step's next reading, for
             which the last step of every window is taken away. Of a classifier or tagger the
             classes, `(batch,)` or `(batch, time)`: numbers from 0 on, or names, which `best_model`
             then gives.
-        validation_data: array, or pair `(x, y)`, or `Examples`, or `ParallelExamples`.
+        validation_data: array, or pair `(x, y)`, or `LabeledSequences`, or `SequencePairs`.
         validation_split: float in (0, 1), the share of the last rows to validate on; for a
             classifier or tagger it is drawn at random, as much of every class.
         max_trials: int, trials in all.
@@ -121,7 +121,7 @@ def search(
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> x = zoo.windows(zoo.sensor_readings(steps=400), length=20)
+    >>> x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=400), sequence_length=20)
     >>> found = zoo.search("simple_rnn_identity", x, max_trials=2, epochs=1, verbose=0,
     ...                    directory=tempfile.mkdtemp())
     >>> len(found.results)
@@ -130,18 +130,18 @@ def search(
     check_seed(seed)
     check_verbose(verbose)
     masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
-    if isinstance(x, ParallelExamples) or registry.get_entry(name).task == "transduction":
+    if isinstance(x, SequencePairs) or registry.get_entry(name).task == "seq2seq":
         rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
-        model = PairHyperModel(name, encoding=rows.encoding, space=space, **fixed)
-    elif isinstance(x, Examples) or registry.get_entry(name).target is not None:
+        model = PairHyperModel(name, preprocessor=rows.preprocessor, space=space, **fixed)
+    elif isinstance(x, LabeledSequences) or registry.get_entry(name).target is not None:
         split = validation_data, validation_split, seed
-        if isinstance(x, Examples):
+        if isinstance(x, LabeledSequences):
             rows = sequence_rows(name, x, *split, **masked)
         else:
             rows = array_rows(name, x, y, *split, classes=fixed.get("classes"), **masked)
-        _check_fixed(fixed, rows.encoding)
+        _check_fixed(fixed, rows.preprocessor)
         model = SequenceHyperModel(
-            name, encoding=rows.encoding, named=rows.named, space=space, **fixed
+            name, preprocessor=rows.preprocessor, named=rows.named, space=space, **fixed
         )
     else:
         if registry.get_entry(name).task == "forecasting" and y is None:
@@ -179,20 +179,20 @@ def search(
 
 
 def _pairs(name: str, x: Any, *split: Any, **masked: Any) -> PairRows:
-    if not isinstance(x, ParallelExamples):
+    if not isinstance(x, SequencePairs):
         hint = "`keras_seqzoo.data.forecasting_pairs` makes them of readings."
-        raise errors.ArgumentError(argument_message("x", "ParallelExamples", type(x), hint))
+        raise errors.ArgumentError(argument_message("x", "SequencePairs", type(x), hint))
     return pair_rows(name, x, *split, **masked)
 
 
-def _check_fixed(fixed: Mapping[str, Any], encoding: Encoding) -> None:
+def _check_fixed(fixed: Mapping[str, Any], preprocessor: SequencePreprocessor) -> None:
     """What is said beforehand of a classifier or tagger must be what the data says."""
     if fixed.get("time") is not None:
         hint = "Sequences have lengths of their own."
         raise errors.ArgumentError(
             argument_message("time", "None to search for classes", fixed["time"], hint)
         )
-    count = len(encoding.classes)
+    count = len(preprocessor.classes)
     if fixed.get("classes", count) != count:
         raise errors.ArgumentError(
             argument_message("classes", f"{count}, as there are in the data", fixed["classes"])

@@ -13,7 +13,7 @@ import keras_tuner
 import numpy as np
 
 from keras_seqzoo import errors, layers, registry
-from keras_seqzoo.data import Encoding, Examples
+from keras_seqzoo.data import LabeledSequences, SequencePreprocessor
 from keras_seqzoo.data.batching import plan
 from keras_seqzoo.tasks import labeling as recipe
 from keras_seqzoo.tasks import train
@@ -27,7 +27,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_positive,
 )
 from keras_seqzoo.utils.array_validation import as_array
-from keras_seqzoo.wrapping import with_names
+from keras_seqzoo.wrapping import end_to_end
 
 # Of readings padded to the longest, how many may be padding for each that is not.
 _PADDED = 2.0
@@ -41,14 +41,14 @@ class SequenceRows:
     Attributes:
         examples: to train on.
         validation: to choose by.
-        encoding: the names of both.
+        preprocessor: the names of both.
         named: whether the best model is to take and give names, or numbers, as they were given.
         of_arrays: whether they were given as arrays.
     """
 
-    examples: Examples
-    validation: Examples
-    encoding: Encoding
+    examples: LabeledSequences
+    validation: LabeledSequences
+    preprocessor: SequencePreprocessor
     named: bool = True
     of_arrays: bool = False
 
@@ -60,25 +60,25 @@ class SequenceRows:
     @property
     def obstacle(self) -> str | None:
         """Why trials on these cannot be trained together, or None."""
-        if self.encoding.tokens is not None:
+        if self.preprocessor.tokens is not None:
             return "tokens are in batches of similar lengths"
         for part in (self.examples, self.validation):
             if part.lengths.max() * len(part) > (1 + _PADDED) * part.lengths.sum():
                 return "lengths are too different to be padded to the longest"
-            names = part.label_names if self.encoding.target == "labels" else part.tag_names
-            if not set(names) <= set(self.encoding.classes):
+            names = part.label_names if self.preprocessor.target == "labels" else part.tag_names
+            if not set(names) <= set(self.preprocessor.classes):
                 return "some names are not known"
-        if self.encoding.target == "tags" and any(
-            name[:2] in ("B-", "I-") for name in self.encoding.classes
+        if self.preprocessor.target == "tags" and any(
+            name[:2] in ("B-", "I-") for name in self.preprocessor.classes
         ):
             return "entities are scored as a whole"
         return None
 
-    def arrays(self, examples: Examples) -> tuple[np.ndarray, ...]:
+    def arrays(self, examples: LabeledSequences) -> tuple[np.ndarray, ...]:
         """Readings as arrays: `x`, padded, the numbers of classes, which steps are real, and how
         long the batch of a row is.
         """
-        (x, y, *_) = self.encoding.batches(examples, batch_size=len(examples), shuffle=False)[0]
+        (x, y, *_) = self.preprocessor.batches(examples, batch_size=len(examples), shuffle=False)[0]
         order = np.argsort(np.argsort(examples.lengths, kind="stable"), kind="stable")
         real = np.arange(x.shape[1]) < examples.lengths[:, None]
         lengths = -(-examples.lengths // recipe.MULTIPLE) * recipe.MULTIPLE
@@ -86,7 +86,7 @@ class SequenceRows:
 
     def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
         """The batches of each epoch: rows `(batches, batch_size)`, -1 where one is not full."""
-        lengths, pool = self.examples.lengths, recipe.pool(self.encoding)
+        lengths, pool = self.examples.lengths, recipe.pool(self.preprocessor)
         return (full(plan(lengths, batch_size, seed, epoch, pool)) for epoch in itertools.count())
 
     def fingerprint(self) -> str:
@@ -97,13 +97,13 @@ class SequenceRows:
                 text = repr(sequence) if part.has_tokens else sequence.tobytes().hex()
                 digest.update(text.encode() + b"\n")
             digest.update(repr((part.labels, part.tags)).encode())
-        digest.update(repr((self.encoding.classes, self.named)).encode())
+        digest.update(repr((self.preprocessor.classes, self.named)).encode())
         return digest.hexdigest()
 
 
 def sequence_rows(
     name: str,
-    examples: Examples,
+    examples: LabeledSequences,
     validation: Any,
     validation_split: float,
     seed: int,
@@ -112,24 +112,26 @@ def sequence_rows(
     """Examples split, and their names learned as the entry needs them.
 
     Raises:
-        ArgumentError: if the entry is for another task, or validation examples are no `Examples`.
+        ArgumentError: if the entry is for another task, or validation examples are no `LabeledSequences`.
         DataError: if the examples lack what is to be predicted.
     """
     entry = registry.get_entry(name)
     if entry.target is None:
         raise errors.ArgumentError(
-            argument_message("name", "for classification or tagging, to search on Examples", name)
+            argument_message(
+                "name", "for classification or tagging, to search on LabeledSequences", name
+            )
         )
     if validation is None:
         check_fraction(validation_split=validation_split)
         examples, validation = examples.split(validation_split, seed=seed)
-    if not isinstance(validation, Examples):
+    if not isinstance(validation, LabeledSequences):
         raise errors.ArgumentError(
-            argument_message("validation_data", "Examples, as `x` is", type(validation))
+            argument_message("validation_data", "LabeledSequences, as `x` is", type(validation))
         )
-    encoding = recipe.learn(name, examples, **given)
-    encoding.check(validation)
-    return SequenceRows(examples, validation, encoding)
+    preprocessor = recipe.learn(name, examples, **given)
+    preprocessor.check(validation)
+    return SequenceRows(examples, validation, preprocessor)
 
 
 def array_rows(
@@ -175,20 +177,22 @@ def array_rows(
     names = examples.label_names if target == "labels" else examples.tag_names
     if numbers:
         names = [str(number) for number in range(max(classes or 0, max(numbers) + 1))]
-    encoding = Encoding(target, names, features=examples.features, mask_value=mask_value)
-    encoding.check(validation)
-    return SequenceRows(examples, validation, encoding, named=not numbers, of_arrays=True)
+    preprocessor = SequencePreprocessor(
+        target, names, features=examples.features, mask_value=mask_value
+    )
+    preprocessor.check(validation)
+    return SequenceRows(examples, validation, preprocessor, named=not numbers, of_arrays=True)
 
 
 def _array_examples(
     target: str, name: str, y_name: str, x: Any, y: Any, mask_value: float | None
-) -> tuple[Examples, int | None]:
+) -> tuple[LabeledSequences, int | None]:
     """Their real steps, and the highest class if classes are numbers."""
     x = as_array(name, x)
     if x.ndim != 3 or x.dtype.kind not in "iuf":
         raise errors.DataError(
             f"`{name}` must be readings of shape (batch, time, features), or "
-            f"keras_seqzoo.data.Examples, which hold texts too. Received: shape {x.shape}, dtype "
+            f"keras_seqzoo.data.LabeledSequences, which hold texts too. Received: shape {x.shape}, dtype "
             f"{x.dtype}."
         )
     if y is None:
@@ -224,9 +228,9 @@ def _array_examples(
         raise errors.DataError(f"`{y_name}` must be classes from 0 on. Received: {seen.min()}.")
     sequences = [row[steps] for row, steps in zip(x, real, strict=True)]
     if target == "labels":
-        return Examples(sequences, labels=y.astype(str).tolist()), highest
+        return LabeledSequences(sequences, labels=y.astype(str).tolist()), highest
     tags = [row[steps].astype(str).tolist() for row, steps in zip(y, real, strict=True)]
-    return Examples(sequences, tags=tags), highest
+    return LabeledSequences(sequences, tags=tags), highest
 
 
 class SequenceHyperModel(ZooHyperModel):
@@ -243,32 +247,32 @@ class SequenceHyperModel(ZooHyperModel):
         self,
         name: str,
         *,
-        encoding: Encoding | None = None,
+        preprocessor: SequencePreprocessor | None = None,
         named: bool = True,
         **options: Any,
     ):
         super().__init__(name, **options)
-        self.encoding, self.named = encoding, named
+        self.preprocessor, self.named = preprocessor, named
 
     @property
     def objective(self) -> keras_tuner.Objective:
         """The score of names, to be maximized; the accuracy where names are not known."""
-        if self.encoding is None:
+        if self.preprocessor is None:
             return keras_tuner.Objective("val_accuracy", "max")
-        return keras_tuner.Objective(*self.recipe.monitored(self.encoding))
+        return keras_tuner.Objective(*self.recipe.monitored(self.preprocessor))
 
     def compiled(self, arguments: dict[str, Any], optimizer: dict[str, Any]) -> keras.Model:
         """The model with the loss of its head; the accuracy beside it where names are not known."""
-        if self.encoding is None:
+        if self.preprocessor is None:
             model = registry.get(self.name, **arguments)
         else:
-            model = self.recipe.build(self.name, self.encoding, **arguments)
-        metrics = ["accuracy"] if self.encoding is None else None
+            model = self.recipe.build(self.name, self.preprocessor, **arguments)
+        metrics = ["accuracy"] if self.preprocessor is None else None
         train.compile_network(model, loss=self._loss(model), metrics=metrics, **optimizer)
         return model
 
     def _loss(self, model: keras.Model):
-        return self.recipe.loss(model, self.encoding, self.recipe.LABEL_SMOOTHING)
+        return self.recipe.loss(model, self.preprocessor, self.recipe.LABEL_SMOOTHING)
 
     def fit(self, hp: keras_tuner.HyperParameters, model: keras.Model, x: Any, *args, **kwargs):
         """Trains one trial on what `keras.Model.fit` takes; arrays set the scaling."""
@@ -288,24 +292,24 @@ class SequenceHyperModel(ZooHyperModel):
     ):
         """Trains one trial on examples, in batches of similar lengths."""
         self.prepare(model, rows)
-        scored = self.recipe.scores(rows.encoding, rows.validation)
+        scored = self.recipe.scores(rows.preprocessor, rows.validation)
         batches = self.recipe.batches(
-            rows.encoding, rows.examples, batch_size=batch_size, seed=seed
+            rows.preprocessor, rows.examples, batch_size=batch_size, seed=seed
         )
         return train.fit_batches(model, batches, callbacks=[scored, *callbacks], **kwargs)
 
     def prepare(self, model: keras.Model, rows: SequenceRows) -> None:
         """Lets the scaling of readings learn its ranges."""
-        self.recipe.adapt(model, rows.encoding, rows.examples)
+        self.recipe.adapt(model, rows.preprocessor, rows.examples)
 
-    def try_out(self, model: keras.Model, rows: SequenceRows) -> None:
+    def smoke_test(self, model: keras.Model, rows: SequenceRows) -> None:
         """Scores the untrained model once."""
-        self.recipe.scores(rows.encoding, rows.validation.take([0])).measure(model)
+        self.recipe.scores(rows.preprocessor, rows.validation.take([0])).measure(model)
 
     def finished(self, model: keras.Model) -> keras.Model:
         """The model as it is given out and saved: with its names inside, if there are names."""
         if self.named:
-            return with_names(model, self.encoding)
+            return end_to_end(model, self.preprocessor)
         # As Keras users compile it, to train it on.
         optimizer = keras.optimizers.Adam.from_config(model.optimizer.get_config())
         optimizer.build(model.trainable_variables)

@@ -37,10 +37,16 @@ from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
 from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.tuning.study.oracle import SAMPLERS, StudyOracle, directions, quiet_optuna
-from keras_seqzoo.tuning.study.storage import Ledger, sqlite
+from keras_seqzoo.tuning.study.storage import TrialStore, sqlite
 from keras_seqzoo.tuning.study.successive_halving import rungs, survives
 from keras_seqzoo.tuning.trial import TrialResult, release, run_trial
-from keras_seqzoo.tuning.vectorized.population import Member, Population, Run, pays, stopping_of
+from keras_seqzoo.tuning.vectorized.population import (
+    Member,
+    Population,
+    Run,
+    is_worthwhile,
+    stopping_of,
+)
 from keras_seqzoo.utils import argument_validation, files
 from keras_seqzoo.utils.random import derive, preserved
 
@@ -55,7 +61,7 @@ STUDY, TRIALS, BEST, REPORT, LOCK = "study.db", "trials", "best.keras", "report.
 
 
 @dataclasses.dataclass(frozen=True)
-class _UnderWay:
+class _RunningTrial:
     """A trial in a population; `rivals` is the last trial that it is compared with."""
 
     trial: Trial
@@ -152,7 +158,7 @@ class Search(keras_tuner.Tuner):
                 "data": rows.fingerprint(),
             }
             with quiet_optuna():
-                ledger = Ledger(
+                ledger = TrialStore(
                     sqlite(self.path / STUDY) if storage is None else storage,
                     "search" if storage is None else self.path.name,
                     directions(_list(objective)),
@@ -191,11 +197,11 @@ class Search(keras_tuner.Tuner):
             places = 1
             if done < self.oracle.max_trials:
                 places = self._places  # what is compiled is so while the model is tried out
-                self._try_out()
+                self._smoke_test()
             with (
                 quiet_optuna(),
                 quiet_tensorflow(),
-                self.oracle.ledger.beating(),
+                self.oracle.ledger.heartbeat(),
                 SearchProgress(done, self.oracle.max_trials, verbose=self.verbose) as self.progress,
             ):
                 if done:
@@ -215,13 +221,13 @@ class Search(keras_tuner.Tuner):
             if self._lock is not None:
                 self._lock.release(force=True)
 
-    def _try_out(self) -> None:
+    def _smoke_test(self) -> None:
         """Builds one model first: a wrong argument is to be told at once, not trial by trial."""
         try:
             with preserved():
                 model = self.hypermodel.build(self.oracle.get_space())
             self.hypermodel.prepare(model, self.rows)
-            self.hypermodel.try_out(model, self.rows)
+            self.hypermodel.smoke_test(model, self.rows)
         except errors.SeqZooError:
             raise
         except Exception:  # what fails with these values may not with others
@@ -234,25 +240,25 @@ class Search(keras_tuner.Tuner):
         search that goes on, whose interrupted trials start over, ends as it would have.
         """
         round_ = self.oracle.first_round()
-        under_way: list[_UnderWay] = []
+        running: list[_RunningTrial] = []
         built = 0
         while True:
             if built >= _RELEASE:
                 release(kernels=self._population is None)
                 built = 0
-            trials = self.oracle.ask(places - len(under_way), round_)
+            trials = self.oracle.ask(places - len(running), round_)
             built += len(trials)
-            under_way = sorted(under_way + self._start(trials), key=lambda one: one.number)
-            if under_way:
-                self._advance(under_way)
-                under_way = self._settle(under_way)
-            elif not trials and not self._others_at_work() and round_ >= self.oracle.last_round():
+            running = sorted(running + self._start(trials), key=lambda one: one.number)
+            if running:
+                self._advance(running)
+                running = self._finish_rung(running)
+            elif not trials and not self._others_running() and round_ >= self.oracle.last_round():
                 return
             round_ += 1
 
-    def _start(self, trials: list[Trial]) -> list[_UnderWay]:
+    def _start(self, trials: list[Trial]) -> list[_RunningTrial]:
         """What trains together is under way then; the others are done, one by one."""
-        under_way = []
+        running = []
         for trial in trials:
             try:
                 run = self._population and self._population.start(
@@ -264,29 +270,29 @@ class Search(keras_tuner.Tuner):
             if run is None:
                 self._record(trial, self._train_alone(trial))
             else:
-                under_way.append(_UnderWay(trial, run, self.oracle.cohort_end(trial)))
-        return under_way
+                running.append(_RunningTrial(trial, run, self.oracle.cohort_end(trial)))
+        return running
 
-    def _advance(self, under_way: list[_UnderWay]) -> None:
+    def _advance(self, running: list[_RunningTrial]) -> None:
         """Trains all to their next rungs."""
-        until = [next(rung for rung in self._rungs if rung > one.run.epochs) for one in under_way]
-        started = sum(one.run.epochs for one in under_way)
+        until = [next(rung for rung in self._rungs if rung > one.run.epochs) for one in running]
+        started = sum(one.run.epochs for one in running)
         total = sum(until) - started
-        for _ in self._population.advance([one.run for one in under_way], until):
-            done = sum(one.run.epochs for one in under_way) - started
-            self.progress.advanced(len(under_way), done / total)
+        for _ in self._population.advance([one.run for one in running], until):
+            done = sum(one.run.epochs for one in running) - started
+            self.progress.advanced(len(running), done / total)
 
-    def _settle(self, under_way: list[_UnderWay]) -> list[_UnderWay]:
+    def _finish_rung(self, running: list[_RunningTrial]) -> list[_RunningTrial]:
         """Ends what is complete, has failed or is behind; gives what goes on."""
         known = {
             trial.number: self.oracle.costs(trial.user_attrs["outcome"]["history"])
             for trial in (self.oracle.finished() if len(self._rungs) > 1 else ())
             if trial.state is not TrialState.FAIL
         }
-        known |= {one.number: self.oracle.costs(one.run.history) for one in under_way}
+        known |= {one.number: self.oracle.costs(one.run.history) for one in running}
         going = []
-        for one in under_way:
-            ended = one.run.epochs == self._rungs[-1] or not one.run.goes_on
+        for one in running:
+            ended = one.run.epochs == self._rungs[-1] or not one.run.continues
             rivals = [costs for number, costs in known.items() if number <= one.rivals]
             if not ended and survives(known[one.number], rivals):
                 going.append(one)
@@ -300,9 +306,9 @@ class Search(keras_tuner.Tuner):
                 self._record(one.trial, error, history=one.run.history)
         return going
 
-    def _others_at_work(self) -> bool:
+    def _others_running(self) -> bool:
         """Whether other workers hold trials, that may come back; waits a little then."""
-        if not self.oracle.held_by_others():
+        if not self.oracle.claimed_by_others():
             return False
         time.sleep(_PATIENCE)
         self.oracle.reload()
@@ -315,7 +321,7 @@ class Search(keras_tuner.Tuner):
         steps = self.epochs * -(-self.rows.count // self.batch_size)
         if keras.backend.backend() != "tensorflow":
             return None
-        if together == 1 or not pays(together, steps):
+        if together == 1 or not is_worthwhile(together, steps):
             return None
         try:
             stopping = stopping_of(self.callbacks, self.hypermodel.measures.logs)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
 
 _MAY_LACK = ("feats", "misc")  # here "_" says that there is none, which is a value like another
 
 
-def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> Examples:
+def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> LabeledSequences:
     r"""Reads sentences and one field of each word from a CoNLL-U or CoNLL-U Plus file.
 
     Words are tokens; ranges of multiword tokens (1-2) and empty nodes (1.1) are left out. Needs
@@ -28,7 +28,7 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> Examples:
             without features or without that key have the tag "_".
 
     Returns:
-        `Examples` of tokens with tags; `notes` says what was left out.
+        `LabeledSequences` of tokens with tags; `notes` says what was left out.
 
     Raises:
         ArgumentError: if `field` is not a name, or the package conllu is not installed.
@@ -61,10 +61,14 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> Examples:
         tags.append([_tag(path, word, field, where, keys) for word in words])
     _check_found(path, sequences, tags, field, keys)
     note = f"Multiword ranges and empty nodes: {left_out} left out, all words kept."
-    return Examples(sequences, tags=tags, notes=(note,) * bool(left_out), source=os.fspath(path))
+    return LabeledSequences(
+        sequences, tags=tags, notes=(note,) * bool(left_out), source=os.fspath(path)
+    )
 
 
-def read_conll(path: str | os.PathLike, *, token_column: int = 0, tag_column: int = -1) -> Examples:
+def read_conll(
+    path: str | os.PathLike, *, token_column: int = 0, tag_column: int = -1
+) -> LabeledSequences:
     r"""Reads tagged sentences from a file with a token per line and a blank line between sentences.
 
     Columns are separated by tabs if the first token's line has one, and tokens may then hold
@@ -77,7 +81,7 @@ def read_conll(path: str | os.PathLike, *, token_column: int = 0, tag_column: in
         tag_column: int, the column of the tags, counted likewise.
 
     Returns:
-        `Examples` of tokens with tags; `notes` says what was left out.
+        `LabeledSequences` of tokens with tags; `notes` says what was left out.
 
     Raises:
         ArgumentError: if a column is not an int.
@@ -112,7 +116,7 @@ def read_conll(path: str | os.PathLike, *, token_column: int = 0, tag_column: in
             sentences.append([])
     sentences = [pairs for pairs in sentences if pairs]
     documents = sum(line.startswith("-DOCSTART-") for _, line in numbered)
-    return Examples(
+    return LabeledSequences(
         [[token for token, _ in pairs] for pairs in sentences],
         tags=[[tag for _, tag in pairs] for pairs in sentences],
         notes=(f"{count(documents, '-DOCSTART- line')} left out.",) * bool(documents),

@@ -10,7 +10,7 @@ import unicodedata
 from typing import Any
 
 from keras_seqzoo.data.io.text_lines import count, read_text, refuse_file
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -21,14 +21,14 @@ from keras_seqzoo.utils.argument_validation import (
 _SEPARATORS = (",", "\t", ";", "|")
 
 
-def read_labelled(
+def read_labeled_csv(
     path: str | os.PathLike,
     *,
     text: str = "text",
     label: str = "label",
     separator: str | None = None,
     lower: bool = False,
-) -> Examples:
+) -> LabeledSequences:
     r"""Reads texts and their labels from two columns of a .csv or .tsv file with a header.
 
     Texts are split by `split_words`: a run of letters, digits and underscores is a token, and so
@@ -45,7 +45,7 @@ def read_labelled(
         lower: bool, whether texts are put in lower case.
 
     Returns:
-        `Examples` of tokens with labels, one per row; a text without tokens is an empty sequence.
+        `LabeledSequences` of tokens with labels, one per row; a text without tokens is an empty sequence.
 
     Raises:
         ArgumentError: if an argument is not one of those above.
@@ -54,7 +54,7 @@ def read_labelled(
     Example:
         >>> path = Path(tempfile.mkdtemp(), "reviews.csv")
         >>> _ = path.write_text('text,label\n"Good, really.",pos\n')
-        >>> examples = read_labelled(path)
+        >>> examples = read_labeled_csv(path)
         >>> examples.sequences, examples.labels
         ((('Good', ',', 'really', '.'),), ('pos',))
     """
@@ -71,7 +71,7 @@ def read_labelled(
     _check_labels(path, labels, [line for line, _ in rows])
     sequences = [split_words(cell, lower=lower) for cell in texts]
     empty = sum(not sequence for sequence in sequences)
-    return Examples(
+    return LabeledSequences(
         sequences,
         labels=labels,
         notes=(f"{count(empty, 'text')} without tokens: kept as empty sequences.",) * bool(empty),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_seqzoo.data.io.conll import read_conll, read_conllu
-from keras_seqzoo.data.io.csv_labels import read_labelled
-from keras_seqzoo.data.io.seq_in_out import read_pairs
+from keras_seqzoo.data.io.csv_labels import read_labeled_csv
+from keras_seqzoo.data.io.seq_in_out import read_seq_in_out
 from keras_seqzoo.data.io.text_lines import refuse_file
 from keras_seqzoo.data.io.uea_ts import read_ts
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -22,11 +22,11 @@ from keras_seqzoo.utils.argument_validation import (
 )
 from keras_seqzoo.utils.files import as_path
 
-_READERS: dict[str, Callable[..., Examples]] = {
+_READERS: dict[str, Callable[..., LabeledSequences]] = {
     "conllu": read_conllu,
     "conll": read_conll,
-    "labelled": read_labelled,
-    "pairs": read_pairs,
+    "labeled": read_labeled_csv,
+    "pairs": read_seq_in_out,
     "ts": read_ts,
 }
 _FORMATS = {
@@ -35,28 +35,28 @@ _FORMATS = {
     ".bio": "conll",
     ".iob": "conll",
     ".txt": "conll",
-    ".csv": "labelled",
-    ".tsv": "labelled",
+    ".csv": "labeled",
+    ".tsv": "labeled",
     ".ts": "ts",
 }
 
 
-def read_examples(
+def read_labeled_sequences(
     path: str | os.PathLike, *, format: str | None = None, **options: Any
-) -> Examples:
-    r"""Reads labelled or tagged sequences, by the reader that suits what is at `path`.
+) -> LabeledSequences:
+    r"""Reads labeled or tagged sequences, by the reader that suits what is at `path`.
 
     Args:
         path: a file, or a folder with a file seq.in and, beside it, seq.out (tags), label
             (labels) or both.
-        format: "conllu" (`read_conllu`), "conll" (`read_conll`), "labelled" (`read_labelled`),
-            "pairs" (`read_pairs`) or "ts" (`read_ts`). None takes pairs for a folder, and for a
+        format: "conllu" (`read_conllu`), "conll" (`read_conll`), "labeled" (`read_labeled_csv`),
+            "pairs" (`read_seq_in_out`) or "ts" (`read_ts`). None takes pairs for a folder, and for a
             file what its name ends in: .conllu; .conll, .bio, .iob or .txt for "conll"; .csv or
-            .tsv for "labelled"; .ts.
+            .tsv for "labeled"; .ts.
         **options: what the reader takes besides its path, by name.
 
     Returns:
-        `Examples`; `notes` says all that was noticed and done.
+        `LabeledSequences`; `notes` says all that was noticed and done.
 
     Raises:
         ArgumentError: if the format is unknown or cannot be told.
@@ -66,7 +66,7 @@ def read_examples(
     Example:
         >>> path = Path(tempfile.mkdtemp(), "train.bio")
         >>> _ = path.write_text("EU NNP B-ORG\nrejects VBZ O\n")
-        >>> read_examples(path, tag_column=1).tags
+        >>> read_labeled_sequences(path, tag_column=1).tags
         (('NNP', 'VBZ'),)
     """
     path = as_path("path", path)
@@ -94,7 +94,7 @@ def _format(path: Path) -> str:
     return _FORMATS[ending]
 
 
-def _read_folder(folder: Path, options: dict[str, Any]) -> Examples:
+def _read_folder(folder: Path, options: dict[str, Any]) -> LabeledSequences:
     """Pairs of a folder; options may name other files, or None for one to be left out."""
     beside = {"tags": folder / "seq.out", "labels": folder / "label"}
     found = {name: file for name, file in beside.items() if file.exists()} | options
@@ -105,4 +105,4 @@ def _read_folder(folder: Path, options: dict[str, Any]) -> Examples:
         if lacking:
             hint = "seq.in has a sequence of tokens per line, seq.out their tags, label one label."
             raise refuse_file(folder, "a folder with seq.in and seq.out or label", cause, hint)
-    return read_pairs(folder / "seq.in", **found)
+    return read_seq_in_out(folder / "seq.in", **found)

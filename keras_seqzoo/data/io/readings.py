@@ -13,7 +13,7 @@ from keras_seqzoo.data.io.missing import without_missing
 from keras_seqzoo.data.io.ordering import gaps, merge_repeats, sort_by_time
 from keras_seqzoo.data.io.table import Columns, read_columns
 from keras_seqzoo.data.io.timestamps import take_times
-from keras_seqzoo.data.time_series import Readings
+from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -22,13 +22,13 @@ from keras_seqzoo.utils.argument_validation import (
 )
 
 
-def read_readings(
+def read_time_series(
     path: str | os.PathLike,
     *,
     columns: str | Sequence[str] | None = None,
     missing: str = "split",
     repeats: str = "mean",
-) -> Readings:
+) -> TimeSeries:
     r"""Reads a sequence of sensor readings from a file, in time order, with nothing missing.
 
     Time stamps are found by themselves and are never a feature: datetimes, texts with a date in
@@ -53,7 +53,7 @@ def read_readings(
             two in the order of the file.
 
     Returns:
-        `Readings`; `notes` says all that was noticed and done.
+        `TimeSeries`; `notes` says all that was noticed and done.
 
     Raises:
         ArgumentError: if an argument is not one of those above.
@@ -63,7 +63,7 @@ def read_readings(
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp(), "pump.csv")
         >>> _ = path.write_text("time,bar\n2024-01-01 00:10,3\n2024-01-01 00:00,5\n")
-        >>> read_readings(path).values.tolist()
+        >>> read_time_series(path).values.tolist()
         [[5.0], [3.0]]
     """
     check_choice("missing", missing, ("split", "ffill", "interpolate", "error"))
@@ -82,7 +82,7 @@ def read_readings(
     values = _finite_or_nan(values)
     values, kept, starts = without_missing(values, after_gap, names, missing, notes)
     _note_constants(values, names, notes)
-    return Readings(
+    return TimeSeries(
         values=values,
         columns=tuple(names),
         times=None if times is None else _kept(times, kept),

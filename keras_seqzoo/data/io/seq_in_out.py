@@ -6,15 +6,15 @@ import os
 from collections.abc import Sequence
 
 from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 
 
-def read_pairs(
+def read_seq_in_out(
     tokens: str | os.PathLike,
     tags: str | os.PathLike | None = None,
     *,
     labels: str | os.PathLike | None = None,
-) -> Examples:
+) -> LabeledSequences:
     r"""Reads sequences of tokens from a file with one sequence per line, and what is said of them.
 
     Spaces and tabs separate tokens, nothing else does: U+00A0 and its like stay in their token,
@@ -26,7 +26,7 @@ def read_pairs(
         labels: path of a file with as many lines, one label each; or None.
 
     Returns:
-        `Examples` of tokens, in the order of the file.
+        `LabeledSequences` of tokens, in the order of the file.
 
     Raises:
         ArgumentError: if an argument is not a path.
@@ -36,23 +36,23 @@ def read_pairs(
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "seq.in").write_text("play jazz\nstop\n")
         >>> _ = (folder / "seq.out").write_text("O B-genre\nO\n")
-        >>> read_pairs(folder / "seq.in", folder / "seq.out").tags
+        >>> read_seq_in_out(folder / "seq.in", folder / "seq.out").tags
         (('O', 'B-genre'), ('O',))
     """
     sequences = [split_blanks(line) for line in lines(read_text(tokens, argument="tokens"))]
-    tagged = labelled = None
+    tagged = labeled = None
     if tags is not None:
         tagged = [split_blanks(line) for line in lines(read_text(tags, argument="tags"))]
         _check_count("tags", tags, len(tagged), len(sequences))
         _check_tags(tags, tagged, sequences)
     if labels is not None:
-        labelled = [line.strip(" \t") for line in lines(read_text(labels, argument="labels"))]
-        _check_count("labels", labels, len(labelled), len(sequences))
-        _check_labels(labels, labelled)
+        labeled = [line.strip(" \t") for line in lines(read_text(labels, argument="labels"))]
+        _check_count("labels", labels, len(labeled), len(sequences))
+        _check_labels(labels, labeled)
     empty = sum(not sequence for sequence in sequences)
-    return Examples(
+    return LabeledSequences(
         sequences,
-        labels=labelled,
+        labels=labeled,
         tags=tagged,
         notes=(f"{count(empty, 'line')} without tokens: kept as empty sequences.",) * bool(empty),
         source=os.fspath(tokens),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 
 from keras_seqzoo.data.io.text_lines import lines, read_text, refuse_file, split_blanks
-from keras_seqzoo.data.pairs import UNITS, ParallelExamples
+from keras_seqzoo.data.pairs import UNITS, SequencePairs
 from keras_seqzoo.utils.argument_validation import check_choice
 
 
-def read_parallel(
+def read_sequence_pairs(
     path: str | os.PathLike,
     targets: str | os.PathLike | None = None,
     *,
     source_units: str = "tokens",
     target_units: str = "tokens",
-) -> ParallelExamples:
+) -> SequencePairs:
     r"""Reads pairs from a file of two columns, or from two files with a sequence a line.
 
     Args:
@@ -32,7 +32,7 @@ def read_parallel(
 
     >>> path = Path(tempfile.mkdtemp(), "words.tsv")
     >>> _ = path.write_text("achat\ta ʃ a\n", encoding="utf-8")
-    >>> read_parallel(path, source_units="characters").sources
+    >>> read_sequence_pairs(path, source_units="characters").sources
     (('a', 'c', 'h', 'a', 't'),)
     """
     check_choice("source_units", source_units, UNITS)
@@ -56,7 +56,7 @@ def read_parallel(
                 hint = "Put a tab between source and target, or give two files."
                 raise refuse_file(path, "a file of two columns", cause, hint)
         given, beside = zip(*parts, strict=True)
-    return ParallelExamples(
+    return SequencePairs(
         [split(line, source_units) for line in given],
         [split(line, target_units) for line in beside],
         source_units=source_units,

@@ -1,4 +1,4 @@
-"""Labelled readings from a .ts file, the format of sktime, aeon and the UEA archive."""
+"""Labeled readings from a .ts file, the format of sktime, aeon and the UEA archive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_seqzoo.data.io.cells import numbers
 from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file
-from keras_seqzoo.data.labeled import Examples
+from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import unknown_name_message
 
@@ -22,8 +22,8 @@ _KNOWN = {
 }  # fmt: skip
 
 
-def read_ts(path: str | os.PathLike) -> Examples:
-    r"""Reads labelled sequences of readings from a .ts file.
+def read_ts(path: str | os.PathLike) -> LabeledSequences:
+    r"""Reads labeled sequences of readings from a .ts file.
 
     Each line below @data is a case: dimensions with colons between them, the values of a dimension
     with commas, and the label last unless the header says @classLabel false. Cases may differ in
@@ -35,7 +35,7 @@ def read_ts(path: str | os.PathLike) -> Examples:
         path: a text file in UTF-8.
 
     Returns:
-        `Examples` of readings, with labels where the file has them.
+        `LabeledSequences` of readings, with labels where the file has them.
 
     Raises:
         ArgumentError: if `path` is not a path.
@@ -61,7 +61,7 @@ def read_ts(path: str | os.PathLike) -> Examples:
         sequences.append(_case(path, number, parts))
     if not sequences:
         raise refuse_file(path, "a .ts file", "which has no case below @data", "Add the cases.")
-    return Examples(
+    return LabeledSequences(
         sequences,
         labels=labels if names else None,
         notes=_notes(path, header, sequences, set(names) - set(labels)),

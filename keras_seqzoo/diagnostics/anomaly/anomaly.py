@@ -68,7 +68,7 @@ def anomaly_score(
 
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(8, 20, 1))
-    >>> score = zoo.anomaly_score(lambda x: 0.9 * x, x)
+    >>> score = zoo.diagnostics.anomaly_score(lambda x: 0.9 * x, x)
     >>> score(x).shape
     (8, 20)
     """
@@ -96,8 +96,8 @@ def anomaly(
     *,
     kind: str | None = None,
     quantile: float = QUANTILE,
-    window: int = 50,
-    stride: int | None = None,
+    sequence_length: int = 50,
+    sequence_stride: int | None = None,
     combine: str | None = None,
     alone: bool = False,
     batch_size: int = model_function.BATCH_SIZE,
@@ -114,12 +114,12 @@ def anomaly(
     Shapes: `(steps, features)` -> scores `(steps,)`, at least 0; NaN where the model says nothing:
         a forecaster of the first reading of a stretch.
     Masking: what the model itself takes for padding has no score. Windows never span the gaps of
-        `Readings`.
+        `TimeSeries`.
     State: none; stateful models are refused.
 
     Args:
         model: a model, a loaded SavedModel or a function whose output has the shape of its input.
-        x: the record to score: `keras_seqzoo.data.Readings`, an array `(steps, features)` or
+        x: the record to score: `keras_seqzoo.data.TimeSeries`, an array `(steps, features)` or
             `(steps,)`, or windows `(batch, time, features)`, each an unbroken stretch of its own.
         x_train: the record that the threshold is chosen on, in one of the same forms: what the
             model was trained on, or better, other readings without anomalies, since a model that
@@ -129,8 +129,8 @@ def anomaly(
             entry that the model is called after.
         quantile: float in (0, 1); the share 1 - quantile of the training readings is above the
             threshold.
-        window: int of at least 1, steps in a window; shorter stretches are windows themselves.
-        stride: int of at least 1, at most `window`, steps from window to window; None is `window`
+        sequence_length: int of at least 1, steps in a window; shorter stretches are windows themselves.
+        sequence_stride: int of at least 1, at most `sequence_length`, steps from window to window; None is `sequence_length`
             for the identity family and half of it for others.
         combine: "longest" takes the window in which a reading has the longest past; "mean" the mean
             residual over its windows. None is "mean" for a reconstruction, else "longest". A
@@ -160,9 +160,9 @@ def anomaly(
     """
     kind = residuals.find_kind(model, kind)
     check_fraction(quantile=quantile)
-    check_positive(window=window)
+    check_positive(sequence_length=sequence_length)
     check_seed(seed)
-    stride, combine = _seen(kind, window, stride, combine)
+    sequence_stride, combine = _seen(kind, sequence_length, sequence_stride, combine)
     record, train = _records(x, x_train)
     of_windows = residuals.residuals(model, kind, alone=alone, batch_size=batch_size)
 
@@ -175,8 +175,12 @@ def anomaly(
                 found[:, 1:][~mask[:, :-1]] = np.nan
         return found
 
-    options = {"window": window, "stride": stride, "combine": combine}
-    left = overlap.stitched(train, said, **options)
+    options = {
+        "sequence_length": sequence_length,
+        "sequence_stride": sequence_stride,
+        "combine": combine,
+    }
+    left = overlap.averaged(train, said, **options)
     known = ~np.isnan(left).any(axis=1)
     if not known.any():
         raise DataError(
@@ -184,14 +188,14 @@ def anomaly(
             f"{len(left)}. Give longer unbroken stretches."
         )
     unit = residuals.usual(left[known], train.values[known])
-    scaled = overlap.stitched(record, said, **options) / unit
+    scaled = overlap.averaged(record, said, **options) / unit
     return AnomalyReport(
         scores=residuals.score(scaled),
         threshold=float(np.quantile(residuals.score(left[known] / unit), quantile)),
         quantile=float(quantile),
         residuals=scaled,
         train_scores=residuals.score(left / unit),
-        leakage=_own_leakage(model, _score(of_windows, unit, kind), record, window, seed),
+        leakage=_own_leakage(model, _score(of_windows, unit, kind), record, sequence_length, seed),
         kind=kind,
         **options,
         starts=record.starts,
@@ -217,19 +221,23 @@ def _nothing_said(found: np.ndarray, kind: str) -> np.ndarray:
     return none
 
 
-def _seen(kind: str, window: int, stride: int | None, combine: str | None) -> tuple[int, str]:
+def _seen(
+    kind: str, sequence_length: int, sequence_stride: int | None, combine: str | None
+) -> tuple[int, str]:
     """Stride and way of combining, by default those that suit the kind."""
     if combine is None:
         combine = "mean" if kind == "reconstruction" else "longest"
     check_choice("combine", combine, overlap.COMBINE)
-    if stride is None:
-        stride = window if kind == "identity" else max(window // 2, 1)
-    check_positive(stride=stride)
-    if stride > window:
+    if sequence_stride is None:
+        sequence_stride = sequence_length if kind == "identity" else max(sequence_length // 2, 1)
+    check_positive(sequence_stride=sequence_stride)
+    if sequence_stride > sequence_length:
         hint = "Readings between windows would have no score."
-        expected = f"at most the window, {window}"
-        raise errors.ArgumentError(argument_message("stride", expected, stride, hint))
-    return int(stride), combine
+        expected = f"at most the window, {sequence_length}"
+        raise errors.ArgumentError(
+            argument_message("sequence_stride", expected, sequence_stride, hint)
+        )
+    return int(sequence_stride), combine
 
 
 def _records(x: Any, x_train: Any) -> tuple[overlap.Record, overlap.Record]:
@@ -243,13 +251,15 @@ def _records(x: Any, x_train: Any) -> tuple[overlap.Record, overlap.Record]:
 
 
 def _own_leakage(
-    model: Any, score: Callable, record: overlap.Record, window: int, seed: int
+    model: Any, score: Callable, record: overlap.Record, sequence_length: int, seed: int
 ) -> LeakageReport | None:
     """What the score owes to earlier readings; None where there are no two whole windows."""
     whole = [
-        row for first, last in record.edges() for row in range(first, last - window + 1, window)
+        row
+        for first, last in record.edges()
+        for row in range(first, last - sequence_length + 1, sequence_length)
     ]
-    if window < 2 or len(whole) < 2:
+    if sequence_length < 2 or len(whole) < 2:
         return None
-    x = overlap.cut(record, np.array(whole), window)
+    x = overlap.cut(record, np.array(whole), sequence_length)
     return leakage(score, x, mask=model_function.find_mask(model, x), seed=seed)

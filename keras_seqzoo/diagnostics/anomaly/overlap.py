@@ -50,16 +50,18 @@ def as_record(name: str, x: Any) -> Record:
     return Record(values, tuple(range(0, len(values), length)), None, columns)
 
 
-def window_rows(record: Record, window: int, stride: int) -> dict[int, np.ndarray]:
+def window_rows(
+    record: Record, sequence_length: int, sequence_stride: int
+) -> dict[int, np.ndarray]:
     """Where windows begin, by their length, so that every reading is in one.
 
-    The last window of a stretch ends where the stretch does; a stretch shorter than `window` is a
+    The last window of a stretch ends where the stretch does; a stretch shorter than `sequence_length` is a
     window of its own length.
     """
     found: dict[int, list[int]] = {}
     for first, last in record.edges():
-        length = min(window, last - first)
-        begins = list(range(first, last - length + 1, stride))
+        length = min(sequence_length, last - first)
+        begins = list(range(first, last - length + 1, sequence_stride))
         if begins[-1] != last - length:
             begins.append(last - length)
         found.setdefault(length, []).extend(begins)
@@ -71,12 +73,12 @@ def cut(record: Record, begins: np.ndarray, length: int) -> np.ndarray:
     return record.values[begins[:, None] + np.arange(length)]
 
 
-def stitched(
+def averaged(
     record: Record,
     function: Callable[[np.ndarray], np.ndarray],
     *,
-    window: int,
-    stride: int,
+    sequence_length: int,
+    sequence_stride: int,
     combine: str,
 ) -> np.ndarray:
     """What `function` says of windows, `(steps, features)`, one value for each of the record's.
@@ -86,7 +88,7 @@ def stitched(
     """
     total = np.zeros(record.values.shape)
     count = np.zeros(len(total))
-    for length, begins in window_rows(record, window, stride).items():
+    for length, begins in window_rows(record, sequence_length, sequence_stride).items():
         found = function(cut(record, begins, length))
         # By steps, since no reading is at the same step of two windows; later steps overwrite.
         for step in range(length):

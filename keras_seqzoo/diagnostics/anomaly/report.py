@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 SHOWN = 10  # episodes
 
@@ -52,8 +52,8 @@ class AnomalyReport:
     train_scores: np.ndarray
     leakage: LeakageReport | None
     kind: str
-    window: int
-    stride: int
+    sequence_length: int
+    sequence_stride: int
     combine: str
     starts: tuple[int, ...]
     times: pd.DatetimeIndex | None
@@ -102,7 +102,7 @@ class AnomalyReport:
         parts["leakage"] = self.leakage and self.leakage.to_dict()
         parts["times"] = None if self.times is None else [str(time) for time in self.times]
         parts["flagged"] = np.flatnonzero(self.flagged)
-        return {key: as_plain(value) for key, value in parts.items()}
+        return {key: to_json_values(value) for key, value in parts.items()}
 
     def __str__(self) -> str:
         episodes, flagged = self.episodes, int(self.flagged.sum())

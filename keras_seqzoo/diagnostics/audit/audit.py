@@ -8,7 +8,7 @@ from typing import Any
 from keras_seqzoo import errors
 from keras_seqzoo.diagnostics.audit.checks import CHECKS, EXPECTS, Audit, skipped
 from keras_seqzoo.diagnostics.audit.inputs import read_inputs
-from keras_seqzoo.diagnostics.audit.model_under_test import Subject
+from keras_seqzoo.diagnostics.audit.model_under_test import ModelUnderTest
 from keras_seqzoo.diagnostics.audit.report import AuditReport, Finding
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -108,7 +108,7 @@ def audit(
     """
     _check(causal, max_leakage, max_horizon, mask_value, sides, skip, tolerance, block, seed)
     inputs = read_inputs(model, x, along)
-    subject = Subject(
+    subject = ModelUnderTest(
         model, inputs, mask=mask, mask_value=mask_value, tolerance=tolerance, seed=seed
     )
     try:

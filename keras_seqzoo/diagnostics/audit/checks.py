@@ -1,4 +1,4 @@
-"""The checks of an audit: each asks a subject twice what ought to be answered once."""
+"""The checks of an audit: each asks a subject twice what ought to be predicted once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.diagnostics.audit.model_under_test import Subject
+from keras_seqzoo.diagnostics.audit.model_under_test import ModelUnderTest
 from keras_seqzoo.diagnostics.audit.report import Example, Finding
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.errors import DataError
@@ -28,7 +28,7 @@ class Audit:
     """What has been found so far, and what was declared.
 
     Attributes:
-        subject: `Subject`.
+        subject: `ModelUnderTest`.
         causal: bool, no output may depend on a later input.
         max_leakage: float or None.
         max_horizon: int or None.
@@ -38,7 +38,7 @@ class Audit:
         examples: dict from checks to their worst examples.
     """
 
-    subject: Subject
+    subject: ModelUnderTest
     causal: bool
     max_leakage: float | None
     max_horizon: int | None
@@ -208,7 +208,7 @@ def padding(audit: Audit) -> Finding:
     return audit.judged("padding", worst, PADDING | text)
 
 
-def _padded(s: Subject, amount: int, wanted: str, mixed: bool) -> list[tuple[Example, str]]:
+def _padded(s: ModelUnderTest, amount: int, wanted: str, mixed: bool) -> list[tuple[Example, str]]:
     """Examples and what padding they had; where time is fixed, against padding on one side."""
     kept = s.x.shape[1] - (amount if s.fixed else 0)
     rows = s.few[s.real[s.few][:, :kept].any(axis=1)]
@@ -267,7 +267,7 @@ def look_ahead(audit: Audit) -> Finding:
     return audit.judged("look_ahead", worst, LOOK_AHEAD, **options)
 
 
-def _futures(s: Subject, y: np.ndarray, *, training: bool):
+def _futures(s: ModelUnderTest, y: np.ndarray, *, training: bool):
     """The worst example at each of some cuts, where rows take another row's later steps.
 
     `y` is what few rows answer with steps of their own.
@@ -313,7 +313,7 @@ def steps(audit: Audit) -> Finding:
     return audit.judged("steps", max(found, key=_size), STEPS, **options)
 
 
-def _why_no_steps(s: Subject) -> str:
+def _why_no_steps(s: ModelUnderTest) -> str:
     if not s.timed:
         return UNTIMED
     if s.aligned:
@@ -348,7 +348,7 @@ def past(audit: Audit) -> Finding:
     )
     verdict = "shown" if not declared else "holds" if within else "fails"
     advice = (
-        "Fewer units, a recurrent_regularizer (l1, l2, SpectralNorm), or HistoryPenalty press it "
+        "Fewer units, a recurrent_regularizer (l1, l2, SpectralNorm), or LeakagePenalty press it "
         "down; zoo.search finds the best model within a budget."
     )
     measured = {"index": report.index, "interval": report.interval, "memory_horizon": horizon}
@@ -430,7 +430,7 @@ def training(audit: Audit) -> Finding:
     return audit.judged("training", worst, TRAINING | {"holds": holds, "fails": f"here {what}"})
 
 
-def _random_layers(s: Subject) -> str:
+def _random_layers(s: ModelUnderTest) -> str:
     """Those that draw random numbers at inference, by their generators."""
     before = {id(one): value for one, value in s.memory.read(s.memory.seeds)}
     s(rows=s.few)

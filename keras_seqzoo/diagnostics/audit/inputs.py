@@ -21,7 +21,7 @@ from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
 STRINGS = (
     "`model` must take numbers and give numbers. Received: {!r}, which takes or gives strings or a "
-    "dict. Audit the network inside: keras_seqzoo.wrapping.network_of(model)."
+    "dict. Audit the network inside: keras_seqzoo.wrapping.inner_model(model)."
 )
 
 

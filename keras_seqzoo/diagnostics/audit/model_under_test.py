@@ -63,7 +63,7 @@ class Memory:
                 reset()
 
 
-class Subject:
+class ModelUnderTest:
     """What the checks ask: answers to rows, and how far two answers are apart.
 
     Attributes:

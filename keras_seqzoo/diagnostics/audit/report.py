@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils.argument_validation import unknown_name_message
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 
 class AuditFailure(SeqZooError, AssertionError):
@@ -126,14 +126,14 @@ class AuditReport:
         for one in self.findings:
             plain = dataclasses.asdict(one) | {"passed": one.passed}
             for key in ("example", "measured"):
-                plain[key] = plain[key] and {k: as_plain(v) for k, v in plain[key].items()}
+                plain[key] = plain[key] and {k: to_json_values(v) for k, v in plain[key].items()}
             findings.append(plain)
         return {
             "name": self.name,
             "passed": self.passed,
             "findings": findings,
             "tolerance": self.tolerance,
-            "round_off": as_plain(self.round_off),
+            "round_off": to_json_values(self.round_off),
             "seed": self.seed,
         }
 

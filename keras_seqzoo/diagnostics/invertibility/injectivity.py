@@ -17,7 +17,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_positive,
     is_real,
 )
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
@@ -52,7 +52,7 @@ class InjectivityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""
-        return {key: as_plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         lines = [
@@ -128,7 +128,7 @@ def injectivity(
 
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(1, 4, 2)).astype("float32")
-    >>> report = zoo.injectivity(lambda x: x[..., :1] + x[..., 1:], x)
+    >>> report = zoo.diagnostics.injectivity(lambda x: x[..., :1] + x[..., 1:], x)
     >>> print(report.rank, report.inputs, report.output_distance < 1e-5)
     [4] [8] [ True]
 

@@ -16,7 +16,7 @@ from keras_seqzoo.inspection import model_function
 from keras_seqzoo.layers import ApplyMask, StepMask
 from keras_seqzoo.utils.argument_validation import argument_message
 from keras_seqzoo.utils.array_validation import as_array
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 NOT_OF_THIS_MODEL = 1e-2  # share of the states that no input explains
 
@@ -45,7 +45,7 @@ class Inversion:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain data, for JSON; nan and infinity become None."""
-        return {key: as_plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         kernels = ", ".join(f"{name!r} {one:.3g}" for name, one in self.conditions.items())
@@ -99,7 +99,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     >>> states = keras.layers.SimpleRNN(4, return_sequences=True)(inputs)
     >>> x = np.random.default_rng(0).normal(size=(8, 20, 2))
     >>> model = keras.Model(inputs, states)
-    >>> bool(np.allclose(zoo.invert(model, model.predict_on_batch(x)).x, x, atol=1e-4))
+    >>> bool(np.allclose(zoo.diagnostics.invert(model, model.predict_on_batch(x)).x, x, atol=1e-4))
     True
 
     Reference: [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1), for the layer

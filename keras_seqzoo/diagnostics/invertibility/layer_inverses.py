@@ -16,7 +16,7 @@ INVERTIBLE = ("linear", "tanh", "sigmoid")
 LEAST_LEFT = 1e-2
 NEXT_STEP = (
     " There is no exact inverse: train a decoder, an entry such as 'attention_autoencoder' or "
-    "'linear_rnn_autoencoder'; keras_seqzoo.recoverability says what to expect."
+    "'linear_rnn_autoencoder'; keras_seqzoo.diagnostics.recoverability says what to expect."
 )
 
 

@@ -20,7 +20,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_not_negative,
     check_positive,
 )
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 # The largest slope of each activation, of a softmax the largest norm of its Jacobian.
 SLOPES = {
@@ -32,8 +32,8 @@ ADVICE = "Measure instead: keras_seqzoo.leakage on rows of yours takes any model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
-class Certificate:
-    """What `certify` found. `str(certificate)` is a sentence and a table.
+class LipschitzBound:
+    """What `lipschitz_bound` found. `str(certificate)` is a sentence and a table.
 
     Attributes:
         bounds: `(lags + 1,)`, bound of `||dy_t/dx_(t-k)||` at `k = 0, 1, ...`, for all inputs.
@@ -70,9 +70,9 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """The certificate as plain data, for JSON; nan and infinity become None."""
         return {
-            "bounds": as_plain(self.bounds),
-            "measured": as_plain(self.measured),
-            "decay": as_plain(self.decay),
+            "bounds": to_json_values(self.bounds),
+            "measured": to_json_values(self.measured),
+            "decay": to_json_values(self.decay),
             "factors": dict(self.factors),
             "recurrent": dict(self.recurrent),
         }
@@ -91,14 +91,14 @@ class Certificate:
             lines.append(f"  {lag:>10}   {self.bounds[lag]:<10.3g} {found}".rstrip())
         if self.decay >= 1:
             lines.append(
-                "  To bound it, train with recurrent_regularizer=keras_seqzoo.SpectralNorm()."
+                "  To bound it, train with recurrent_regularizer=keras_seqzoo.regularizers.SpectralNorm()."
             )
         return "\n".join(lines)
 
 
-def certify(
+def lipschitz_bound(
     model: Any, x: Any = None, *, lags: int = 50, mask: Any = None, batch_size: int = 1024
-) -> Certificate:
+) -> LipschitzBound:
     """Bounds how much an input can move the output `k` steps later, for all inputs there are.
 
     `||dy_t/dx_(t-k)|| <= max(sigma_out) ||C|| ||R||^k ||W|| max(1 / sigma_in)`: kernel `W` and
@@ -124,7 +124,7 @@ def certify(
         batch_size: int, copies of a row per call when measuring.
 
     Returns:
-        A `Certificate`.
+        A `LipschitzBound`.
 
     Raises:
         ArgumentError: if the model has another layer or activation; it says which condition fails.
@@ -136,7 +136,7 @@ def certify(
     >>> import keras_seqzoo as zoo
     >>> halved = keras.initializers.Identity(0.5)
     >>> model = zoo.get("simple_rnn_identity", recurrent_initializer=halved)
-    >>> certificate = zoo.certify(model, lags=8)
+    >>> certificate = zoo.diagnostics.lipschitz_bound(model, lags=8)
     >>> print(certificate.decay, (certificate.bounds[1:] / certificate.bounds[:-1]).round(6)[:2])
     0.5 [0.5 0.5]
     """
@@ -161,7 +161,7 @@ def certify(
     if not recurrent:
         _refuse("at least one SimpleRNN layer. Received: none.")
     measured = None if x is None else _measured(model, x, mask, lags, batch_size)
-    return Certificate(bounds, measured, max(decays), factors, recurrent)
+    return LipschitzBound(bounds, measured, max(decays), factors, recurrent)
 
 
 def _factor(layer: Any, node: Any) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo.utils.serialization import as_plain
+from keras_seqzoo.utils.serialization import to_json_values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class LeakageReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""
-        return {key: as_plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         if np.isnan(self.index):

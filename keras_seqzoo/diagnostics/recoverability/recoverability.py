@@ -104,7 +104,7 @@ def recoverability(
 
     >>> import keras_seqzoo as zoo
     >>> x = np.random.default_rng(0).normal(size=(64, 40, 1))
-    >>> report = zoo.recoverability(lambda x: x + 2 * np.roll(x, 1, axis=1), x, lags=4)
+    >>> report = zoo.diagnostics.recoverability(lambda x: x + 2 * np.roll(x, 1, axis=1), x, lags=4)
     >>> print([round(float(value), 1) for value in report.by_lag], report.rank)
     [0.2, 0.8, -0.0, -0.0] 1
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.layers.export_scope import is_portable, scan
+from keras_seqzoo.layers.export_scope import in_export_scope, scan
 
 # The log weight of what cannot be. It is finite, since infinity times 0 is NaN; whatever is this
 # low is set to it again after each step, so that it does not add up.
@@ -200,7 +200,7 @@ def scan_steps(step, carry, inputs, spec, reverse=False):
         return scan(step, carry, tuple(inputs), reverse=reverse)
     import tensorflow as tf
 
-    turned = reverse and is_portable()
+    turned = reverse and in_export_scope()
     inputs = [ops.flip(x, 0) for x in inputs] if turned else inputs
     length = tf.shape(inputs[0])[0]
     inputs = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in inputs]

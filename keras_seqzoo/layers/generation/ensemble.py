@@ -8,12 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers.generation.generate import Generates
+from keras_seqzoo.layers.generation.generate import GenerationMixin
 from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
 from keras_seqzoo.utils.argument_validation import check_instance, check_sequence
 
 
-class Ensemble(Generates):
+class Ensemble(GenerationMixin):
     """Says what the members of an ensemble say together: the mean of their probabilities at every
     step, or of their readings. `generate` is that of `EncoderDecoderModel`.
 
@@ -44,7 +44,7 @@ class Ensemble(Generates):
         for model in self.models:
             check_instance(EncoderDecoderModel, models=model)
         kinds = {
-            (model.says_tokens, model.width, model.inputs[0].shape, model.source_width)
+            (model.generates_tokens, model.width, model.inputs[0].shape, model.source_width)
             for model in self.models
         }
         if len(kinds) != 1:
@@ -53,7 +53,7 @@ class Ensemble(Generates):
                 f"{len(self.models)} models of {len(kinds)} kinds."
             )
         first = self.models[0]
-        self.says_tokens, self.width = first.says_tokens, first.width
+        self.generates_tokens, self.width = first.generates_tokens, first.width
         self.value_dtype = first.value_dtype
         self.looks = all(model.looks for model in self.models)
 
@@ -66,7 +66,7 @@ class Ensemble(Generates):
             model.step(before, *one) for model, *one in zip(self.models, state, source, strict=True)
         ]
         said = ops.stack([one for one, _, _ in steps])
-        if self.says_tokens:
+        if self.generates_tokens:
             said = ops.logsumexp(said, axis=0) - float(np.log(len(self.models)))
         else:
             said = ops.mean(said, axis=0)

@@ -41,17 +41,17 @@ class Generated(NamedTuple):
     attention: np.ndarray | None = None
 
 
-class Generates:
+class GenerationMixin:
     """What decodes: it can `encode` a source and `step` from token to token, or reading to reading.
 
     Attributes:
-        says_tokens: bool, or readings.
+        generates_tokens: bool, or readings.
         width: int, how many tokens it knows, or features of a reading.
         value_dtype: str, of readings.
         looks: bool, whether it has attention.
     """
 
-    says_tokens: bool
+    generates_tokens: bool
     width: int
     value_dtype: str
     looks: bool
@@ -85,7 +85,7 @@ class Generates:
         *,
         max_length: int = 50,
         strategy: str = "greedy",
-        beam_width: int = 5,
+        num_beams: int = 5,
         length_penalty: float = 0.0,
         coverage_penalty: float = 0.0,
         temperature: float = 1.0,
@@ -105,7 +105,7 @@ class Generates:
             strategy: of tokens. "greedy", the most probable token each time; "beam", the most
                 probable answer that a beam finds; "sample", tokens drawn as often as they are
                 probable.
-            beam_width: int, at least 1, beginnings that a beam follows.
+            num_beams: int, at least 1, beginnings that a beam follows.
             length_penalty: float, at least 0, of "beam": log-probabilities are divided by
                 `((5 + length) / 6) ** length_penalty` before answers are ranked.
             coverage_penalty: float, at least 0, of "beam" with attention: answers that leave steps
@@ -114,7 +114,7 @@ class Generates:
             top_k: int, at least 1, of "sample": only so many most probable tokens; None for all.
             top_p: float in (0, 1], of "sample": only the most probable tokens that together have
                 this probability; None for all.
-            num_return: int, at most `beam_width`, the best answers of a beam; None for one, without
+            num_return: int, at most `num_beams`, the best answers of a beam; None for one, without
                 an axis of their own. Where fewer can be said within `max_length`, as a beam may be
                 wider than the vocabulary, the rest are empty, with scores of -inf.
             return_attention: bool, whether to give the weights of attention.
@@ -128,7 +128,7 @@ class Generates:
             ArgumentError: if an option is out of range, or the model has no attention to return.
             DataError: if there is no source, or one without steps.
         """
-        check_positive(max_length=max_length, beam_width=beam_width, batch_size=batch_size)
+        check_positive(max_length=max_length, num_beams=num_beams, batch_size=batch_size)
         check_choice("strategy", strategy, STRATEGIES)
         check_bool(return_attention=return_attention)
         check_seed(seed)
@@ -141,10 +141,10 @@ class Generates:
             check_positive(top_k=top_k)
         if num_return is not None:
             check_positive(num_return=num_return)
-            if strategy != "beam" or num_return > beam_width:
-                expected = "at most `beam_width`, with strategy='beam'"
+            if strategy != "beam" or num_return > num_beams:
+                expected = "at most `num_beams`, with strategy='beam'"
                 raise ArgumentError(argument_message("num_return", expected, num_return))
-        if not self.says_tokens and strategy != "greedy":
+        if not self.generates_tokens and strategy != "greedy":
             raise ArgumentError(
                 argument_message("strategy", "'greedy' where readings are said", strategy)
             )
@@ -155,7 +155,7 @@ class Generates:
         options = {"max_length": max_length, "attention": return_attention}
         if strategy == "beam":
             options |= {
-                "width": beam_width,
+                "width": num_beams,
                 "length_penalty": float(length_penalty),
                 "coverage_penalty": float(coverage_penalty),
             }
@@ -190,7 +190,7 @@ class Generates:
         attention: bool = False,
         noise: Any = None,
         **options: Any,
-    ) -> samplers.Said:
+    ) -> samplers.DecodingResult:
         """What `generate` does, on tensors, as it goes into a graph; nothing is checked.
 
         Args:
@@ -199,10 +199,10 @@ class Generates:
             strategy: "greedy", "beam" or "sample".
             attention: bool, whether to collect its weights.
             noise: of "sample", as of `decoding.drawn`.
-            **options: those of `decoding.say_best` or `decoding.drawn`.
+            **options: those of `decoding.beam_search` or `decoding.drawn`.
 
         Returns:
-            A `decoding.Said`; of a beam with all its answers.
+            A `decoding.DecodingResult`; of a beam with all its answers.
         """
         looked_at, state = self.encode(source)
         rows, steps = ops.shape(source)[:2]
@@ -217,13 +217,15 @@ class Generates:
             real = None if real is None else repeat(real)
             options |= {"attention": attention}
         step = self.stepping(looked_at, rows)
-        if not self.says_tokens:
+        if not self.generates_tokens:
             first = ops.zeros((rows, self.width), self.value_dtype)
-            return samplers.say_values(step, state, first, max_length, real)
+            return samplers.autoregressive_rollout(step, state, first, max_length, real)
         if strategy == "beam":
-            return samplers.say_best(step, state, rows, max_length, real=real, **options)
-        choose = samplers.likeliest if strategy == "greedy" else samplers.drawn(noise, **options)
-        return samplers.say_one(step, state, rows, max_length, choose, real)
+            return samplers.beam_search(step, state, rows, max_length, real=real, **options)
+        choose = (
+            samplers.argmax_sampler if strategy == "greedy" else samplers.drawn(noise, **options)
+        )
+        return samplers.greedy_search(step, state, rows, max_length, choose, real)
 
     @functools.cached_property
     def _loops(self) -> dict[tuple, Any]:

@@ -20,10 +20,10 @@ from keras_seqzoo.layers.export_scope import argmax
 from keras_seqzoo.layers.masking import PADDING
 
 START, END = 2, 3  # tokens that a target begins and ends with
-_NEVER = -1e30
+NEG_INF = -1e30
 
 
-class Said(NamedTuple):
+class DecodingResult(NamedTuple):
     """What a loop gives, all rows' answers or several of each.
 
     Attributes:
@@ -42,9 +42,9 @@ class Said(NamedTuple):
 Step = Callable[[Any, Any], tuple[Any, Any, Any]]
 
 
-def say_one(
+def greedy_search(
     step: Step, state: Any, rows: Any, max_length: int, choose: Callable, real: Any = None
-) -> Said:
+) -> DecodingResult:
     """One answer per row, each token chosen by `choose`.
 
     Args:
@@ -74,14 +74,14 @@ def say_one(
         ended = ops.logical_or(ended, token == END)
         return count + 1, token, state, tokens, scores, ended, attention
 
-    def goes_on(count, token, state, tokens, scores, ended, attention):
+    def continues(count, token, state, tokens, scores, ended, attention):
         return ops.logical_and(count < max_length, ops.logical_not(ops.all(ended)))
 
     attention = (
         () if real is None else ops.zeros((rows, max_length, ops.shape(real)[-1]), "float32")
     )
     _, _, _, tokens, scores, _, attention = ops.while_loop(
-        goes_on,
+        continues,
         body,
         (
             ops.convert_to_tensor(0, "int32"),
@@ -94,10 +94,10 @@ def say_one(
         ),
         maximum_iterations=max_length,
     )
-    return Said(_without_end(tokens), scores, None if real is None else attention)
+    return DecodingResult(_without_end(tokens), scores, None if real is None else attention)
 
 
-def say_best(
+def beam_search(
     step: Step,
     state: Any,
     rows: int,
@@ -108,7 +108,7 @@ def say_best(
     coverage_penalty: float = 0.0,
     real: Any = None,
     attention: bool = False,
-) -> Said:
+) -> DecodingResult:
     """The most probable answers of each row that a beam finds, the best first.
 
     After each step the `width` most probable beginnings of a row go on; where they cover all that
@@ -132,7 +132,7 @@ def say_best(
         logs, after, weights = step(token, state)
         vocabulary = logs.shape[-1]
         logs = ops.reshape(logs, (rows, width, vocabulary))
-        silent = ops.where(ops.arange(vocabulary) == PADDING, 0.0, _NEVER)
+        silent = ops.where(ops.arange(vocabulary) == PADDING, 0.0, NEG_INF)
         logs = ops.where(ended[..., None], silent, _sayable(logs))
         total = ops.reshape(scores[..., None] + logs, (rows, width * vocabulary))
         scores, chosen = ops.top_k(total, width)
@@ -157,13 +157,13 @@ def say_best(
         ended = ops.logical_or(was_over, token == END)
         return count + 1, ops.reshape(token, (-1,)), state, tokens, scores, ended, covered, seen
 
-    def goes_on(count, token, state, tokens, scores, ended, covered, seen):
+    def continues(count, token, state, tokens, scores, ended, covered, seen):
         return ops.logical_and(count < max_length, ops.logical_not(ops.all(ended)))
 
     source = 0 if real is None else ops.shape(real)[-1]
-    scores = ops.cast(ops.where(ops.arange(width) == 0, 0.0, _NEVER), "float32")
+    scores = ops.cast(ops.where(ops.arange(width) == 0, 0.0, NEG_INF), "float32")
     _, _, _, tokens, scores, _, covered, seen = ops.while_loop(
-        goes_on,
+        continues,
         body,
         (
             ops.convert_to_tensor(0, "int32"),
@@ -186,17 +186,19 @@ def say_best(
     order = ops.argsort(-ranks, axis=-1)
     tokens = ops.take_along_axis(tokens, order[..., None], axis=1)
     scores = ops.take_along_axis(scores, order, axis=1)
-    some = scores > _NEVER / 2  # where less can be said than the beam is wide, the rest is nothing
+    some = scores > NEG_INF / 2  # where less can be said than the beam is wide, the rest is nothing
     tokens = ops.where(some[..., None], tokens, PADDING)
     scores = ops.where(some, scores, -float("inf"))
     if attention:
         seen = ops.reshape(seen, (rows, width, max_length, -1))
         seen = ops.take_along_axis(seen, order[..., None, None], axis=1)
         seen = ops.where(some[..., None, None], seen, 0.0)
-    return Said(_without_end(tokens), scores, seen if attention else None)
+    return DecodingResult(_without_end(tokens), scores, seen if attention else None)
 
 
-def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None) -> Said:
+def autoregressive_rollout(
+    step: Step, state: Any, first: Any, steps: int, real: Any = None
+) -> DecodingResult:
     """So many readings per row, each from the one before.
 
     Args:
@@ -226,10 +228,10 @@ def say_values(step: Step, state: Any, first: Any, steps: int, real: Any = None)
         (ops.convert_to_tensor(0, "int32"), first, state, values, attention),
         maximum_iterations=steps,
     )
-    return Said(values, None, None if real is None else attention)
+    return DecodingResult(values, None, None if real is None else attention)
 
 
-def likeliest(logs, count):
+def argmax_sampler(logs, count):
     """Chooses the most probable token."""
     return argmax(logs)
 
@@ -249,12 +251,12 @@ def drawn(noise, temperature: float = 1.0, top_k: int | None = None, top_p: floa
         logs = logs / temperature
         if top_k is not None:
             least = ops.top_k(logs, min(top_k, logs.shape[-1]))[0][:, -1:]
-            logs = ops.where(logs < least, _NEVER, logs)
+            logs = ops.where(logs < least, NEG_INF, logs)
         if top_p is not None:
             ordered = ops.flip(ops.sort(logs, axis=-1), axis=-1)
             before = ops.cumsum(ops.softmax(ordered, axis=-1), axis=-1) - ops.softmax(ordered, -1)
-            kept = ops.where(before < top_p, ordered, -_NEVER)
-            logs = ops.where(logs < ops.min(kept, axis=-1, keepdims=True), _NEVER, logs)
+            kept = ops.where(before < top_p, ordered, -NEG_INF)
+            logs = ops.where(logs < ops.min(kept, axis=-1, keepdims=True), NEG_INF, logs)
         return argmax(logs + ops.take(noise, count, axis=1))
 
     return choose
@@ -269,7 +271,7 @@ def _sayable(logs):
     """Log-probabilities without what is no answer."""
     token = ops.arange(logs.shape[-1])
     silent = ops.logical_or(token == PADDING, token == START)
-    return ops.where(silent, _NEVER, logs)
+    return ops.where(silent, NEG_INF, logs)
 
 
 def _without_end(tokens):

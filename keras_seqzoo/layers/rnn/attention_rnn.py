@@ -111,7 +111,11 @@ def _forward(cell: Cell, masked: tuple[bool, bool], keep: bool, *tensors):
         for part in states
     ]
     looks = [bptt.empty_array(part[..., 0], time) for part in keys]
-    widths = [recurrent_kernel.shape[-1], *[cell.units] * cell.kept_beside, query_kernel.shape[-1]]
+    widths = [
+        recurrent_kernel.shape[-1],
+        *[cell.units] * cell.residuals_beside,
+        query_kernel.shape[-1],
+    ]
     kept = [
         tuple(bptt.empty_array(part[0], time, width) for width in widths if keep) for part in states
     ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_seqzoo.layers.export_scope import is_portable
+from keras_seqzoo.layers.export_scope import in_export_scope
 from keras_seqzoo.layers.rnn.cells import Cell
 
 # From here on, one core alone is slower. Measured by benchmarks/recurrent.py.
@@ -41,7 +41,7 @@ def parts_of(cell: Cell, inputs, keep: bool, ways: int = 1) -> int:
     batch, width = inputs.shape[0], cell.units * cell.gates
     small = width < SPLIT_FROM or (batch is not None and batch < 2 * PARTS)
     small |= not keep and cell.units * width < SPLIT_INFERENCE_FROM
-    return 1 if small or on_gpu() or is_portable() else PARTS
+    return 1 if small or on_gpu() or in_export_scope() else PARTS
 
 
 def rows_of(tensor):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from keras_seqzoo.layers.custom_gradient import custom_gradient
-from keras_seqzoo.layers.export_scope import is_portable
+from keras_seqzoo.layers.export_scope import in_export_scope
 from keras_seqzoo.layers.rnn.batch_splitting import (
     count_directions,
     join,
@@ -233,14 +233,14 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     real = None if mask is None else _mask_arrays(mask, parts, ways)
     time = tf.shape(inputs[0])[0]
     # The outputs of all parts in one, one after the other: joining them later takes longer.
-    show, apart = sequences and not keep, parts == 1 or is_portable()
+    show, apart = sequences and not keep, parts == 1 or in_export_scope()
     shown = [empty_array(part[0], time if apart else time * parts) for part in states if show]
     shown = shown if apart else shown[:1]
     histories = [
         tuple(empty_array(state, time + 1).write(0, state) for state in part) if keep else ()
         for part in states
     ]
-    beside = cell.kept_beside if keep else 0
+    beside = cell.residuals_beside if keep else 0
     extras = [tuple(empty_array(part[0], time) for _ in range(beside)) for part in states]
 
     # Written, XLA computes the gates once, and not again for each of their uses.
@@ -279,7 +279,7 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
         lambda t, *_: t < time,
         body,
         (0, shown, histories, extras, states, projections),
-        maximum_iterations=None if is_portable() else time,
+        maximum_iterations=None if in_export_scope() else time,
     )
     histories = [tuple(array.stack() for array in part) for part in histories]
     last = [join_states(state, rows, ways) for state in zip(*states, strict=True)]

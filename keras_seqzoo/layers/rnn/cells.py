@@ -48,7 +48,7 @@ class SimpleRNN:
     gates: ClassVar[int] = 1
     sigmoids: ClassVar[tuple[int, ...]] = ()
     # Arrays of width `units`, kept on the way there and written on the way back, beside the first.
-    kept_beside: ClassVar[int] = 0
+    residuals_beside: ClassVar[int] = 0
     written_beside: ClassVar[int] = 0
 
     def step(self, projection, states, kernel, bias):
@@ -114,7 +114,7 @@ class GRU(SimpleRNN):
 
     gates: ClassVar[int] = 3
     sigmoids: ClassVar[tuple[int, ...]] = (0, 1)
-    kept_beside: ClassVar[int] = 1
+    residuals_beside: ClassVar[int] = 1
     written_beside: ClassVar[int] = 1
 
     def step(self, projection, states, kernel, bias):
@@ -153,7 +153,7 @@ class GRU(SimpleRNN):
 class GRUResetBefore(GRU):
     """Gates `z, r, n`, reset before the product; keeps them."""
 
-    kept_beside: ClassVar[int] = 0
+    residuals_beside: ClassVar[int] = 0
     written_beside: ClassVar[int] = 0
 
     def step(self, projection, states, kernel, bias):

@@ -29,10 +29,10 @@ class SourceAttention(keras.layers.Layer):
 
     Args:
         kind: "additive", `v tanh(W q + U m)`; "dot", `q m`, which must have one width; "general",
-            `q W m`; "multi_head", the scaled dot of `heads` projections, whose contexts are
+            `q W m`; "multi_head", the scaled dot of `num_heads` projections, whose contexts are
             projected back and whose weights are the mean over heads.
         units: int, at least 1, the width that is compared in; of no account for "dot".
-        heads: int, at least 1, for "multi_head"; divides `units`.
+        num_heads: int, at least 1, for "multi_head"; divides `units`.
 
     Example:
 
@@ -46,15 +46,15 @@ class SourceAttention(keras.layers.Layer):
         [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2
     """
 
-    def __init__(self, kind: str, units: int, *, heads: int = 4, **kwargs: Any):
+    def __init__(self, kind: str, units: int, *, num_heads: int = 4, **kwargs: Any):
         super().__init__(**kwargs)
         check_choice("kind", kind, ATTENTIONS)
-        check_size(units=units, heads=heads)
-        if kind == "multi_head" and units % heads:
+        check_size(units=units, num_heads=num_heads)
+        if kind == "multi_head" and units % num_heads:
             raise ArgumentError(
-                f"`units` must be a multiple of `heads`. Received: units={units}, heads={heads}."
+                f"`units` must be a multiple of `num_heads`. Received: units={units}, num_heads={num_heads}."
             )
-        self.kind, self.units, self.heads = kind, units, heads
+        self.kind, self.units, self.num_heads = kind, units, num_heads
 
     def build(self, queries_shape, memory_shape):
         query, memory = queries_shape[-1], memory_shape[-1]
@@ -118,7 +118,7 @@ class SourceAttention(keras.layers.Layer):
 
     def _attend_with_heads(self, queries, keys, values, mask):
         asked = self._split(ops.matmul(queries, self.query_kernel))
-        asked = asked / float(self.units // self.heads) ** 0.5
+        asked = asked / float(self.units // self.num_heads) ** 0.5
         scores = ops.matmul(asked, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
         weights = attention_weights(scores, None if mask is None else mask[:, None, None])
         contexts = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
@@ -126,8 +126,8 @@ class SourceAttention(keras.layers.Layer):
         return ops.matmul(contexts, self.context_kernel), ops.mean(weights, axis=1)
 
     def _split(self, x):
-        """`(batch, steps, units)` -> `(batch, heads, steps, units of a head)`."""
-        x = ops.reshape(x, (*ops.shape(x)[:2], self.heads, self.units // self.heads))
+        """`(batch, steps, units)` -> `(batch, num_heads, steps, units of a head)`."""
+        x = ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, self.units // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def compute_mask(self, queries, previous_mask=None):
@@ -138,5 +138,5 @@ class SourceAttention(keras.layers.Layer):
         return (batch, time, memory_shape[-1]), (batch, time, memory_shape[1])
 
     def get_config(self) -> dict[str, Any]:
-        own = {"kind": self.kind, "units": self.units, "heads": self.heads}
+        own = {"kind": self.kind, "units": self.units, "num_heads": self.num_heads}
         return super().get_config() | own

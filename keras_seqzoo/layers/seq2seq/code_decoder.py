@@ -35,10 +35,10 @@ class CodeDecoder(keras.layers.Layer):
         mode: "repeat", "reversed", "free_running" or "teacher_forced".
         activation: of what is said: None, or "softmax" for tokens.
         cell: "linear", "simple_rnn", "gru" or "lstm".
-        depth: int, at least 1, recurrent layers one upon the other.
+        num_layers: int, at least 1, recurrent layers one upon the other.
         attention: None, or the kind of `Decoder`'s, which then needs `memory`
             `(batch, time, memory)`.
-        heads: int, of "multi_head".
+        num_heads: int, of "multi_head".
         dropout: float in [0, 1), share of units between recurrent layers set to 0 in training.
         recurrent_regularizer: of the recurrent kernels.
         seed: int or None, of the dropout.
@@ -63,9 +63,9 @@ class CodeDecoder(keras.layers.Layer):
         mode: str = "repeat",
         activation=None,
         cell: str = "lstm",
-        depth: int = 1,
+        num_layers: int = 1,
         attention: str | None = None,
-        heads: int = 4,
+        num_heads: int = 4,
         dropout: float = 0.0,
         recurrent_regularizer=None,
         seed: int | None = None,
@@ -74,13 +74,13 @@ class CodeDecoder(keras.layers.Layer):
         super().__init__(**kwargs)
         check_size(outputs=outputs)
         check_choice("mode", mode, MODES)
-        self.outputs, self.mode, self.heads = outputs, mode, heads
+        self.outputs, self.mode, self.num_heads = outputs, mode, num_heads
         self.decoder = Decoder(
             units,
             cell=cell,
-            depth=depth,
+            num_layers=num_layers,
             attention=attention,
-            heads=heads,
+            num_heads=num_heads,
             dropout=dropout,
             recurrent_regularizer=recurrent_regularizer,
             seed=seed,
@@ -156,7 +156,7 @@ class CodeDecoder(keras.layers.Layer):
         return (*(code_shape[:1] if real_shape is None else real_shape), self.outputs)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("units", "cell", "depth", "attention", "heads", "dropout", "seed")
+        names = ("units", "cell", "num_layers", "attention", "num_heads", "dropout", "seed")
         inner = self.decoder.get_config()
         return (
             super().get_config()

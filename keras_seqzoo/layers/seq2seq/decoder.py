@@ -8,7 +8,7 @@ import keras
 from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.layers.export_scope import is_portable, scan
+from keras_seqzoo.layers.export_scope import in_export_scope, scan
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.rnn.recurrent import GRU, LSTM, SimpleRNN
 from keras_seqzoo.layers.seq2seq.attention import ATTENTIONS, SourceAttention
@@ -94,9 +94,9 @@ class Decoder(keras.layers.Layer):
     Args:
         units: int, at least 1, of each recurrent layer, and of the output.
         cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
-        depth: int, at least 1, recurrent layers one upon the other.
+        num_layers: int, at least 1, recurrent layers one upon the other.
         attention: None, "additive", "dot", "general" or "multi_head"; see `SourceAttention`.
-        heads: int, of "multi_head".
+        num_heads: int, of "multi_head".
         input_feeding: bool, whether the output goes into the next step; needs attention that looks
             afterwards.
         dropout: float in [0, 1), share of units between recurrent layers set to 0 in training, the
@@ -122,9 +122,9 @@ class Decoder(keras.layers.Layer):
         units: int,
         *,
         cell: str = "gru",
-        depth: int = 1,
+        num_layers: int = 1,
         attention: str | None = None,
-        heads: int = 4,
+        num_heads: int = 4,
         input_feeding: bool = False,
         dropout: float = 0.0,
         recurrent_regularizer=None,
@@ -132,7 +132,7 @@ class Decoder(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        check_size(units=units, depth=depth)
+        check_size(units=units, num_layers=num_layers)
         check_choice("cell", cell, CELLS)
         check_choice("attention", attention, (None, *ATTENTIONS))
         check_bool(input_feeding=input_feeding)
@@ -142,11 +142,13 @@ class Decoder(keras.layers.Layer):
                 "`input_feeding` must be False unless attention looks after each step ('dot', "
                 f"'general' or 'multi_head'). Received: attention={attention!r}."
             )
-        self.units, self.cell, self.depth, self.attention = units, cell, depth, attention
-        self.heads, self.input_feeding, self.dropout = heads, input_feeding, dropout
+        self.units, self.cell, self.num_layers, self.attention = units, cell, num_layers, attention
+        self.num_heads, self.input_feeding, self.dropout = num_heads, input_feeding, dropout
         self.recurrent_regularizer = keras.regularizers.get(recurrent_regularizer)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if dropout and depth > 1 else None
+        self.seed_generator = (
+            keras.random.SeedGenerator(seed) if dropout and num_layers > 1 else None
+        )
         self.recurrent = [
             CELLS[cell](
                 units,
@@ -154,16 +156,16 @@ class Decoder(keras.layers.Layer):
                 recurrent_regularizer=self.recurrent_regularizer,
                 name=f"recurrent_{number}",
             )
-            for number in range(1, depth + 1)
+            for number in range(1, num_layers + 1)
         ]
         if attention is not None:
-            self.look = SourceAttention(attention, units, heads=heads, name="attention")
+            self.look = SourceAttention(attention, units, num_heads=num_heads, name="attention")
             self.combine = keras.layers.Dense(units, "tanh", name="combine")
 
     @property
     def states(self) -> int:
         """How many initial states it takes."""
-        return self.depth * (2 if self.cell == "lstm" else 1)
+        return self.num_layers * (2 if self.cell == "lstm" else 1)
 
     def build(self, inputs_shape, memory_shape=None, **_):
         width = inputs_shape[-1]
@@ -198,11 +200,11 @@ class Decoder(keras.layers.Layer):
             run = self._looking_after if self.input_feeding else self._looking_before
             return run((self.feed(inputs, kernels), target_mask), source, state, kernels, drops)
         x, states = inputs, list(initial_state)
-        each = len(states) // self.depth
+        each = len(states) // self.num_layers
         for number, layer in enumerate(self.recurrent):
             initial = states[number * each : (number + 1) * each]
             x = layer(x, initial_state=initial, mask=target_mask)
-            if drops is not None and number < self.depth - 1:
+            if drops is not None and number < self.num_layers - 1:
                 x = x * drops[number][:, None]
         if self.attention is None:
             return x
@@ -301,7 +303,7 @@ class Decoder(keras.layers.Layer):
         """The recurrent layers: the last one's output and the states after; and what additive
         attention makes of input and context for the output, and its weights.
         """
-        each = len(state.recurrent) // self.depth
+        each = len(state.recurrent) // self.num_layers
         projected, context, weights = fed, None, None
         if self.attention == "additive":
             contexts, weights = self._look(state.recurrent[-each], source, kernels)
@@ -383,8 +385,8 @@ class Decoder(keras.layers.Layer):
     @property
     def _has_own_loop(self) -> bool:
         """Whether there is a loop that has its own gradient."""
-        single = self.attention == "additive" and self.depth == 1
-        return single and keras.backend.backend() == "tensorflow" and not is_portable()
+        single = self.attention == "additive" and self.num_layers == 1
+        return single and keras.backend.backend() == "tensorflow" and not in_export_scope()
 
     def _in_own_loop(self, inputs, target_mask, source: Source, state, kernels, training):
         """As `_looking_before`."""
@@ -417,7 +419,7 @@ class Decoder(keras.layers.Layer):
         """
         if not training or self.seed_generator is None:
             return None
-        shape = (self.depth - 1, ops.shape(inputs)[0], self.units)
+        shape = (self.num_layers - 1, ops.shape(inputs)[0], self.units)
         ones = ops.ones(shape, dtype=inputs.dtype)
         return keras.random.dropout(ones, self.dropout, seed=self.seed_generator)
 
@@ -428,7 +430,16 @@ class Decoder(keras.layers.Layer):
         return (*inputs_shape[:-1], self.units)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("units", "cell", "depth", "attention", "heads", "input_feeding", "dropout", "seed")
+        names = (
+            "units",
+            "cell",
+            "num_layers",
+            "attention",
+            "num_heads",
+            "input_feeding",
+            "dropout",
+            "seed",
+        )
         return (
             super().get_config()
             | {name: getattr(self, name) for name in names}
@@ -480,7 +491,7 @@ def over_steps(body, carry, inputs, width: int, dtype: str):
         lambda count, *_: count < length,
         step,
         (0, carry, outputs),
-        maximum_iterations=None if is_portable() else length,
+        maximum_iterations=None if in_export_scope() else length,
     )
     return ops.swapaxes(outputs.stack(), 0, 1)
 

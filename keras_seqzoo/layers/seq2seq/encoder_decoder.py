@@ -11,7 +11,7 @@ from keras import ops, tree
 
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.generation import samplers
-from keras_seqzoo.layers.generation.generate import Generates
+from keras_seqzoo.layers.generation.generate import GenerationMixin
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.seq2seq.scheduled_sampling import ScheduledSampling
 from keras_seqzoo.utils.argument_validation import check_names
@@ -22,7 +22,7 @@ _MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once 
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class EncoderDecoderModel(Generates, keras.Model):
+class EncoderDecoderModel(GenerationMixin, keras.Model):
     """A Functional model from a source and a target so far to what comes next, which decodes too.
 
     `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
@@ -65,7 +65,7 @@ class EncoderDecoderModel(Generates, keras.Model):
             raise ArgumentError("`attention` must not be asked of a model without it.")
         source, steps = self.checked_source(as_array("source", source)[None])
         target = self._checked_target(target)
-        if self.says_tokens:
+        if self.generates_tokens:
             so_far = np.array([samplers.START, *target], np.int32)
         else:
             so_far = np.concatenate([np.zeros_like(target[:1]), target[:-1]]).astype(np.float32)
@@ -95,7 +95,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         if source_names is not None:
             check_names(weights.shape[1], source_names=source_names)
         if target_names is not None:
-            check_names(len(weights) - self.says_tokens, target_names=target_names)
+            check_names(len(weights) - self.generates_tokens, target_names=target_names)
         if ax is None:
             from matplotlib.figure import Figure
 
@@ -105,7 +105,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         if source_names is not None:
             ax.set_xticks(range(len(source_names)), source_names)
         if target_names is not None:
-            ax.set_yticks(range(len(weights)), [*target_names, *["end"] * self.says_tokens])
+            ax.set_yticks(range(len(weights)), [*target_names, *["end"] * self.generates_tokens])
         ax.set_xlabel("source")
         ax.set_ylabel("target")
         return ax
@@ -134,7 +134,7 @@ class EncoderDecoderModel(Generates, keras.Model):
         """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
         few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
         kernels, table = self._decoder.kernels(), None
-        if self.says_tokens and few:
+        if self.generates_tokens and few:
             table = self._fed(ops.arange(self.width, dtype="int32"), kernels)
 
         def step(before, state):
@@ -154,12 +154,12 @@ class EncoderDecoderModel(Generates, keras.Model):
         output, state, weights = self._decoder.step_of(fed, state, source, kernels)
         said = self._head(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
-        if not self.says_tokens:
+        if not self.generates_tokens:
             return ops.cast(said, before.dtype), state, weights
         return ops.log_softmax(ops.cast(said, "float32"), axis=-1), state, weights
 
     @property
-    def says_tokens(self) -> bool:
+    def generates_tokens(self) -> bool:
         """Whether it says tokens; if not, it says readings."""
         return len(self.inputs[1].shape) == 2
 
@@ -205,7 +205,7 @@ class EncoderDecoderModel(Generates, keras.Model):
 
     def _checked_target(self, target) -> np.ndarray:
         target = as_array("target", target)
-        if self.says_tokens and not target.size:
+        if self.generates_tokens and not target.size:
             return np.zeros(0, np.int32)
         rank = len(self.inputs[1].shape) - 1
         if target.ndim != rank or 0 in target.shape:
@@ -213,7 +213,7 @@ class EncoderDecoderModel(Generates, keras.Model):
                 f"`target` must be one, of {rank} axes, of at least one step. "
                 f"Received: shape {target.shape}."
             )
-        _check_known("target", target, self.width, tokens=self.says_tokens)
+        _check_known("target", target, self.width, tokens=self.generates_tokens)
         return target
 
     @property
@@ -246,7 +246,7 @@ class EncoderDecoderModel(Generates, keras.Model):
 
     @functools.cached_property
     def _head(self) -> keras.Model:
-        said = self.get_layer("probabilities").input if self.says_tokens else self.outputs[0]
+        said = self.get_layer("probabilities").input if self.generates_tokens else self.outputs[0]
         return keras.Model(self.get_layer("decoder").output, said)
 
 

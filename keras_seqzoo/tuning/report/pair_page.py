@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from keras_seqzoo.metrics import TransductionScores
+from keras_seqzoo.metrics import Seq2SeqScores
 from keras_seqzoo.tasks import evaluate
 from keras_seqzoo.tuning.report import page
 from keras_seqzoo.tuning.report.page import STYLE
 from keras_seqzoo.tuning.report.sequence_page import plots_of_trials
-from keras_seqzoo.wrapping import network_of
+from keras_seqzoo.wrapping import inner_model
 
 if TYPE_CHECKING:
     from keras_seqzoo.tuning.tuner import Search
@@ -26,7 +26,7 @@ _SHOWN = 3  # pairs whose attention, or forecast, is drawn
 def render_report(
     search: Search,
     *,
-    measured: dict[str, TransductionScores | float] | None = None,
+    measured: dict[str, Seq2SeqScores | float] | None = None,
     command: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> str:
@@ -43,18 +43,18 @@ def render_report(
     objective = search.oracle.objectives[0]
     with matplotlib.rc_context(STYLE):
         plots = plots_of_trials(search)
-        plots["examples"] = [page.svg(one) for one in _examples(search, network_of(model))]
-        says_tokens = isinstance(scores, TransductionScores)
-        if says_tokens:
+        plots["examples"] = [page.svg(one) for one in _examples(search, inner_model(model))]
+        generates_tokens = isinstance(scores, Seq2SeqScores)
+        if generates_tokens:
             plots["length"] = page.svg(scores.plot().figure)
     return page.render(
         "pair_report.html.j2",
         search,
         command or page.python_call(search),
         measured={"validation": scores, **(measured or {})},
-        says_tokens=says_tokens,
+        generates_tokens=generates_tokens,
         plots=plots,
-        mistakes=_mistakes(scores, rows) if says_tokens else "",
+        mistakes=_mistakes(scores, rows) if generates_tokens else "",
         table=page.trial_table(results, objective.name, best_last=objective.direction == "max"),
         trained=len(rows.examples),
         validated=len(rows.validation),
@@ -62,7 +62,7 @@ def render_report(
     )
 
 
-def _mistakes(scores: TransductionScores, rows: Any) -> markupsafe.Markup:
+def _mistakes(scores: Seq2SeqScores, rows: Any) -> markupsafe.Markup:
     """The first wrong answers beside what they should be."""
     table = pd.DataFrame(
         [
@@ -87,16 +87,16 @@ def _examples(search: Search, network: Any) -> list[Figure]:
     pairs = list(zip(rows.validation.sources, rows.validation.targets, strict=True))[:_SHOWN]
     looks = network.get_layer("decoder").attention is not None
     for source, target in pairs:
-        if rows.encoding.says_tokens:
+        if rows.preprocessor.generates_tokens:
             if looks and isinstance(source, tuple) and source and target:
-                numbers = rows.encoding.target.encode(target)
+                numbers = rows.preprocessor.target.encode(target)
                 ax = network.plot_attention(
-                    rows.encoding.sources([source])[0], numbers, source_names=source,
+                    rows.preprocessor.sources([source])[0], numbers, source_names=source,
                     target_names=target,
                 )  # fmt: skip
                 found.append(ax.figure)
             continue
-        said = network.generate(rows.encoding.sources([source]), max_length=len(target))
+        said = network.generate(rows.preprocessor.sources([source]), max_length=len(target))
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         ax = figure.add_subplot()
         steps = np.arange(len(target))

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from keras_seqzoo.callbacks import SequenceScores
+from keras_seqzoo.callbacks import SequenceMetrics
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
-from keras_seqzoo.metrics import Scores
+from keras_seqzoo.metrics import LabelScores
 from keras_seqzoo.tasks import Memory, measure_memory
 from keras_seqzoo.tuning.report import page
 from keras_seqzoo.tuning.report.page import CHOSEN, STYLE
-from keras_seqzoo.wrapping import network_of
+from keras_seqzoo.wrapping import inner_model
 
 if TYPE_CHECKING:
     from keras_seqzoo.tuning.tuner import Search
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def render_report(
     search: Search,
     *,
-    measured: dict[str, Scores] | None = None,
+    measured: dict[str, LabelScores] | None = None,
     command: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> str:
@@ -38,9 +38,9 @@ def render_report(
         notes: sentences about the data.
     """
     model, results, rows = search.best_model, search.results, search.rows
-    network = network_of(model) if rows.named else model
-    scores = SequenceScores(rows.encoding, rows.validation).measure(network)
-    memory = measure_memory(network, rows.encoding, rows.validation)
+    network = inner_model(model) if rows.named else model
+    scores = SequenceMetrics(rows.preprocessor, rows.validation).measure(network)
+    memory = measure_memory(network, rows.preprocessor, rows.validation)
     objective = search.oracle.objectives[0]
     with matplotlib.rc_context(STYLE):
         plots = plots_of_trials(search) | {"memory": page.svg(_memory(memory))}

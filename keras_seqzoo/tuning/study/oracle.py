@@ -22,7 +22,7 @@ from keras_tuner.engine import trial as trial_module
 from keras_tuner.engine.trial import TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
-from keras_seqzoo.tuning.study.storage import Ledger
+from keras_seqzoo.tuning.study.storage import TrialStore
 from keras_seqzoo.utils.random import derive
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -51,7 +51,7 @@ class StudyOracle(keras_tuner.Oracle):
     """
 
     def __init__(
-        self, ledger: Ledger, *, objective, max_trials, seed, sampler, hyperparameters=None
+        self, ledger: TrialStore, *, objective, max_trials, seed, sampler, hyperparameters=None
     ):
         # KerasTuner gives up after so many failures in a row; here all must fail.
         super().__init__(
@@ -111,7 +111,7 @@ class StudyOracle(keras_tuner.Oracle):
         """The last trial that was proposed together with this one."""
         return self._held[int(trial.trial_id)].user_attrs["asked"]["last"]
 
-    def held_by_others(self) -> bool:
+    def claimed_by_others(self) -> bool:
         """Whether trials run, or wait, that this worker does not hold."""
         unfinished = self.ledger.trials(TrialState.RUNNING, TrialState.WAITING)
         return any(

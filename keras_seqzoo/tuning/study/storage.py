@@ -32,7 +32,7 @@ BEAT, GRACE = 10.0, 60.0
 _WORKER = "worker "
 
 
-class Ledger:
+class TrialStore:
     """One study.
 
     Args:
@@ -247,7 +247,7 @@ class Ledger:
                 self.put_back(trial)
         self._buried = dead or set()
 
-    def beating(self) -> _Beat:
+    def heartbeat(self) -> _Beat:
         """A context in which this worker says that it lives."""
         return _Beat(self)
 
@@ -271,7 +271,7 @@ class Ledger:
 
 
 class _Beat:
-    def __init__(self, ledger: Ledger):
+    def __init__(self, ledger: TrialStore):
         self.ledger = ledger
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

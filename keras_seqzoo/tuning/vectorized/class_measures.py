@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ClassMeasures(Measures):
-    """Accuracy, and precision, recall and F1 as means over classes, as `SequenceScores` gives them.
+    """Accuracy, and precision, recall and F1 as means over classes, as `SequenceMetrics` gives them.
 
     Attributes:
         train: readings, padded to the longest, and the numbers of classes.

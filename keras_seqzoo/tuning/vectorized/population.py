@@ -83,12 +83,12 @@ class Run:
         return len(self.history["loss"])
 
     @property
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Whether it has neither stopped early nor failed."""
         return self.error is None and bool(self.moving.active)
 
 
-def pays(trials: int, steps: int) -> bool:
+def is_worthwhile(trials: int, steps: int) -> bool:
     """Whether so many trials of so many steps are faster together, compiling included.
 
     A program takes about six seconds to compile; a trial alone one, and 3 ms a step.
@@ -175,7 +175,7 @@ class Population:
         """
         left = {id(run): until for run, until in zip(runs, until, strict=True)}
         waiting: set[concurrent.futures.Future] = set()
-        ready = _bins([run for run in runs if run.goes_on and run.epochs < left[id(run)]], left)
+        ready = _bins([run for run in runs if run.continues and run.epochs < left[id(run)]], left)
         while ready or waiting:
             for together in ready:
                 waiting.add(self._pool.submit(_advance, together, left[id(together[0])]))
@@ -185,7 +185,7 @@ class Population:
             ready = [
                 together
                 for together in (call.result() for call in done)
-                if any(run.goes_on and run.epochs < left[id(run)] for run in together)
+                if any(run.continues and run.epochs < left[id(run)] for run in together)
             ]
             yield
 
