@@ -26,14 +26,6 @@ from keras_seqzoo.registry import registry as registry_module
 
 run_alone = verification._run_alone
 
-# Files whose every test exports, compiles or reads TensorFlow's graphs, or runs commands that do.
-TENSORFLOW = (
-    "test_artifacts.py", "test_bidirectional.py", "test_cli.py", "test_cli_sequences.py",
-    "test_faults.py", "test_formats.py", "test_hostile.py", "test_ledger.py", "test_named.py",
-    "test_optimizer.py", "test_pairs.py", "test_population.py", "test_population_classes.py",
-    "test_recurrent.py", "test_scores.py", "test_search.py", "test_search_sequences.py",
-)  # fmt: skip
-
 
 def pytest_collection_modifyitems(items):
     """Skips what is TensorFlow's own under KERAS_BACKEND=jax or torch.
@@ -46,8 +38,7 @@ def pytest_collection_modifyitems(items):
         return
     skipped = pytest.mark.skip(reason=f"TensorFlow's own; the backend is {backend}")
     for item in items:
-        its_own = item.get_closest_marker("tensorflow") or item.path.name in TENSORFLOW
-        if its_own or isinstance(item, pytest.DoctestItem):
+        if item.get_closest_marker("tensorflow") or isinstance(item, pytest.DoctestItem):
             item.add_marker(skipped)
 
 
@@ -114,8 +105,8 @@ def pytest_sessionfinish():
 
 @pytest.fixture(autouse=True)
 def one_server(request, monkeypatch):
-    """Artifacts are proved by one process, but for the tests of proofs themselves."""
-    if request.path.name not in ("test_artifacts.py", "test_faults.py"):
+    """One process verifies the artifacts of all tests but those marked `own_process`."""
+    if request.node.get_closest_marker("own_process") is None:
         monkeypatch.setattr(verification, "_run_alone", serve_with_others)
 
 

@@ -5,17 +5,17 @@
 
 `nab` holds data/ and labels/ of https://github.com/numenta/NAB. Of each file the first 15 %, at
 most 750 rows, are for training; what is said of a row depends on rows up to it, and thresholds on
-the training rows alone. Scored by the standard profile (`benchmarks.nab`): 0 is silence, 100 is
+the training rows alone. Scored by the standard profile (`benchmarks.nab.scoring`): 0 is silence, 100 is
 perfect. Sides:
 
 - by the clock: an alarm every 500 rows, whatever the readings; what a detector must be better than;
 - identity: simple_rnn_identity, every reading alone, above the 0.999 quantile of training;
-- forecaster: gru_forecaster on readings without their season (`benchmarks.seasons`), where the
-  training rows show one, with the rule of `benchmarks.alarms` on its residuals;
+- forecaster: gru_forecaster on readings without their season (`benchmarks.nab.seasons`), where the
+  training rows show one, with the rule of `benchmarks.nab.alarms` on its residuals;
 - autoencoder: the same with an entry that reconstructs windows, each reading from the window that
   ends with it; where the zoo has one.
 
-All are defaults of the catalogue. The rule was developed on generated records (`benchmarks.faulty`)
+All are defaults of the catalogue. The rule was developed on generated records (`benchmarks.nab.faulty`)
 and on the files without anomalies, and committed before the nine were scored. Every look at those
 nine is listed here, with what had changed:
 
@@ -46,7 +46,8 @@ import keras
 import numpy as np
 
 import keras_seqzoo as zoo
-from benchmarks import alarms, common, faulty, nab, seasons
+from benchmarks import common
+from benchmarks.nab import alarms, faulty, scoring, seasons
 
 LENGTH, STRIDE = 50, 2  # of training windows; few rows, many windows
 VALIDATION = 0.2  # the newest training windows choose the epoch
@@ -75,12 +76,12 @@ class DecodingResult:
     leakage: float | None = None  # of the model's score
 
 
-def by_the_clock(record: nab.Labeled, seed: int) -> DecodingResult:
+def by_the_clock(record: scoring.Labeled, seed: int) -> DecodingResult:
     """An alarm every so many rows."""
     return DecodingResult(np.arange(record.train, len(record.values), EVERY))
 
 
-def identity(record: nab.Labeled, seed: int) -> DecodingResult:
+def identity(record: scoring.Labeled, seed: int) -> DecodingResult:
     """Each reading by itself, as it came."""
     x_train = record.values[: record.train]
     model = trained("simple_rnn_identity", x_train, seed)
@@ -89,10 +90,10 @@ def identity(record: nab.Labeled, seed: int) -> DecodingResult:
     return DecodingResult(alarms.alarms(scores > 1, record.train), scores, report.leakage.index)
 
 
-def by_rule(name: str) -> Callable[[nab.Labeled, int], DecodingResult]:
+def by_rule(name: str) -> Callable[[scoring.Labeled, int], DecodingResult]:
     """A forecaster or an autoencoder, and the rule."""
 
-    def say(record: nab.Labeled, seed: int) -> DecodingResult:
+    def say(record: scoring.Labeled, seed: int) -> DecodingResult:
         first, adjusted = without_season(record)
         train = record.train - first
         model = trained(name, adjusted[:train], seed)
@@ -110,7 +111,7 @@ def by_rule(name: str) -> Callable[[nab.Labeled, int], DecodingResult]:
     return say
 
 
-def without_season(record: nab.Labeled) -> tuple[int, np.ndarray]:
+def without_season(record: scoring.Labeled) -> tuple[int, np.ndarray]:
     """The first row that has an earlier season, and readings without theirs from there on."""
     train = record.train
     period = seasons.find_period(record.values[:train], record.times[:train])
@@ -134,7 +135,7 @@ def trained(name: str, x_train: np.ndarray, seed: int) -> keras.Model:
     return found.model
 
 
-def sides(autoencoder: str | None) -> dict[str, Callable[[nab.Labeled, int], DecodingResult]]:
+def sides(autoencoder: str | None) -> dict[str, Callable[[scoring.Labeled, int], DecodingResult]]:
     """Every side by its name."""
     found = {
         "by the clock": by_the_clock,
@@ -146,7 +147,9 @@ def sides(autoencoder: str | None) -> dict[str, Callable[[nab.Labeled, int], Dec
     return found
 
 
-def measure(say: Callable, records: dict[str, list[nab.Labeled]], seed: int, drawn: dict) -> dict:
+def measure(
+    say: Callable, records: dict[str, list[scoring.Labeled]], seed: int, drawn: dict
+) -> dict:
     """Scores of the sets and of each file; keeps what was said in `drawn`."""
     figures: dict[str, dict] = {"sets": {}, "files": {}}
     for group, members in records.items():
@@ -154,21 +157,21 @@ def measure(say: Callable, records: dict[str, list[nab.Labeled]], seed: int, dra
         for record in members:
             said = say(record, seed)
             drawn[record.name] = (record, said)
-            score = nab.score_file(said.alarms, record.windows, len(record.values))
+            score = scoring.score_file(said.alarms, record.windows, len(record.values))
             total, windows = total + score, windows + len(record.windows)
             inside = [((said.alarms >= a) & (said.alarms <= b)) for a, b in record.windows]
             figures["files"][record.name] = {
-                "score": nab.normalized(score, len(record.windows)) if record.windows else None,
+                "score": scoring.normalized(score, len(record.windows)) if record.windows else None,
                 "windows": len(record.windows),
                 "found": int(sum(one.any() for one in inside)),
                 "false_alarms": len(said.alarms) - int(sum(one.sum() for one in inside)),
                 "score_leakage": said.leakage,
             }
-        figures["sets"][group] = nab.normalized(total, windows)
+        figures["sets"][group] = scoring.normalized(total, windows)
     return figures
 
 
-def draw(name: str, drawn: dict[str, tuple[nab.Labeled, DecodingResult]]) -> None:
+def draw(name: str, drawn: dict[str, tuple[scoring.Labeled, DecodingResult]]) -> None:
     """Scores over labeled windows, a panel for each file."""
     from matplotlib.figure import Figure
 
@@ -227,7 +230,8 @@ def main() -> None:
         records = {"generated": faulty.records(range(1))}
     else:
         records = {
-            group: [nab.read(options.data, name) for name in names] for group, names in SETS.items()
+            group: [scoring.read(options.data, name) for name in names]
+            for group, names in SETS.items()
         }
     figures: dict[str, list[dict]] = {}
     known = sides(options.autoencoder)

@@ -38,7 +38,7 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
     oracle = make_oracle(url, study)
     costs = []
     before = resource.getrusage(resource.RUSAGE_SELF)
-    with oracle.ledger.heartbeat():
+    with oracle.trial_store.heartbeat():
         while time.time() < until:
             started = time.perf_counter()
             trials = oracle.ask(population, 0)
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     arguments = parser.parse_args()
     study = f"workers-{uuid.uuid4().hex[:8]}"
-    make_oracle(arguments.storage, study).ledger.close()  # imports everything before the fork
+    make_oracle(arguments.storage, study).trial_store.close()  # imports everything before the fork
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     until = time.time() + 60 * arguments.minutes
@@ -103,8 +103,8 @@ def main() -> None:
     for worker in workers:
         worker.join()
     oracle = make_oracle(arguments.storage, study)
-    states = [trial.state.name for trial in oracle.ledger.trials()]
-    oracle.ledger.close()
+    states = [trial.state.name for trial in oracle.trial_store.trials()]
+    oracle.trial_store.close()
     costs = sorted(cost for one, _ in found for cost in one)
     figures = {
         "workers": arguments.workers,

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.errors import ArtifactError
+from keras_seqzoo.exporting.endpoint_samples import endpoint_samples
 from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
 from keras_seqzoo.exporting.formats import Format
-from keras_seqzoo.inspection.sample_inputs import Sample, samples
+from keras_seqzoo.inspection.sample_inputs import Sample
 
 # Of a feature's standard deviation, by the model's lowest precision.
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
@@ -100,7 +101,7 @@ def check_parity(
     """
     given = [
         sample
-        for sample in samples(model, known)
+        for sample in endpoint_samples(model, known)
         if sample.endpoint in known and form.rows in (None, sample.batch)
     ]
     expected = [

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_seqzoo import layers
-from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
+from keras_seqzoo.exporting.endpoints import decoder_of
 from keras_seqzoo.inspection.model_graph import every_layer, padding_values, seeing
 
-# What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
-_ANSWER, _ROWS, _STEPS = 7, 3, 7
 BATCHES = (1, 3, 16)
+
+
 LENGTHS = (1, 7, 50)
 
 
@@ -36,46 +35,13 @@ class Sample:
         return len(next(iter(self.inputs.values())))
 
 
-def samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sample]:
-    """Random input for each of the endpoints, `known` by name."""
-    network = decoder_of(model)
-    if network is None:
-        for sample in inputs_of(model):
-            yield sample
-            # What rounds otherwise may grow from step to step, with some weights.
-            few = sample.batch <= _ROWS and (sample.steps <= _STEPS or _fixed_lengths(model))
-            if "step" in known and few:
-                yield dataclasses.replace(sample, endpoint="step", over_time=True)
-        return
-    for sample in inputs_of(network):
-        yield sample
-        if sample.padding == "left" or sample.batch > _ROWS or sample.steps > _STEPS:
-            continue  # decoding takes its time where nothing is compiled
-        source = {"source": sample.inputs["source"]}
-        state = known["encode"].function(ops.convert_to_tensor(source["source"]))
-        state = {name: ops.convert_to_numpy(tensor) for name, tensor in state.items()}
-        first = {"before": sample.inputs["target"][:, 0]}
-        length = {"max_length": np.array(_ANSWER, np.int32)}
-        given = {"encode": source, "step": first | state}
-        given |= dict.fromkeys(("generate_greedy", "generate_beam"), source | length)
-        for name, inputs in given.items():
-            if name in known:
-                yield dataclasses.replace(sample, inputs=inputs, endpoint=name)
-    for name in ("generate_text", "generate"):
-        if name not in known:
-            continue
-        for sample in inputs_of(model):
-            if sample.batch <= _ROWS:
-                yield dataclasses.replace(sample, endpoint=name)
-
-
 def inputs_of(model: keras.Model) -> Iterator[Sample]:
     """Random input in the range that the model was adapted to, padded where it knows padding."""
     rng = np.random.default_rng(0)
     strings = any(tensor.dtype == "string" for tensor in model.inputs)
     pads = bool(padding_values(model, None)) and not strings
     for batch in BATCHES:
-        for steps in _fixed_lengths(model) or LENGTHS:
+        for steps in fixed_lengths(model) or LENGTHS:
             paddings = ("none", "left", "right") if pads and steps > 2 else ("none",)
             inputs = [_drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs]
             for padding in paddings:
@@ -89,7 +55,7 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
                 yield Sample(padding, steps, padded)
 
 
-def _fixed_lengths(model: keras.Model) -> set[int]:
+def fixed_lengths(model: keras.Model) -> set[int]:
     """How many steps its inputs must have; empty if they may have any number."""
     return {tensor.shape[1] for tensor in model.inputs if has_time(tensor)} - {None}
 

@@ -84,7 +84,7 @@ def importances(oracle: StudyOracle) -> dict[str, float]:
     try:
         with warnings.catch_warnings():  # Optuna asks whether low is good; of costs it is
             warnings.simplefilter("ignore", UserWarning)
-            return optuna.importance.get_param_importances(oracle.ledger.study, target=cost)
+            return optuna.importance.get_param_importances(oracle.trial_store.study, target=cost)
     except (ValueError, RuntimeError):  # nothing in common, or all the same
         return {}
 

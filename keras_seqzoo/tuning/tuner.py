@@ -158,7 +158,7 @@ class Search(keras_tuner.Tuner):
                 "data": rows.fingerprint(),
             }
             with quiet_optuna():
-                ledger = TrialStore(
+                trial_store = TrialStore(
                     sqlite(self.path / STUDY) if storage is None else storage,
                     "search" if storage is None else self.path.name,
                     directions(_list(objective)),
@@ -166,7 +166,7 @@ class Search(keras_tuner.Tuner):
                     shared=storage is not None,
                 )
                 oracle = StudyOracle(
-                    ledger,
+                    trial_store,
                     objective=objective,
                     max_trials=max_trials,
                     seed=seed,
@@ -201,7 +201,7 @@ class Search(keras_tuner.Tuner):
             with (
                 quiet_optuna(),
                 quiet_tensorflow(),
-                self.oracle.ledger.heartbeat(),
+                self.oracle.trial_store.heartbeat(),
                 SearchProgress(done, self.oracle.max_trials, verbose=self.verbose) as self.progress,
             ):
                 if done:
@@ -217,7 +217,7 @@ class Search(keras_tuner.Tuner):
                 "lost: mend the cause and repeat the call to go on."
             ) from error
         finally:
-            self.oracle.ledger.close()
+            self.oracle.trial_store.close()
             if self._lock is not None:
                 self._lock.release(force=True)
 
@@ -373,7 +373,7 @@ class Search(keras_tuner.Tuner):
         *,
         history: Mapping[str, list[float]] | None = None,
     ) -> None:
-        """Puts weights into the directory and the rest into the ledger, and shows it.
+        """Puts weights into the directory and the rest into the trial store, and shows it.
 
         `history` are the curves of what failed, as far as known.
 
@@ -416,7 +416,7 @@ class Search(keras_tuner.Tuner):
             yield True
             return
         with filelock.FileLock(self.path / LOCK):
-            study, count = self.oracle.ledger.study, len(self.oracle.trials)
+            study, count = self.oracle.trial_store.study, len(self.oracle.trials)
             mine = study.user_attrs.get(f"wrote {what}") != count
             yield mine
             if mine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,9 +79,29 @@ class AnomalyReport:
             ax: matplotlib axes; default those of a new figure.
             labels: known anomalies, each its first and last reading, as row numbers or as stamps.
         """
-        from keras_seqzoo.diagnostics.plots import plot_anomaly
+        if ax is None:
+            from matplotlib.figure import Figure
 
-        return plot_anomaly(self, ax, labels)
+            ax = Figure(figsize=(9, 3), layout="constrained").add_subplot()
+        index, flagged = self.index.to_numpy(), self.flagged
+        for number, (first, last) in enumerate(labels):
+            name = None if number else "labeled"
+            ax.axvspan(
+                _place(self, first), _place(self, last), color="tab:orange", alpha=0.25, label=name
+            )
+        for number, (first, last) in enumerate(pairwise([*self.starts, len(index)])):
+            name = None if number else "score"
+            ax.plot(index[first:last], self.scores[first:last], "C0", linewidth=0.7, label=name)
+        ax.plot(index[flagged], self.scores[flagged], "C3.", markersize=4, label="flagged")
+        ax.axhline(self.threshold, color="0.5", linestyle="--", linewidth=1, label="threshold")
+        ax.set_xlabel(self.index.name)
+        ax.set_ylabel("anomaly score")
+        if self.threshold > 0:  # as it is up to the threshold, by its logarithm above
+            ax.set_yscale("symlog", linthresh=self.threshold)
+            ax.yaxis.set_major_formatter("{x:g}")
+        ax.set_ylim(bottom=0)
+        ax.legend(frameon=False, fontsize="small", ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+        return ax
 
     def to_frame(self) -> pd.DataFrame:
         """A row per reading: score, whether it is flagged, and the residual of each feature."""
@@ -154,3 +175,10 @@ class AnomalyReport:
 
 def _count(episodes: list) -> str:
     return "1 episode" if len(episodes) == 1 else f"{len(episodes)} episodes"
+
+
+def _place(report: AnomalyReport, where: Any) -> Any:
+    """A row number as its place on the time axis; a stamp is one."""
+    if isinstance(where, (int, np.integer)):
+        return report.index.to_numpy()[where]
+    return np.datetime64(where)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.utils.figures import new_axes
 from keras_seqzoo.utils.serialization import to_json_values
 
 
@@ -52,9 +53,28 @@ class LeakageReport:
 
     def plot(self, ax=None):
         """Draws the profile by lag with its interval; returns the matplotlib axes."""
-        from keras_seqzoo.diagnostics.plots import plot_leakage
-
-        return plot_leakage(self, ax)
+        ax = new_axes() if ax is None else ax
+        low, high = self.by_lag_interval
+        ax.fill_between(self.lags, low, high, alpha=0.2, linewidth=0, label="95 % interval")
+        ax.plot(self.lags, self.by_lag, marker=".", label="leakage")
+        ax.axhline(self.threshold, color="0.5", linestyle="--", linewidth=1, label="threshold")
+        if self.memory_horizon is not None:
+            ax.axvline(self.memory_horizon, color="0.5", linestyle=":", linewidth=1)
+            ax.annotate(
+                f" memory horizon {self.memory_horizon}",
+                (self.memory_horizon, 1),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                fontsize="small",
+            )
+        ax.set_xlabel("newest steps kept")
+        ax.set_ylabel("state leakage")
+        ax.set_yscale("symlog", linthresh=1e-4)
+        ax.set_ylim(bottom=0)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.legend(frameon=False, fontsize="small")
+        return ax
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""

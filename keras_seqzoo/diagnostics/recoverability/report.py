@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_seqzoo.diagnostics.leakage.report import geometric
+from keras_seqzoo.utils.figures import new_axes
 from keras_seqzoo.utils.serialization import to_json_values
 
 
@@ -53,9 +54,21 @@ class RecoverabilityReport:
 
     def plot(self, ax=None):
         """Draws the profile by lag with its interval; returns the matplotlib axes."""
-        from keras_seqzoo.diagnostics.plots import plot_recoverability
-
-        return plot_recoverability(self, ax)
+        ax = new_axes() if ax is None else ax
+        low, high = self.by_lag_interval
+        ax.fill_between(self.lags, low, high, alpha=0.2, linewidth=0, label="95 % interval")
+        ax.plot(self.lags, self.by_lag, marker=".", label="recoverability")
+        if self.by_feature.shape[1] > 1:
+            ax.plot(self.lags, self.by_feature, color="0.6", linewidth=0.7, zorder=1)
+        ax.axhline(0, color="0.5", linewidth=1)
+        ax.set_title(
+            f"memory capacity {self.capacity:.3g}, rank {self.rank}", loc="left", fontsize="medium"
+        )
+        ax.set_xlabel("lag")
+        ax.set_ylabel("$R^2$ of a linear read-out")
+        ax.set_ylim(top=1.02)
+        ax.legend(frameon=False, fontsize="small")
+        return ax
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON; nan and infinity become None."""

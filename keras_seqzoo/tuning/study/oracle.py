@@ -1,4 +1,4 @@
-"""KerasTuner's Oracle over a ledger: proposes parameters, and keeps what came of them.
+"""KerasTuner's Oracle over a trial store: proposes parameters, and keeps what came of them.
 
 KerasTuner's own files, which are written in place and are unreadable when cut short, are not
 written at all.
@@ -42,7 +42,7 @@ class StudyOracle(keras_tuner.Oracle):
     """Asks for trials and tells what came of them.
 
     Args:
-        ledger: where trials are.
+        trial_store: where trials are.
         objective: a `keras_tuner.Objective` or a list of them.
         max_trials: int, trials in all, finished ones included.
         seed: int, at least 0.
@@ -51,7 +51,7 @@ class StudyOracle(keras_tuner.Oracle):
     """
 
     def __init__(
-        self, ledger: TrialStore, *, objective, max_trials, seed, sampler, hyperparameters=None
+        self, trial_store: TrialStore, *, objective, max_trials, seed, sampler, hyperparameters=None
     ):
         # KerasTuner gives up after so many failures in a row; here all must fail.
         super().__init__(
@@ -61,11 +61,11 @@ class StudyOracle(keras_tuner.Oracle):
             seed=1,  # without one, or with 0, KerasTuner draws from the user's generator
             max_consecutive_failed_trials=math.inf,
         )
-        self.ledger, self.seed = ledger, seed
+        self.trial_store, self.seed = trial_store, seed
         self._learns = sampler != "random"
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
-        self._mirror = optuna.create_study(directions=ledger.study.directions)
+        self._mirror = optuna.create_study(directions=trial_store.study.directions)
         self._mirrored: dict[int, int] = {}
         self._held: dict[int, FrozenTrial] = {}
         self.verbose = 0  # progress is shown by the search itself
@@ -74,24 +74,24 @@ class StudyOracle(keras_tuner.Oracle):
 
     def ask(self, count: int, round_: int) -> list[trial_module.Trial]:
         """Up to so many trials to run in that round: those that wait for it, then new ones."""
-        if self.ledger.shared:
-            self.ledger.put_back_held_by_the_dead()
+        if self.trial_store.shared:
+            self.trial_store.requeue_stale_trials()
         taken = []
-        for trial in self.ledger.waiting():
-            mine = self.ledger.shared or _round(trial) == round_
+        for trial in self.trial_store.waiting():
+            mine = self.trial_store.shared or _round(trial) == round_
             if len(taken) < count and trial.number < self.max_trials and mine:
-                taken += [trial] if self.ledger.take(trial) else []
-        first = self.ledger.count()
+                taken += [trial] if self.trial_store.take(trial) else []
+        first = self.trial_store.count()
         last = min(first + count - len(taken), self.max_trials) - 1
-        if not self.ledger.shared and self.last_round() >= round_:
+        if not self.trial_store.shared and self.last_round() >= round_:
             # Proposed before an interruption, maybe not to the end.
-            same = [trial for trial in self.ledger.trials() if _round(trial) == round_]
+            same = [trial for trial in self.trial_store.trials() if _round(trial) == round_]
             last = max((trial.user_attrs["asked"]["last"] for trial in same), default=-1)
         if first <= last:
             self._mirror_all()
         attributes = {"round": round_, "last": last}
         proposed = [self._propose(number, attributes) for number in range(first, last + 1)]
-        made = self.ledger.create(proposed, self.max_trials)
+        made = self.trial_store.create(proposed, self.max_trials)
         for trial, mirrored in zip(made, proposed, strict=False):
             self._mirrored[trial.number] = mirrored.number
         taken += made
@@ -100,12 +100,12 @@ class StudyOracle(keras_tuner.Oracle):
 
     def first_round(self) -> int:
         """Where a search goes on: with what was interrupted, or after all that ended."""
-        waiting = [trial for trial in self.ledger.waiting() if trial.number < self.max_trials]
+        waiting = [trial for trial in self.trial_store.waiting() if trial.number < self.max_trials]
         return min(map(_round, waiting), default=self.last_round() + 1)
 
     def last_round(self) -> int:
         """The last one that trials were proposed in, -1 for none."""
-        return max(map(_round, self.ledger.trials()), default=-1)
+        return max(map(_round, self.trial_store.trials()), default=-1)
 
     def cohort_end(self, trial: trial_module.Trial) -> int:
         """The last trial that was proposed together with this one."""
@@ -113,7 +113,7 @@ class StudyOracle(keras_tuner.Oracle):
 
     def claimed_by_others(self) -> bool:
         """Whether trials run, or wait, that this worker does not hold."""
-        unfinished = self.ledger.trials(TrialState.RUNNING, TrialState.WAITING)
+        unfinished = self.trial_store.trials(TrialState.RUNNING, TrialState.WAITING)
         return any(
             trial.number < self.max_trials and trial.number not in self._held
             for trial in unfinished
@@ -124,7 +124,9 @@ class StudyOracle(keras_tuner.Oracle):
         if number == 0:
             self._mirror.sampler = Given(self._values(lambda dimension: dimension.default))
         else:
-            purpose = f"sampler of {self.ledger.worker}" if self.ledger.shared else "sampler"
+            purpose = (
+                f"sampler of {self.trial_store.worker}" if self.trial_store.shared else "sampler"
+            )
             self._mirror.sampler = self.sampler(derive(self.seed, number, purpose))
         asked = self._mirror.ask()
         values = self._values(functools.partial(_suggest, asked))
@@ -135,7 +137,7 @@ class StudyOracle(keras_tuner.Oracle):
         """Brings the mirror to what is known of trials by now, unless the sampler ignores it."""
         if not self._learns:
             return
-        for trial in self.ledger.trials():
+        for trial in self.trial_store.trials():
             ended = trial.state in _ENDED
             if trial.number not in self._mirrored:
                 self._mirrored[trial.number] = len(self._mirror.get_trials(deepcopy=False))
@@ -173,15 +175,15 @@ class StudyOracle(keras_tuner.Oracle):
         elif state is TrialState.PRUNED and len(self.objectives) == 1:
             curve = outcome["history"][self.objectives[0].name]
             values = curve[-1:]
-            self.ledger.report(held, len(curve), curve[-1])
-        if self.ledger.end(held, state, values, outcome):
+            self.trial_store.report(held, len(curve), curve[-1])
+        if self.trial_store.end(held, state, values, outcome):
             return self._restore(held, state, outcome)
         self.refresh()  # another worker ended it
         return self.trials[trial.trial_id]
 
     def reload(self) -> None:
-        """Takes up what the ledger knows, and lets trials wait again that nobody runs."""
-        self.ledger.put_back_held_by_the_dead()
+        """Takes up what the trial store knows, and lets trials wait again that nobody runs."""
+        self.trial_store.requeue_stale_trials()
         self.refresh()
 
     def refresh(self) -> None:
@@ -191,7 +193,7 @@ class StudyOracle(keras_tuner.Oracle):
 
     def finished(self) -> list[FrozenTrial]:
         """Trials that ended, in order."""
-        return self.ledger.trials(*_ENDED)
+        return self.trial_store.trials(*_ENDED)
 
     def costs(self, history: Mapping[str, list[float]]) -> list[float]:
         """After each epoch what is minimized: the objective, or the sum of several."""

@@ -228,7 +228,7 @@ class TrialStore:
 
     # Who is alive.
 
-    def put_back_held_by_the_dead(self) -> None:
+    def requeue_stale_trials(self) -> None:
         """Makes trials wait again whose workers are no more: all, or the silent ones if shared."""
         dead = None
         if self.shared:
@@ -271,14 +271,14 @@ class TrialStore:
 
 
 class _Beat:
-    def __init__(self, ledger: TrialStore):
-        self.ledger = ledger
+    def __init__(self, trial_store: TrialStore):
+        self.trial_store = trial_store
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> None:
-        if self.ledger.shared:
-            self.ledger.beat()
+        if self.trial_store.shared:
+            self.trial_store.beat()
             self._thread.start()
 
     def __exit__(self, *_) -> None:
@@ -289,10 +289,10 @@ class _Beat:
     def _run(self) -> None:
         while not self._ended.wait(BEAT):
             try:
-                self.ledger.beat()
+                self.trial_store.beat()
             except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError):
                 continue  # the server may come back before this worker counts as dead
-        self.ledger.close()
+        self.trial_store.close()
 
 
 def sqlite(path: Path) -> str:

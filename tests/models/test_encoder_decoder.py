@@ -1,0 +1,618 @@
+"""Encoder-decoders: attention, both ways through a target, and what `generate` says."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seqzoo as zoo
+from keras_seqzoo import layers
+from keras_seqzoo.data import PairPreprocessor, SequencePairs, read_sequence_pairs
+from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.layers.generation import samplers
+from keras_seqzoo.layers.generation.samplers import END, START
+from keras_seqzoo.layers.rnn.attention_weights import attention_weights
+from keras_seqzoo.losses import crossentropy
+from keras_seqzoo.models.encoder_decoder import sequence_encoder_decoder
+from tests.helpers.weight_gradients import weight_gradients
+
+as_numpy = keras.ops.convert_to_numpy
+
+KINDS = [
+    {"attention": "general", "cell": "gru"},
+    {"attention": "additive", "cell": "lstm", "num_layers": 2},
+    {"attention": "additive", "cell": "gru"},
+    {"attention": "dot", "cell": "gru", "bidirectional": False, "input_feeding": True},
+    {"attention": "multi_head", "cell": "simple_rnn", "num_layers": 2, "input_feeding": True},
+    {"attention": None, "cell": "lstm"},
+]
+IDS = [f"{kind['attention']}_{kind['cell']}" for kind in KINDS]
+BEAM = {"strategy": "beam", "num_beams": 3}  # one everywhere: each is compiled anew
+SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_dim": 5}
+
+
+def sources(rows: int = 4, time: int = 7) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    found = rng.integers(1, 9, (rows, time)).astype("int32")
+    found[0, 4:] = 0
+    return found
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=IDS)
+def model(request):
+    """With weights large enough that one answer is much more probable than another."""
+    keras.utils.set_random_seed(0)
+    model = sequence_encoder_decoder(**SIZES, **request.param)
+    for weight in model.trainable_weights:
+        weight.assign(1.5 * weight)
+    return model
+
+
+def said(tokens: np.ndarray) -> list[int]:
+    """A row of `generate` with its end, if it has come to one."""
+    return [token for token in tokens if token]
+
+
+def forced(model, source: np.ndarray, answers: list[list[int]], max_length: int) -> list[float]:
+    """The log-probabilities of answers where they are given as targets."""
+    says = [[*one, END] if len(one) < max_length else one for one in answers]
+    targets = np.zeros((len(says), max_length), "int32")
+    for target, one in zip(targets, says, strict=True):
+        target[: len(one)] = [START, *one[:-1]]
+    sources = np.repeat(source[None], len(says), 0)
+    probabilities = model.predict([sources, targets], batch_size=len(says), verbose=0)
+    return [
+        float(np.log(attention_weights[range(len(one)), one]).sum())
+        for attention_weights, one in zip(probabilities, says, strict=True)
+    ]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["additive", "dot", "general", "multi_head"])
+def test_attention_is_that_of_its_equation(kind, float64):
+    rng = np.random.default_rng(1)
+    queries, memory = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 5, 6))
+    mask = np.array([[True] * 5, [True, True, False, False, False]])
+    layer = layers.SourceAttention(kind, 4, num_heads=2)
+    contexts, weights = layer(queries, memory, mask=mask)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    contexts, weights = map(as_numpy, layer(queries, memory, mask=mask))
+    w = {weight.name: as_numpy(weight) for weight in layer.weights}
+    for row, query in itertools.product(range(2), range(3)):
+        steps = np.flatnonzero(mask[row])
+        q, m = queries[row, query], memory[row, steps]
+        if kind == "multi_head":
+            asked, keys, values = q @ w["query_kernel"], m @ w["key_kernel"], m @ w["value_kernel"]
+            heads = [slice(0, 2), slice(2, 4)]
+            attention_weights = [
+                softmax(keys[:, head] @ asked[head] / np.sqrt(2)) for head in heads
+            ]
+            mixed = [
+                share @ values[:, head]
+                for share, head in zip(attention_weights, heads, strict=True)
+            ]
+            expected, share = (
+                np.concatenate(mixed) @ w["context_kernel"],
+                np.mean(attention_weights, 0),
+            )
+        else:
+            if kind == "additive":
+                score = np.tanh(q @ w["query_kernel"] + m @ w["key_kernel"] + w["bias"])
+                score = score @ w["score"]
+            else:
+                score = (m if kind == "dot" else m @ w["key_kernel"]) @ q
+            share = softmax(score)
+            expected = share @ m
+        np.testing.assert_allclose(weights[row, query, steps], share, atol=1e-9)
+        np.testing.assert_allclose(contexts[row, query], expected, atol=1e-9)
+    assert (weights[1, :, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("scores", [[2.0], [0.0, -60.0], [1.0, 3.0, -2.0]])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_shares_of_attention_have_the_gradient_of_a_softmax(scores, masked):
+    by = np.random.default_rng(0).normal(size=len(scores) + masked).astype("float32")
+    given = keras.Variable([*scores, 5.0] if masked else scores)
+    real = np.array([True] * len(scores) + [False]) if masked else None
+
+    def total():
+        found = attention_weights(keras.ops.convert_to_tensor(given), real)
+        return keras.ops.sum(keras.ops.multiply(found, by))
+
+    (found,) = weight_gradients(total, [given])
+    share, by = softmax(np.array(scores)), by[: len(scores)]
+    expected = share * (by - share @ by)
+    np.testing.assert_allclose(found, [*expected, 0.0] if masked else expected, atol=1e-6)
+
+
+def test_attention_to_nothing_gives_zeros():
+    layer = layers.SourceAttention("general", 4)
+    contexts, weights = layer(np.ones((1, 2, 3)), np.ones((1, 4, 5)), mask=np.zeros((1, 4), bool))
+    assert not as_numpy(contexts).any() and not as_numpy(weights).any()
+
+
+def test_a_target_at_once_is_a_target_step_by_step(model):
+    source = sources()
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    at_once = np.log(np.asarray(model.predict([source, target], verbose=0)))
+    looked, state = model.encode(source)
+    for step in range(5):
+        logs, state, _ = model.step(keras.ops.convert_to_tensor(target[:, step]), state, looked)
+        np.testing.assert_allclose(logs, at_once[:, step], atol=2e-5)
+
+
+def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
+    source = sources()
+    for options in ({}, BEAM, {"strategy": "sample", "seed": 3}):
+        found = model.generate(source, max_length=6, **options)
+        for row in range(4):
+            (expected,) = forced(model, source[row], [said(found.sequences[row])], 6)
+            assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_row_alone_says_what_it_says_among_others(model):
+    source = sources()
+    for options in ({}, BEAM, {"return_attention": True}):
+        if "return_attention" in options and model.get_layer("decoder").attention is None:
+            continue
+        together = model.generate(source, max_length=6, **options)
+        alone = model.generate(source[1:2], max_length=6, **options)
+        np.testing.assert_array_equal(alone.sequences, together.sequences[1:2])
+        np.testing.assert_allclose(alone.scores, together.scores[1:2], atol=1e-5)
+        if together.attention is not None:
+            np.testing.assert_allclose(alone.attention, together.attention[1:2], atol=1e-5)
+
+
+def test_greedy_says_the_most_probable_token_each_time(model):
+    source = sources()
+    found = model.generate(source, max_length=6).sequences
+    for row in range(4):
+        answer: list[int] = []
+        while len(answer) < 6:
+            target = np.array([[START, *answer]], "int32")
+            probabilities = np.asarray(model.predict([source[row : row + 1], target], verbose=0))
+            last = probabilities[0, -1]
+            last[[0, START]] = 0
+            if last.argmax() == END:
+                break
+            answer.append(int(last.argmax()))
+        assert said(found[row]) == answer
+
+
+def test_a_beam_that_covers_all_finds_the_best(model):
+    source, length = sources(), 3
+    tokens = [1, 4, 5]
+    sizes = range(length + 1)
+    answers = [list(one) for size in sizes for one in itertools.product(tokens, repeat=size)]
+    found = model.generate(source, max_length=length, strategy="beam", num_beams=40, num_return=5)
+    for row in (0, 2):
+        by_target = forced(model, source[row], answers, length)
+        scores = dict(zip(map(tuple, answers), by_target, strict=True))
+        best = sorted(scores, key=scores.get, reverse=True)[:5]
+        np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
+        of_each = [scores[tuple(said(one))] for one in found.sequences[row]]
+        np.testing.assert_allclose(found.scores[row], of_each, atol=2e-5)
+        assert said(found.sequences[row, 0]) == list(best[0])
+    few = model.generate(source, max_length=1, strategy="beam", num_beams=40, num_return=7)
+    assert {tuple(said(one)) for one in few.sequences[1, :4]} == {(), (1,), (4,), (5,)}
+    assert np.isfinite(few.scores[:, :4]).all()
+    assert not few.sequences[:, 4:].any() and (few.scores[:, 4:] == -np.inf).all()
+
+
+def test_padding_and_company_change_nothing_that_is_said(model):
+    source = sources()
+    together = model.generate(source, max_length=6, **BEAM)
+    longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, **BEAM)
+    alone = model.generate(source[:1, :4], max_length=6, **BEAM)
+    np.testing.assert_array_equal(together.sequences, longer.sequences)
+    np.testing.assert_allclose(together.scores, longer.scores, atol=1e-5)
+    np.testing.assert_array_equal(together.sequences[:1], alone.sequences)
+    np.testing.assert_allclose(together.scores[:1], alone.scores, atol=1e-5)
+
+
+def test_padding_of_a_target_counts_in_no_loss():
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    so_far = np.concatenate([np.full((4, 1), START, "int32"), target[:, :-1]], axis=1)
+    found = []
+    for padding in (0, 6):
+        keras.utils.set_random_seed(5)
+        model = sequence_encoder_decoder(**SIZES)
+        model.compile(keras.optimizers.SGD(1.0), crossentropy(), run_eagerly=True)
+        x, y = (np.pad(one, ((0, 0), (0, padding))) for one in (so_far, target))
+        loss = model.train_on_batch([sources(), x], y)
+        found.append((loss, model.get_weights()))
+        assert not np.asarray(model([sources(), x]))[:, 5:].any()
+    (loss, weights), (padded_loss, padded_weights) = found
+    assert padded_loss == pytest.approx(loss, rel=1e-5)
+    for weight, padded in zip(weights, padded_weights, strict=True):
+        np.testing.assert_allclose(padded, weight, rtol=1e-4, atol=1e-6)
+
+
+def test_every_weight_gets_a_gradient(model):
+    target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
+    weights = model.trainable_weights
+    found = weight_gradients(
+        lambda: keras.ops.sum(model([sources(), target], training=True)[..., 3] ** 2), weights
+    )
+    for weight, gradient in zip(weights, found, strict=True):
+        assert gradient is not None, weight.path
+        assert np.abs(gradient).max() > 0, weight.path
+
+
+def test_penalties_rank_answers_anew():
+    keras.utils.set_random_seed(1)
+    model = sequence_encoder_decoder(**SIZES)
+    options = {"max_length": 6, "strategy": "beam", "num_beams": 5, "num_return": 5}
+    plain = model.generate(sources(), **options)
+    assert (np.diff(plain.scores, axis=1) <= 0).all()
+    alpha = 1.5
+    longer = model.generate(sources(), length_penalty=alpha, **options)
+    lengths = np.minimum((longer.sequences > 0).sum(-1) + 1, 6)  # with the end
+    ranks = longer.scores / ((5 + lengths) / 6) ** alpha
+    assert (np.diff(ranks, axis=1) <= 1e-6).all()
+    assert {tuple(one) for one in longer.sequences[1]} == {tuple(one) for one in plain.sequences[1]}
+    seen = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
+    real = sources()[:, None] != 0
+    covered = seen.attention.sum(2)
+    looked = np.where(real, np.log(np.clip(covered, 1e-9, 1)), 0).sum(-1)
+    assert (np.diff(seen.scores + 2 * looked, axis=1) <= 1e-5).all()
+    for answer, weights in zip(seen.sequences[1], seen.attention[1], strict=True):
+        asked = model.attention(sources()[1], said(answer))[:6]
+        np.testing.assert_allclose(weights[: len(asked)], asked, atol=1e-5)
+        assert not weights[len(asked) :].any()
+
+
+def test_attention_is_given_for_what_was_said():
+    keras.utils.set_random_seed(1)
+    model = sequence_encoder_decoder(**SIZES)
+    found = model.generate(sources(), max_length=6, return_attention=True)
+    ends = np.minimum((found.sequences > 0).sum(1) + 1, 6)
+    for row, end in enumerate(ends):
+        np.testing.assert_allclose(found.attention[row, :end].sum(-1), 1, atol=1e-5)
+        assert not found.attention[row, end:].any()
+    assert found.attention.shape[-1] == sources().shape[1]
+    assert not found.attention[0, :, 4:].any()  # padding
+
+
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("float64", marks=pytest.mark.tensorflow)]
+)
+def test_it_says_something_under_any_policy(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = sequence_encoder_decoder(**SIZES)
+        for options in ({}, {"strategy": "sample"}, {"strategy": "beam", "coverage_penalty": 1.0}):
+            found = model.generate(sources(), max_length=4, **options)
+            assert np.isfinite(found.scores).all()
+        said_ = sequence_encoder_decoder(**VECTORS).generate(readings(), max_length=3).sequences
+        assert np.isfinite(said_).all()
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_draws_follow_the_seed_and_the_probabilities():
+    keras.utils.set_random_seed(2)
+    model = sequence_encoder_decoder(**SIZES)
+    source = np.repeat(sources()[1:2], 2000, axis=0)
+    options = {"max_length": 1, "strategy": "sample", "batch_size": 2000}
+    drawn = model.generate(source, seed=5, **options).sequences[:, 0]
+    np.testing.assert_array_equal(drawn, model.generate(source, seed=5, **options).sequences[:, 0])
+    assert (drawn != model.generate(source, seed=6, **options).sequences[:, 0]).any()
+    expected = np.asarray(model.predict([source[:1], np.array([[START]])], verbose=0))[0, 0]
+    expected[[0, START]] = 0
+    expected /= expected.sum()
+    counts = np.bincount(np.where(drawn == 0, END, drawn), minlength=6) / 2000
+    np.testing.assert_allclose(counts, expected, atol=0.05)
+    order = np.argsort(-expected)
+    two = model.generate(source, top_k=2, **options).sequences[:, 0]
+    assert set(np.where(two == 0, END, two)) == set(order[:2])
+    nucleus = model.generate(source, top_p=float(expected[order[0]]) + 0.01, **options).sequences
+    assert set(np.where(nucleus[:, 0] == 0, END, nucleus[:, 0])) == set(order[:2])
+    cold = model.generate(source, temperature=1e-6, **options).sequences[:, 0]
+    assert set(np.where(cold == 0, END, cold)) == {order[0]}
+
+
+SAY_AGAIN = """
+import pathlib, sys
+import numpy as np
+import keras_seqzoo as zoo
+for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
+    strategy = "greedy" if path.stem == "readings" else "beam"
+    found = zoo.load(path).generate(
+        np.load(path.with_suffix(".npy")), max_length=6, strategy=strategy
+    )
+    scores = {} if found.scores is None else {"scores": found.scores}
+    np.savez(path.with_suffix(".npz"), sequences=found.sequences, **scores)
+"""
+
+
+def test_loaded_models_say_the_same_in_a_fresh_process(tmp_path):
+    known = {}
+    for number in (0, 1, 4):
+        kind = KINDS[number]
+        keras.utils.set_random_seed(number)
+        known[f"tokens_{number}"] = sequence_encoder_decoder(**SIZES, **kind), sources()
+    known["readings"] = sequence_encoder_decoder(**VECTORS), readings()
+    for name, (model, source) in known.items():
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", source)
+    subprocess.run([sys.executable, "-c", SAY_AGAIN, str(tmp_path)], check=True)
+    for name, (model, source) in known.items():
+        strategy = "greedy" if name == "readings" else "beam"
+        expected = model.generate(source, max_length=6, strategy=strategy)
+        with np.load(tmp_path / f"{name}.npz") as found:
+            if name == "readings":
+                np.testing.assert_allclose(found["sequences"], expected.sequences, rtol=1e-5)
+                continue
+            np.testing.assert_array_equal(found["sequences"], expected.sequences, err_msg=name)
+            np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5, err_msg=name)
+
+
+def test_rows_in_parts_say_what_they_say_at_once():
+    model = sequence_encoder_decoder(**SIZES)
+    options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
+    at_once = model.generate(sources(5), **options)
+    in_parts = model.generate(sources(5), batch_size=3, **options)
+    np.testing.assert_array_equal(in_parts.sequences, at_once.sequences)
+    np.testing.assert_allclose(in_parts.scores, at_once.scores, atol=1e-5)
+    np.testing.assert_allclose(in_parts.attention, at_once.attention, atol=1e-5)
+
+
+@pytest.mark.tensorflow  # elsewhere a loop is traced, not run step by step
+def test_a_loop_ends_when_every_row_has_ended():
+    asked = []
+
+    def step(token, state):  # each row ends after as many steps as its state says
+        asked.append(len(asked))
+        logs = np.full((token.shape[0], 6), -9.0, "float32")
+        logs[np.arange(len(logs)), np.where(np.asarray(state) > len(asked), 4, END)] = 0
+        return keras.ops.convert_to_tensor(logs), state, None
+
+    ends = keras.ops.convert_to_tensor(np.array([2, 3, 1], "int32"))
+    found = samplers.greedy_search(step, ends, 3, 50, samplers.argmax_sampler)
+    assert len(asked) == 3
+    assert np.asarray(found.sequences).sum(1).tolist() == [4, 8, 0]
+    asked.clear()
+    samplers.beam_search(step, ends, 3, 50, 1)
+    assert len(asked) == 3
+
+
+@pytest.mark.tensorflow  # elsewhere nothing is compiled
+def test_a_second_answer_compiles_nothing():
+    model = sequence_encoder_decoder(**SIZES)
+    expected = model.generate(sources(), max_length=6)
+    model.encode = model.stepping = None  # what a loop is traced from
+    found = model.generate(sources()[::-1].copy(), max_length=6)
+    np.testing.assert_array_equal(found.sequences, expected.sequences[::-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 0}, "`max_length`"),
+        ({"strategy": "best"}, "`strategy`"),
+        ({"strategy": "beam", "num_beams": 0}, "`num_beams`"),
+        ({"num_return": 2}, "`num_return`"),
+        ({"strategy": "beam", "num_beams": 2, "num_return": 3}, "`num_return`"),
+        ({"length_penalty": -1}, "`length_penalty`"),
+        ({"temperature": 0}, "`temperature`"),
+        ({"top_p": 1.5}, "`top_p`"),
+        ({"top_k": 0}, "`top_k`"),
+        ({"seed": -1}, "`seed`"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    model = sequence_encoder_decoder(**SIZES)
+    with pytest.raises(ArgumentError, match=message):
+        model.generate(sources(), **options)
+
+
+def test_sources_that_cannot_be_read_are_refused():
+    model = sequence_encoder_decoder(**SIZES)
+    for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
+        with pytest.raises(DataError, match="at least one step"):
+            model.generate(source)
+    with pytest.raises(DataError, match="ints from 0 to 8"):
+        model.generate(np.array([["a", "b"]]))
+    for target in ([9], [[4]], [0.5]):
+        with pytest.raises(DataError, match="`target` must be"):
+            model.attention(sources()[1], target)
+    assert model.attention(sources()[1], []).shape == (1, 7)  # its end alone
+    vectors = sequence_encoder_decoder(**VECTORS)
+    with pytest.raises(DataError, match="readings of 3 features"):
+        vectors.generate(np.zeros((2, 5, 2)))
+    with pytest.raises(DataError, match="at least one step"):
+        vectors.attention(np.zeros((5, 3)), np.zeros((0, 2)))
+    with pytest.raises(ArgumentError, match="without attention"):
+        sequence_encoder_decoder(**SIZES, attention=None).generate(sources(), return_attention=True)
+    with pytest.raises(ArgumentError, match="input_feeding"):
+        sequence_encoder_decoder(**SIZES, attention="additive", input_feeding=True)
+    with pytest.raises(ArgumentError, match="'general'"):
+        sequence_encoder_decoder(**SIZES, attention="dot")
+
+
+def reversals(count: int, seed: int) -> SequencePairs:
+    rng = np.random.default_rng(seed)
+    words = [rng.choice(list("abcd"), rng.integers(1, 7)).tolist() for _ in range(count)]
+    return SequencePairs(words, [word[::-1] for word in words])
+
+
+def test_it_learns_to_reverse_and_says_names():
+    train, unseen = reversals(400, 0), reversals(60, 1)
+    preprocessor = PairPreprocessor.learn(train)
+    keras.utils.set_random_seed(0)
+    model = sequence_encoder_decoder(**preprocessor.arguments(), units=32, embedding_dim=16)
+    batches = preprocessor.batches(train, batch_size=32)
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
+    model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
+    model.fit(batches, epochs=20, verbose=0)
+    found = model.generate(preprocessor.sources(unseen.sources), max_length=10)
+    right = [
+        one == list(other)
+        for one, other in zip(preprocessor.names(found.sequences), unseen.targets, strict=True)
+    ]
+    assert np.mean(right) > 0.8
+
+
+def test_pairs_are_read_from_columns_and_from_two_files(tmp_path):
+    (tmp_path / "words.tsv").write_text("ab c\tx y\n\tz\n", encoding="utf-8")
+    pairs = read_sequence_pairs(tmp_path / "words.tsv", source_units="characters")
+    assert pairs.sources == (("a", "b", " ", "c"), ()) and pairs.targets == (("x", "y"), ("z",))
+    (tmp_path / "in").write_text("a b\nc\n")
+    (tmp_path / "out").write_text("b a\nc\n")
+    pairs = read_sequence_pairs(tmp_path / "in", tmp_path / "out")
+    assert pairs.sources[0] == ("a", "b") and pairs.targets[0] == ("b", "a")
+    first, second = reversals(10, 0).split(0.3, seed=1)
+    assert (len(first), len(second)) == (7, 3)
+    (tmp_path / "out").write_text("b a\n")
+    with pytest.raises(DataError, match="as many lines"):
+        read_sequence_pairs(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(DataError, match="line 1 has 1 column"):
+        read_sequence_pairs(tmp_path / "in")
+    with pytest.raises(DataError, match="as many"):
+        SequencePairs([["a"]], [["a"], ["b"]])
+    with pytest.raises(DataError, match="lists of tokens"):
+        SequencePairs(["ab"], [["a"]])
+
+
+VECTORS = {"source_features": 3, "target_features": 2, "units": 8, "mask_value": np.nan}
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=IDS)
+def vector_model(request):
+    keras.utils.set_random_seed(0)
+    kind = request.param | ({"units": 8} if request.param["attention"] == "dot" else {})
+    model = sequence_encoder_decoder(**VECTORS | kind)
+    rng = np.random.default_rng(3)
+    zoo.adapt(model, rng.normal(5, 2, (9, 7, 3)), target=rng.normal(-4, 3, (9, 5, 2)))
+    return model
+
+
+def readings() -> np.ndarray:
+    x = np.random.default_rng(4).normal(5, 2, (4, 7, 3)).astype("float32")
+    x[0, 4:] = np.nan
+    return x
+
+
+def test_readings_said_are_those_of_the_model_on_its_own_answer(vector_model):
+    found = vector_model.generate(readings(), max_length=6)
+    assert found.sequences.shape == (4, 6, 2) and found.scores is None
+    so_far = np.concatenate([np.zeros((4, 1, 2)), found.sequences[:, :-1]], axis=1)
+    expected = vector_model.predict([readings(), so_far], verbose=0)
+    np.testing.assert_allclose(found.sequences, expected, atol=1e-4)
+    longer = np.concatenate([readings(), np.full((4, 5, 3), np.nan, "float32")], axis=1)
+    padded = vector_model.generate(longer, max_length=6).sequences
+    np.testing.assert_allclose(padded, found.sequences, atol=1e-5)
+    alone = vector_model.generate(readings()[:1, :4], max_length=6).sequences
+    np.testing.assert_allclose(alone, found.sequences[:1], atol=1e-5)
+
+
+def test_scales_of_source_and_target_are_their_own():
+    model = sequence_encoder_decoder(**VECTORS)
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(5, 2, (9, 7, 3)), rng.normal(-4, 3, (9, 5, 2))
+    zoo.adapt(model, x, target=y)
+    for name, data in (("scale", x), ("target_scale", y), ("unscale", y)):
+        mean, variance, _ = model.get_layer(name).get_weights()
+        steps = data.reshape(-1, data.shape[-1])
+        np.testing.assert_allclose(mean, steps.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(variance, steps.var(0), rtol=1e-5)
+    with pytest.raises(ArgumentError, match="`target`"):
+        zoo.adapt(model, x)
+    with pytest.raises(DataError, match=r"\(batch, time, 2\)"):
+        zoo.adapt(model, x, target=x)
+    with pytest.raises(ArgumentError, match="`target`"):
+        zoo.adapt(zoo.get("simple_rnn_identity", features=3), x, target=y)
+    with pytest.raises(ArgumentError, match="'greedy'"):
+        model.generate(readings(), strategy="beam")
+
+
+def test_a_decoder_of_readings_learns_to_go_on():
+    """A wave of each row's own phase, read for 20 steps, to be said for 10 more."""
+    phase = np.random.default_rng(6).uniform(0, 6.28, (300, 1))
+    waves = 10 + np.sin(phase + 0.5 * np.arange(30))[..., None].astype("float32")
+    x, y = waves[:, :20], waves[:, 20:]
+    keras.utils.set_random_seed(0)
+    model = sequence_encoder_decoder(units=24, attention=None)
+    zoo.adapt(model, x[:250], target=y[:250])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    so_far = np.concatenate([np.zeros((300, 1, 1)), y[:, :-1]], axis=1)
+    model.fit([x[:250], so_far[:250]], y[:250], epochs=40, verbose=0)
+    said_ = model.generate(x[250:], max_length=10).sequences
+    assert np.mean((said_ - y[250:]) ** 2) < 0.1 * y.var()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target_vocabulary_size": 4}, "`target_vocabulary_size`"),
+        ({"target_vocabulary_size": 6, "target_features": 2}, "not both"),
+        ({"source_vocabulary_size": 6, "source_features": 2}, "not both"),
+        ({"target_features": 0}, "`target_features`"),
+        ({"attention": "luong"}, "`attention`"),
+        ({"attention": "multi_head", "units": 6}, "multiple of `num_heads`"),
+        ({"cell": "rnn"}, "`cell`"),
+        ({"dropout": 1.0}, "`dropout`"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        sequence_encoder_decoder(**arguments)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.2])
+def test_smoothing_is_that_of_one_hot_targets(part):
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 5, (3, 4))
+    scores = rng.normal(size=(3, 4, 5))
+    probabilities = softmax(scores)
+    found = layers.SmoothedCrossentropy(part)(y, probabilities)
+    expected = keras.losses.CategoricalCrossentropy(label_smoothing=part)(
+        np.eye(5)[y], probabilities
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_an_ensemble_says_what_its_members_say_together():
+    keras.utils.set_random_seed(3)
+    models = [
+        sequence_encoder_decoder(**SIZES),
+        sequence_encoder_decoder(**SIZES, cell="lstm", attention="additive"),
+    ]
+    for model in models:
+        for weight in model.trainable_weights:
+            weight.assign(2 * weight)
+    source = sources()
+    alone = layers.Ensemble(models[:1]).generate(source, max_length=5)
+    np.testing.assert_array_equal(
+        alone.sequences, models[0].generate(source, max_length=5).sequences
+    )
+    together = layers.Ensemble(models)
+    found = together.generate(source, max_length=5, strategy="beam", return_attention=True)
+    assert found.attention.shape == (4, 5, 7)
+    for row in range(4):
+        says = [*said(found.sequences[row]), END][:5]
+        target = np.array([[START, *says[:-1]]], "int32")
+        mean = np.mean([model.predict([source[[row]], target], verbose=0) for model in models], 0)
+        expected = sum(np.log(mean[0, at, token]) for at, token in enumerate(says))
+        assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+    with pytest.raises(ArgumentError, match="2 kinds"):
+        layers.Ensemble(
+            [models[0], sequence_encoder_decoder(**SIZES | {"target_vocabulary_size": 9})]
+        )
+    with pytest.raises(ArgumentError, match="2 kinds"):
+        layers.Ensemble(
+            [models[0], sequence_encoder_decoder(**SIZES | {"source_vocabulary_size": 6})]
+        )
+    with pytest.raises(ArgumentError, match="at least one"):
+        layers.Ensemble([])

@@ -1,0 +1,298 @@
+"""Trials trained together against the same trials trained alone by `model.fit`."""
+
+from __future__ import annotations
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_tuner.errors import FailedTrialError
+
+import keras_seqzoo as zoo
+from keras_seqzoo import layers
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.registry.search_space import Choice, Float, Int
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel
+from keras_seqzoo.tuning.rows import split_rows
+from keras_seqzoo.tuning.trial import TrialResult, run_trial
+from keras_seqzoo.tuning.vectorized import philox, population
+from keras_seqzoo.tuning.vectorized.packed_model import Packed
+from keras_seqzoo.tuning.vectorized.population import Member, Population
+
+pytestmark = pytest.mark.tensorflow
+
+EPOCHS, TIME, FEATURES = 6, 12, 2
+OBJECTIVES = [keras_tuner.Objective("val_identity_cost", "min")]
+
+
+def recurrent_identity(
+    *, features=FEATURES, units=8, cell="GRU", recurrent_regularizer=None, dropout=0.0,
+    name="recurrent_identity",
+):  # fmt: skip
+    """Like the entry, with any cell, a second recurrent layer, and dropout in three places."""
+    inputs = keras.Input((None, features))
+    x = layers.Normalization(name="scale")(inputs)
+    options = {"return_sequences": True, "dropout": dropout}
+    x = getattr(layers, cell)(
+        units, recurrent_regularizer=recurrent_regularizer, name="first", **options
+    )(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="between")(x)
+    x = layers.SimpleRNN(units, activation="relu", name="second", **options)(x)
+    outputs = keras.layers.Dense(features, name="readout")(x)
+    outputs = layers.Normalization(invert=True, name="unscale")(outputs)
+    return keras.Model(inputs, outputs, name=name)
+
+
+@pytest.fixture(scope="module")
+def entry():
+    name = "recurrent_identity"
+    kinds = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
+    zoo.register(
+        name,
+        recurrent_identity,
+        task="identity",
+        summary="For these tests.",
+        inputs="(batch, time, features)",
+        outputs="(batch, time, features)",
+        causal=True,
+        space={
+            "units": Int(2, 8, default=4),
+            "recurrent_regularizer": Choice(("none", "l1", "l2", "l1_l2"), default="l1"),
+            "recurrent_strength": Float(1e-5, 1.0, log=True, default=1e-2, when=kinds),
+            "learning_rate": Float(1e-3, 3e-2, log=True, default=1e-2),
+            "dropout": Float(0.0, 0.5, default=0.0),
+        },
+    )
+    yield name
+    zoo.unregister(name)
+
+
+def rows(padded: bool = False):
+    rng = np.random.default_rng(0)
+    x = np.cumsum(rng.normal(size=(170, TIME, FEATURES)), axis=1).astype("float32") + 5
+    if padded:
+        x[np.arange(TIME) >= rng.integers(2, TIME + 1, (len(x), 1))] = np.nan
+    return split_rows(x, None, None, 0.4)
+
+
+def members(hypermodel: ZooHyperModel, values: list[dict]) -> list[Member]:
+    found = []
+    for seed, given in enumerate(values):
+        hp = keras_tuner.HyperParameters()
+        hypermodel.declare_hyperparameters(hp)
+        hp.values |= given
+        found.append(Member(hp, seed + 10))
+    return found
+
+
+# More than one call's members, with every regularizer.
+VALUES = [
+    {"units": 8, "recurrent_regularizer": "none"},
+    {"units": 3, "recurrent_regularizer": "l1", "recurrent_strength": 0.1},
+    {"units": 5, "recurrent_regularizer": "l2", "recurrent_strength": 0.05, "learning_rate": 0.02},
+    {"units": 2, "recurrent_regularizer": "l1_l2", "recurrent_strength": 0.02},
+]
+
+
+def together(hypermodel, rows, given, batch_size=16, epochs=EPOCHS, stopping=None, until=()):
+    """What comes of members; `until` are epochs at which all are put together anew."""
+    trained = Population(
+        hypermodel,
+        rows,
+        objectives=OBJECTIVES,
+        epochs=epochs,
+        batch_size=batch_size,
+        stopping=stopping,
+    )
+    runs = [trained.start(member) for member in given]
+    for epoch in (*until, epochs):
+        for _ in trained.advance(runs, [epoch] * len(runs)):
+            pass
+    outcomes = []
+    for run in runs:
+        try:
+            outcomes.append(trained.finish(run))
+        except FailedTrialError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Few units in a call, so that there are several."""
+    monkeypatch.setattr(population, "UNITS", 12)
+
+
+def alone(hypermodel, rows, member, batch_size=16, epochs=EPOCHS):
+    return run_trial(
+        hypermodel,
+        member.hp,
+        rows,
+        objectives=OBJECTIVES,
+        epochs=epochs,
+        batch_size=batch_size,
+        callbacks=(),
+        seed=member.seed,
+    )
+
+
+def assert_same(found: TrialResult, expected: TrialResult, tolerance: float):
+    assert found.epoch == expected.epoch
+    for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
+        ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+    assert set(found.history) == set(expected.history)
+    for name, curve in expected.history.items():
+        # Figures of fit are computed from float32 outputs of `predict`.
+        np.testing.assert_allclose(found.history[name], curve, rtol=1e-5, atol=1e-7, err_msg=name)
+        assert found.metrics[name] == found.history[name][found.epoch]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "padded", "clip"),
+    [(True, True, 0.2), (False, True, None), (True, False, None)],
+    ids=["sequences, padded, clipped", "last, padded", "sequences"],
+)
+def test_a_member_ends_where_fit_ends(sequences, padded, clip, float64):
+    hypermodel = ZooHyperModel(
+        "simple_rnn_identity",
+        features=FEATURES,
+        return_sequences=sequences,
+        mask_value=np.nan if padded else None,
+        **({} if clip is None else {"global_clipnorm": clip}),
+    )
+    given, data = members(hypermodel, VALUES), rows(padded)
+    steps = EPOCHS * 3 * -(-len(data.x) // 16)
+    assert steps > 100 and len(data.x) % 16  # the last batch is not full
+    found = together(hypermodel, data, given, epochs=3 * EPOCHS)
+    for place in (0, 1, 3) if sequences else (2,):
+        expected = alone(hypermodel, data, given[place], epochs=3 * EPOCHS)
+        assert_same(found[place], expected, 1e-8)
+
+
+@pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
+def test_members_of_every_cell_end_where_fit_ends_with_dropout(entry, cell, float64):
+    hypermodel = ZooHyperModel(entry, features=FEATURES, cell=cell)
+    values = [VALUES[1] | {"dropout": 0.3}, VALUES[2] | {"dropout": 0.0}, VALUES[3]]
+    given, data = members(hypermodel, values), rows()
+    found = together(hypermodel, data, given, epochs=3 * EPOCHS)
+    for place in (0, 1):
+        expected = alone(hypermodel, data, given[place], epochs=3 * EPOCHS)
+        assert_same(found[place], expected, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_random_numbers_are_those_of_tensorflow(dtype):
+    for seed in ((123, 7), (0, 0), (2**31 - 3, 12345)):
+        expected = tf.random.stateless_uniform([1001], seed, dtype=dtype)
+        seeds = [tf.constant(one) for one in seed]
+        found = tf.function(philox.uniform, jit_compile=True)(
+            [tf.fill((1001,), one) for one in seeds], tf.range(1001), dtype=tf.as_dtype(dtype)
+        )
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_in_float32_a_member_drifts_from_fit_by_round_off_alone():
+    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
+    given, data = members(hypermodel, VALUES[:2]), rows()
+    found = together(hypermodel, data, given, epochs=3)
+    for one, member in zip(found, given, strict=True):
+        expected = alone(hypermodel, data, member, epochs=3)
+        for ours, theirs in zip(one.model.weights, expected.model.weights, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("monitor", "mode", "start"), [("val_identity_cost", "min", 1)])
+def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
+    stopping = keras.callbacks.EarlyStopping(
+        monitor, mode=mode, patience=1, min_delta=0.02, start_from_epoch=start
+    )
+    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
+    given, data = members(hypermodel, VALUES[:4]), rows()
+    found = [
+        one.history[monitor]
+        for one in together(hypermodel, data, given, epochs=9, stopping=stopping)
+    ]
+    ran = []
+    for place, member in enumerate(given):
+        expected = run_trial(
+            hypermodel, member.hp, data, objectives=OBJECTIVES, epochs=9, batch_size=16,
+            callbacks=[stopping], seed=member.seed,
+        )  # fmt: skip
+        np.testing.assert_allclose(found[place], expected.history[monitor], rtol=1e-3)
+        ran.append(len(found[place]))
+    assert len(set(ran)) > 1 and min(ran) < 9
+
+
+def test_the_figures_are_those_of_the_callback():
+    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES, block=3)
+    data = rows()
+    (found,) = together(hypermodel, data, members(hypermodel, VALUES[1:2]), epochs=2)
+    callback = StateLeakage(data.x_val, block=3)
+    callback.set_model(found.model)
+    for name, value in callback.measure().items():
+        assert found.metrics["val_" + name] == pytest.approx(value, rel=1e-4)
+
+
+def test_a_member_that_diverges_touches_no_other():
+    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
+    data = rows()
+    values = [VALUES[1], VALUES[2]]
+    expected = together(hypermodel, data, members(hypermodel, values), epochs=2)
+    values = [VALUES[1], VALUES[2], {"units": 4, "learning_rate": float("inf")}]
+    *found, lost = together(hypermodel, data, members(hypermodel, values), epochs=2)
+    assert "diverged" in str(lost)
+    for one, other in zip(found, expected, strict=True):
+        assert one.history == other.history
+
+
+def test_members_can_be_put_together_anew_between_epochs():
+    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
+    given, data = members(hypermodel, VALUES[:3]), rows()
+    whole = together(hypermodel, data, given)
+    for one, other in zip(together(hypermodel, data, given, until=(1, 4)), whole, strict=True):
+        np.testing.assert_allclose(one.history["loss"], other.history["loss"], rtol=1e-5)
+        assert one.epoch == other.epoch
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"activation": "selu"}, "no fused kernel"),
+        ({"kernel_regularizer": keras.regularizers.OrthogonalRegularizer()}, "no rule"),
+    ],
+)
+def test_what_cannot_be_stacked_says_why(options, reason):
+    model = zoo.get("simple_rnn_identity", **options)
+    assert reason in Packed.obstacle(model, model)
+    sound = zoo.get("simple_rnn_identity")
+    assert Packed.obstacle(sound, sound) is None
+
+
+def test_a_search_trains_what_cannot_be_stacked_one_by_one(tmp_path):
+    found = zoo.search(
+        "simple_rnn_identity",
+        rows().x,
+        activation="selu",
+        max_trials=2,
+        epochs=1,
+        directory=tmp_path,
+        verbose=0,
+        report=False,
+    )
+    assert (found.results["state"] == "complete").all()
+
+
+def test_a_search_leaves_the_seeds_of_the_user_alone(tmp_path):
+    keras.utils.set_random_seed(5)
+    expected = [keras.random.uniform((2,)) for _ in range(2)]
+    keras.utils.set_random_seed(5)
+    first = keras.random.uniform((2,))
+    zoo.search(
+        "simple_rnn_identity", rows().x, max_trials=2, epochs=1, directory=tmp_path, verbose=0,
+        report=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(first, expected[0])
+    np.testing.assert_array_equal(keras.random.uniform((2,)), expected[1])
