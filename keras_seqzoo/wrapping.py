@@ -10,6 +10,7 @@ from keras_seqzoo import layers
 from keras_seqzoo.data import PairPreprocessor, SequencePreprocessor, Vocabulary
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.inspection.model_graph import generator_layer
 from keras_seqzoo.layers.masking import mask_value_of
 from keras_seqzoo.utils.argument_validation import argument_message, check_instance
 
@@ -192,14 +193,6 @@ def generator_end_to_end(
     separator = " " if preprocessor.target_units == "tokens" else ""
     texts = layers.JoinTokens(separator, name="texts")(names)
     return keras.Model(inputs, {"targets": texts, "scores": scores}, name=model.name)
-
-
-def generator_layer(model: keras.Model) -> layers.SequenceGenerator | None:
-    """The layer that decodes in a model that `generator_end_to_end` gave; None in others."""
-    found = [
-        one for one in getattr(model, "layers", ()) if isinstance(one, layers.SequenceGenerator)
-    ]
-    return found[0] if found else None
 
 
 def decodes(model: keras.Model) -> bool:

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
+from keras_seqzoo.exporting.endpoints import Endpoint
+from keras_seqzoo.inspection.model_graph import decoder_of
 from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, inputs_of
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.

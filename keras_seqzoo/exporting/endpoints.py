@@ -11,11 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.inspection.model_graph import input_of, output_of
+from keras_seqzoo.inspection.model_graph import decoder_of, input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.seq2seq.decoder import DecoderState, Source
 from keras_seqzoo.streaming.stream import Streamer, streamer_of
-from keras_seqzoo.wrapping import generator_layer
 
 NUM_BEAMS = 5
 
@@ -60,18 +59,6 @@ def endpoints(model: keras.Model) -> dict[str, Endpoint]:
         name = "generate_text" if model.inputs[0].dtype == "string" else "generate"
         found[name] = _whole(model)
     return found
-
-
-def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
-    """The encoder-decoder that a model is, or that answers inside it; None of others.
-
-    Args:
-        model: `keras.Model`.
-    """
-    if isinstance(model, EncoderDecoderModel):
-        return model
-    answers = generator_layer(model)
-    return None if answers is None else answers.network
 
 
 def _by_name(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:

@@ -14,12 +14,12 @@ from typing import Any
 import keras
 
 from keras_seqzoo import errors
-from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of, endpoints
+from keras_seqzoo.exporting.endpoints import Endpoint, endpoints
 from keras_seqzoo.exporting.formats import FORMATS, Format
 from keras_seqzoo.exporting.model_card import CARD, model_card
 from keras_seqzoo.exporting.tracing import in_full_precision, without_cudnn
 from keras_seqzoo.exporting.verification import Parity, check_parity, hashes
-from keras_seqzoo.inspection.model_graph import output_of, stateful_layers
+from keras_seqzoo.inspection.model_graph import decoder_of, output_of, stateful_layers
 from keras_seqzoo.utils import argument_validation, files
 
 PARITY = "parity.json"

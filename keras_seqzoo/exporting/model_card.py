@@ -11,11 +11,11 @@ import pandas as pd
 
 from keras_seqzoo import registry
 from keras_seqzoo.errors import UnknownNameError
-from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
+from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.exporting.formats import Format
 from keras_seqzoo.exporting.tracing import named
 from keras_seqzoo.exporting.verification import Parity
-from keras_seqzoo.inspection.model_graph import output_of
+from keras_seqzoo.inspection.model_graph import decoder_of, output_of
 from keras_seqzoo.registry.card import Card
 
 CARD = "model_card.md"

@@ -20,8 +20,9 @@ import pandas as pd
 
 from keras_seqzoo.errors import ArtifactError
 from keras_seqzoo.exporting.endpoint_samples import endpoint_samples
-from keras_seqzoo.exporting.endpoints import Endpoint, decoder_of
+from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.exporting.formats import Format
+from keras_seqzoo.inspection.model_graph import decoder_of
 from keras_seqzoo.inspection.sample_inputs import Sample
 
 # Of a feature's standard deviation, by the model's lowest precision.

@@ -6,9 +6,11 @@ from typing import Any
 
 import keras
 
+from keras_seqzoo import layers
 from keras_seqzoo.layers import (
     CharacterBiLSTM,
     CharacterCNN,
+    EncoderDecoderModel,
     StepMask,
     TokenMask,
     WordDropout,
@@ -91,3 +93,23 @@ def input_of(model: keras.Model) -> Any:
 def output_of(model: keras.Model) -> Any:
     """What a model gives, likewise."""
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
+def generator_layer(model: keras.Model) -> layers.SequenceGenerator | None:
+    """The layer that decodes in a model that `generator_end_to_end` gave; None in others."""
+    found = [
+        one for one in getattr(model, "layers", ()) if isinstance(one, layers.SequenceGenerator)
+    ]
+    return found[0] if found else None
+
+
+def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
+    """The encoder-decoder that a model is, or that answers inside it; None of others.
+
+    Args:
+        model: `keras.Model`.
+    """
+    if isinstance(model, EncoderDecoderModel):
+        return model
+    answers = generator_layer(model)
+    return None if answers is None else answers.network

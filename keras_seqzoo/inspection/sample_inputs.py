@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers
-from keras_seqzoo.exporting.endpoints import decoder_of
-from keras_seqzoo.inspection.model_graph import every_layer, padding_values, seeing
+from keras_seqzoo.inspection.model_graph import decoder_of, every_layer, padding_values, seeing
 
 BATCHES = (1, 3, 16)
 

@@ -4,9 +4,7 @@ from keras_seqzoo.layers.crf.constraints import bio_constraints
 from keras_seqzoo.layers.crf.layer import LinearChainCRF
 from keras_seqzoo.layers.crf.model import CRFModel
 from keras_seqzoo.layers.embeddings import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
-from keras_seqzoo.layers.generation.ensemble import Ensemble
 from keras_seqzoo.layers.generation.generate import Generated
-from keras_seqzoo.layers.generation.sequence_generator import SequenceGenerator
 from keras_seqzoo.layers.leakage_penalty import LeakagePenalty
 from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.normalization import Normalization, adapt, has_scaling
@@ -23,7 +21,9 @@ from keras_seqzoo.layers.seq2seq.attention import SourceAttention
 from keras_seqzoo.layers.seq2seq.code_decoder import CodeDecoder
 from keras_seqzoo.layers.seq2seq.decoder import Decoder
 from keras_seqzoo.layers.seq2seq.encoder_decoder import EncoderDecoderModel
+from keras_seqzoo.layers.seq2seq.ensemble import Ensemble
 from keras_seqzoo.layers.seq2seq.scheduled_sampling import ScheduledSampling
+from keras_seqzoo.layers.seq2seq.sequence_generator import SequenceGenerator
 from keras_seqzoo.losses import NormalizedMeanSquaredError, SmoothedCrossentropy
 from keras_seqzoo.regularizers import SpectralNorm
 

@@ -7,9 +7,10 @@ import keras
 from keras_seqzoo.callbacks import PairMetrics, SequenceMetrics
 from keras_seqzoo.data import LabeledSequences, PairPreprocessor, SequencePairs
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.inspection.model_graph import generator_layer
 from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
 from keras_seqzoo.utils.argument_validation import argument_message
-from keras_seqzoo.wrapping import generator_layer, inner_model, preprocessor_of
+from keras_seqzoo.wrapping import inner_model, preprocessor_of
 
 
 def evaluate(
