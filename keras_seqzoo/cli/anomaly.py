@@ -78,8 +78,8 @@ def _records(file, train, train_fraction, columns, missing, *, quiet):
         )
     fraction = TRAIN_FRACTION if train_fraction is None else train_fraction
     check_fraction(**{"train-fraction": fraction})
-    readings = options.read(file, columns, missing, quiet=quiet)
+    readings = options.read_time_series(file, columns, missing, quiet=quiet)
     if train is not None:
-        return readings, options.read(train, columns, missing, quiet=quiet)
+        return readings, options.read_time_series(train, columns, missing, quiet=quiet)
     earlier, later = readings.split(fraction, 1 - fraction)
     return later, earlier

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, wrapping
+from keras_seqzoo import saving, tasks, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.utils import files
@@ -16,7 +16,7 @@ from keras_seqzoo.utils import files
 @click.command("audit")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path))
-@options.examples
+@options.labeled
 @options.reading
 @click.option("--causal", is_flag=True, help="Expect that no output depends on later readings.")
 @click.option("--max-leakage", type=float, help="Expect a state leakage of at most this.")
@@ -58,7 +58,11 @@ def command(
     if wrapping.is_end_to_end(loaded):
         subject = wrapping.inner_model(loaded)
         preprocessor = wrapping.preprocessor_of(loaded)
-        examples = options.read_for(preprocessor, file, format, **reading)
+        task, how = (
+            tasks.task_of_model(loaded),
+            tasks.ReadingOptions(columns, missing, sequence_length, sequence_stride, format),
+        )
+        examples = task.prepare(options.read_data(task, file, how, quiet=to_stdout), how)
         at_once = {"targets": False, "shuffle": False, "batch_size": len(examples)}
         x = preprocessor.batches(examples, **at_once)[0][0]
         if wrapping.decodes(loaded):
@@ -67,7 +71,7 @@ def command(
         elif isinstance(x, dict):
             along = {"along": list(x)}  # tokens, and the characters of each
     else:
-        x, block = options.windows(file, **reading)
+        x, block = options.read_windows(file, **reading)
     report = diagnostics.audit(
         subject, x,
         causal=causal, max_leakage=max_leakage, max_horizon=max_horizon, mask_value=mask_value,

@@ -29,7 +29,7 @@ def command(
 
     MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy.
     """
-    x, block = options.windows(
+    x, block = options.read_windows(
         file,
         columns=columns,
         missing=missing,

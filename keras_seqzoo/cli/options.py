@@ -1,9 +1,11 @@
-"""What several commands share: how data is read, and arguments are set."""
+"""Options that several commands share, and how they read data."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,150 +13,130 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils import files
 from keras_seqzoo.utils.argument_validation import argument_message
 
-
-def reading(command):
-    """Adds the options that say how a file becomes windows."""
-    for option in reversed(
-        (
-            click.option(
-                "--columns", help="Columns to read, comma-separated; default all numbers."
-            ),
-            click.option(
-                "--missing",
-                type=click.Choice(["split", "ffill", "interpolate", "error"]),
-                default="split",
-                show_default=True,
-                help="Missing values: no window across them, carry forward, interpolate, refuse.",
-            ),
-            click.option(
-                "--sequence-length",
-                type=int,
-                default=50,
-                show_default=True,
-                help="Steps per window.",
-            ),
-            click.option("--sequence-stride", type=int, help="Steps from window to window."),
-        )
-    ):
-        command = option(command)
-    return command
+if TYPE_CHECKING:
+    from keras_seqzoo.tasks import ReadingOptions, Task
 
 
-def read(path: Path, columns: str | None, missing: str, *, quiet: bool = False):
-    """The readings in a file; what was noticed about them is said aloud."""
-    from keras_seqzoo import data
+def _add(options: Sequence[Callable]) -> Callable:
+    def decorate(command):
+        for option in reversed(options):
+            command = option(command)
+        return command
 
-    readings = data.read_time_series(path, columns=columns, missing=missing)
-    if not quiet:
-        click.echo(f"{readings.source}: {len(readings)} readings of {', '.join(readings.columns)}.")
-        for note in readings.notes:
-            click.echo(f"  {note}")
-    return readings
+    return decorate
 
 
-def examples(command):
-    """Adds the option that says what labeled and tagged sequences are in."""
-    return click.option(
-        "--format",
-        type=click.Choice(["pairs", "conllu", "conll", "labeled", "ts"]),
-        help="Of labeled or tagged sequences; default by the name.",
-    )(command)
+_UNITS = click.Choice(["tokens", "characters"])
+
+reading = _add(
+    (
+        click.option("--columns", help="Columns of a time series, comma-separated; default all "
+                     "numeric ones."),
+        click.option("--missing", type=click.Choice(["split", "ffill", "interpolate", "error"]),
+                     default="split", show_default=True,
+                     help="Missing values: split the series there, carry the last value forward, "
+                     "interpolate, or raise an error."),
+        click.option("--sequence-length", type=int, default=50, show_default=True,
+                     help="Steps per window."),
+        click.option("--sequence-stride", type=int, help="Steps from window to window."),
+    )
+)  # fmt: skip
+
+labeled = click.option(
+    "--format",
+    type=click.Choice(["pairs", "conllu", "conll", "labeled", "ts"]),
+    help="Format of labeled sequences; default by the name.",
+)
+
+sequences = _add(
+    (
+        labeled,
+        click.option("--source-units", type=_UNITS, default="tokens", show_default=True,
+                     help="Units of source texts, for encoder-decoders."),
+        click.option("--target-units", type=_UNITS, default="tokens", show_default=True,
+                     help="Units of target texts, for encoder-decoders."),
+        click.option("--steps", "forecast_steps", type=int,
+                     help="Steps that an encoder-decoder forecasts after each window of a time "
+                     "series."),
+    )
+)  # fmt: skip
 
 
-def read_labeled_sequences(path: Path | None, format: str | None, quiet: bool):
-    """The examples at a path, or None; what was noticed about them is said aloud."""
-    from keras_seqzoo import data
+def print_data(data: Any) -> None:
+    """Prints what was read, and what was noticed about it."""
+    click.echo(repr(data))
+    for note in getattr(data, "notes", ()):
+        click.echo(f"  {note}")
 
+
+def read_data(task: Task, path: Path | None, options: ReadingOptions, *, quiet: bool) -> Any:
+    """Data of a task in a file, or None without a path."""
     if path is None:
         return None
-    found = data.read_labeled_sequences(path, format=format)
+    data = task.read(path, options)
     if not quiet:
-        click.echo(f"{found!r}")
-        for note in found.notes:
-            click.echo(f"  {note}")
-    return found
+        print_data(data)
+    return data
 
 
-def pairs(command):
-    """Adds the options that say what sources and targets are in a file."""
-    units = click.Choice(["tokens", "characters"])
-    for option in reversed(
-        (
-            click.option("--source-units", type=units, default="tokens", show_default=True,
-                         help="Of encoder-decoders: what sources are split into."),
-            click.option("--target-units", type=units, default="tokens", show_default=True,
-                         help="The same of targets."),
-            click.option("--steps", type=int,
-                         help="Of encoder-decoders: forecast so many readings after each window."),
-        )
-    ):  # fmt: skip
-        command = option(command)
-    return command
+def read_parts(
+    task: Task,
+    paths: Sequence[Path | None],
+    fractions: Sequence[float],
+    options: ReadingOptions,
+    *,
+    seed: int,
+    quiet: bool,
+) -> list[Any]:
+    """Training, validation and test data of a task.
+
+    Args:
+        task: `tasks.Task`.
+        paths: files of the three; None for a part of the training data, or for no test data.
+        fractions: shares of the parts: of training and validation, or of all three.
+        options: how files are read.
+        seed: int, of random splits.
+        quiet: bool, whether to print nothing.
+    """
+    train, validation, test = (read_data(task, path, options, quiet=quiet) for path in paths)
+    first, second, *third = fractions
+    if test is None and third:
+        train, test = task.split(train, (first + second, *third), seed=seed)
+    if validation is None:
+        total = first + second
+        train, validation = task.split(train, (first / total, second / total), seed=seed)
+    return prepare_parts(task, (train, validation, test), options)
 
 
-def read_seq_in_out(
-    path, *, columns, missing, sequence_length, sequence_stride, quiet, steps, **units
-):
-    """Pairs at a path: a text's two columns, or, with `steps`, readings and what came next."""
+def prepare_parts(task: Task, parts: Sequence[Any], options: ReadingOptions) -> list[Any]:
+    """Parts as `train`, `search` and `evaluate` take them."""
+    return [None if part is None else task.prepare(part, options) for part in parts]
+
+
+def task_options(task: Task, options: ReadingOptions) -> dict[str, Any]:
+    """Those of the reading options that are options of the task."""
+    names = ("sequence_length", "sequence_stride")
+    return {name: getattr(options, name) for name in names if name in task.option_defaults}
+
+
+def read_time_series(path: Path, columns: str | None, missing: str, *, quiet: bool) -> Any:
+    """A time series in a file."""
     from keras_seqzoo import data
 
-    if path is None:
-        return None
-    if steps is not None:
-        readings = read(path, columns, missing, quiet=quiet)
-        return data.forecasting_pairs(
-            readings, past=sequence_length, steps=steps, sequence_stride=sequence_stride
-        )
-    found = data.read_sequence_pairs(path, **units)
+    series = data.read_time_series(path, columns=columns, missing=missing)
     if not quiet:
-        click.echo(f"{found!r}")
-    return found
+        print_data(series)
+    return series
 
 
-def windows(path, *, columns, missing, sequence_length, sequence_stride, quiet):
-    """The windows of the readings at a path, and how many in a row share readings."""
+def read_windows(path: Path, *, quiet: bool, **reading: Any) -> tuple[Any, int]:
+    """Windows of a time series, and how many consecutive ones overlap."""
     from keras_seqzoo import data
 
-    readings = read(path, columns, missing, quiet=quiet)
-    block = 1 if sequence_stride is None else -(-sequence_length // sequence_stride)
-    return data.make_windows(
-        readings, sequence_length=sequence_length, sequence_stride=sequence_stride
-    ), block
-
-
-def read_for(preprocessor, path, format, *, quiet, **reading):
-    """The examples or pairs at a path, whichever a preprocessor is of."""
-    from keras_seqzoo.data import PairPreprocessor
-
-    if not isinstance(preprocessor, PairPreprocessor):
-        return read_labeled_sequences(path, format, quiet)
-    return read_seq_in_out(
-        path, quiet=quiet, steps=None if preprocessor.generates_tokens else preprocessor.max_length,
-        source_units=preprocessor.source_units, target_units=preprocessor.target_units, **reading,
-    )  # fmt: skip
-
-
-def split_pairs(
-    path, fractions, *, columns, missing, sequence_length, sequence_stride, quiet, steps, **units
-):
-    """Parts of the pairs at a path; readings in time order, so that nothing is in two of them."""
-    from keras_seqzoo import data
-
-    if steps is not None:
-        parts = read(path, columns, missing, quiet=quiet).split(*fractions)
-        given = {"past": sequence_length, "steps": steps, "sequence_stride": sequence_stride}
-        return [data.forecasting_pairs(part, **given) for part in parts]
-    how = {
-        "columns": columns,
-        "missing": missing,
-        "sequence_length": sequence_length,
-        "sequence_stride": sequence_stride,
-    }
-    rest, found = read_seq_in_out(path, quiet=quiet, steps=None, **how, **units), []
-    for number in range(len(fractions) - 1, 0, -1):
-        rest, part = rest.split(fractions[number] / sum(fractions[: number + 1]))
-        found.insert(0, part)
-    return [rest, *found]
+    series = read_time_series(path, reading["columns"], reading["missing"], quiet=quiet)
+    length, stride = reading["sequence_length"], reading["sequence_stride"]
+    block = 1 if stride is None else -(-length // stride)
+    return data.make_windows(series, sequence_length=length, sequence_stride=stride), block
 
 
 def assignment(text: str) -> tuple[str, object]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from keras_seqzoo.metrics.figure import Figure
+
 LARGEST = 12  # inches
 NAME_POINTS, NUMBER_POINTS = 9, 24  # what a name beside a row needs, and a number in a cell
 
@@ -66,6 +68,15 @@ class LabelScores:
             "table": self.table.to_dict("index"),
             "confusion": {"names": names, "counts": counts},
         }
+
+    def figures(self) -> list[Figure]:
+        """Labeled numbers, for a table or a report."""
+        unit = "sequences" if self.level == "sequence" else "steps"
+        note = f"precision {100 * self.precision:.1f}, recall {100 * self.recall:.1f}"
+        return [
+            Figure("F1", f"{100 * self.f1:.1f} %", note),
+            Figure("accuracy", f"{100 * self.accuracy:.1f} %", f"of {self.count} {unit}"),
+        ]
 
     def __str__(self) -> str:
         average = "micro over entities" if self.level == "entity" else "macro over classes"

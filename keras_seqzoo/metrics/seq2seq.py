@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.errors import DataError
+from keras_seqzoo.metrics.figure import Figure
 from keras_seqzoo.utils.argument_validation import argument_message, check_sequence, is_int
 
 
@@ -66,6 +67,13 @@ class Seq2SeqScores:
                 for index, true, said in self.mistakes
             ],
         }
+
+    def figures(self) -> list[Figure]:
+        """Labeled numbers, for a table or a report."""
+        return [
+            Figure("accuracy", f"{100 * self.accuracy:.1f} %", f"of {self.count} sequences"),
+            Figure("token error rate", f"{100 * self.token_error_rate:.1f} %", "0 is perfect"),
+        ]
 
     def __str__(self) -> str:
         return (

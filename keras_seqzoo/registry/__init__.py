@@ -3,6 +3,7 @@
 from keras_seqzoo.registry.entry import TASKS, Entry
 from keras_seqzoo.registry.registry import (
     describe,
+    entries,
     get,
     get_entry,
     list_models,
@@ -14,6 +15,7 @@ __all__ = [
     "TASKS",
     "Entry",
     "describe",
+    "entries",
     "get",
     "get_entry",
     "list_models",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_seqzoo import errors
+from keras_seqzoo.registry.requirements import REQUIREMENTS, Requirements
 from keras_seqzoo.registry.search_space import Dimension
 from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
 
@@ -24,10 +25,6 @@ TASKS = (
     "reconstruction",
     "forecasting",
 )
-
-
-# What an entry of these tasks says of labeled or tagged sequences.
-_TARGETS = {"classification": "labels", "tagging": "tags"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +44,7 @@ class Entry:
         defaults: mapping of argument to value, where they differ from the constructor's own.
         space: mapping of name to `Dimension`, what a search varies.
         references: tuple of str.
+        task_class: subclass of `tasks.Task` for a task that is not built in, or None.
     """
 
     name: str
@@ -60,21 +58,19 @@ class Entry:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     space: Mapping[str, Dimension] = dataclasses.field(default_factory=dict)
     references: tuple[str, ...] = ()
+    task_class: Any = None
 
     def __post_init__(self):
         _check_entry(self)
         object.__setattr__(self, "family", self.family or self.task)
 
-    @property
-    def target(self) -> str | None:
-        """What it says of examples: their "labels" or "tags"; None of other tasks."""
-        return _TARGETS.get(self.task)
-
     def load(self) -> Callable[..., keras.Model]:
         """The constructor itself, imported now if it is given by name."""
         if not isinstance(self.constructor, str):
             return self.constructor
-        return _load_constructor(self.name, self.constructor)
+        constructor = _load_constructor(self.name, self.constructor)
+        _check_signature(self, constructor)
+        return constructor
 
     def arguments(self) -> dict[str, Any]:
         """Every argument of the constructor with its default for this entry."""
@@ -89,6 +85,14 @@ class Entry:
         return own | {"name": self.name} | dict(self.defaults)
 
 
+def check_task_class(task: Any) -> None:
+    """Raises `RegistrationError` unless it can be the task of an entry: a `tasks.Task` subclass."""
+    name, requirements = getattr(task, "name", None), getattr(task, "requirements", None)
+    if not isinstance(name, str) or not isinstance(requirements, Requirements):
+        expected = f"one of {', '.join(TASKS)}, or a subclass of tasks.Task with `name` and "
+        raise errors.RegistrationError(argument_message("task", f"{expected}`requirements`", task))
+
+
 def _load_constructor(name: str, target: str) -> Callable[..., keras.Model]:
     module, _, function = target.partition(":")
     try:
@@ -97,7 +101,6 @@ def _load_constructor(name: str, target: str) -> Callable[..., keras.Model]:
         raise errors.RegistrationError(
             f"The constructor of {name!r} cannot be loaded from {target!r}: {error}"
         ) from error
-    _check_signature(name, constructor)
     return constructor
 
 
@@ -106,7 +109,8 @@ def _check_entry(entry: Entry) -> None:
         raise errors.RegistrationError(
             argument_message("name", "snake_case, such as 'gru_tagger'", entry.name)
         )
-    if not isinstance(entry.task, str) or entry.task not in TASKS:
+    known = entry.task_class is not None or entry.task in TASKS
+    if not isinstance(entry.task, str) or not known:
         raise errors.RegistrationError(
             argument_message("task", f"one of {', '.join(TASKS)}", entry.task)
         )
@@ -134,14 +138,15 @@ def _check_entry(entry: Entry) -> None:
                 argument_message("constructor", "'module:function'", entry.constructor)
             )
     elif callable(entry.constructor):
-        _check_signature(entry.name, entry.constructor)
+        _check_signature(entry, entry.constructor)
     else:
         raise errors.RegistrationError(
             argument_message("constructor", "a function or 'module:function'", entry.constructor)
         )
 
 
-def _check_signature(name: str, constructor: Callable) -> None:
+def _check_signature(entry: Entry, constructor: Callable) -> None:
+    name = entry.name
     parameters = inspect.signature(constructor).parameters.values()
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -157,4 +162,11 @@ def _check_signature(name: str, constructor: Callable) -> None:
     if "name" not in {parameter.name for parameter in parameters}:
         raise errors.RegistrationError(
             f"The constructor of {name!r} must take `name`, the name of the model."
+        )
+    requirements = REQUIREMENTS.get(entry.task) or entry.task_class.requirements
+    missing = requirements.missing({parameter.name for parameter in parameters})
+    if missing:
+        raise errors.RegistrationError(
+            f"The constructor of {name!r} must take {', and '.join(missing)} for the task "
+            f"{entry.task!r}. Its model: {requirements.model}."
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keras_seqzoo import errors
 from keras_seqzoo.registry import catalog
 from keras_seqzoo.registry.card import Card, make_card
-from keras_seqzoo.registry.entry import TASKS, Entry
+from keras_seqzoo.registry.entry import TASKS, Entry, check_task_class
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
@@ -33,7 +33,7 @@ def register(
     name: str,
     constructor: Callable[..., keras.Model] | str | None = None,
     *,
-    task: str,
+    task: str | type,
     summary: str,
     inputs: str,
     outputs: str,
@@ -50,7 +50,8 @@ def register(
         name: str in snake_case, not taken yet.
         constructor: function that returns a `keras.Model`, or `"module:function"`. All its
             arguments have defaults, so that `get(name)` works, and one of them is `name`.
-        task: one of `registry.TASKS`.
+        task: one of `registry.TASKS`, whose requirements are in `registry.requirements`; or a
+            subclass of `tasks.Task` with requirements of its own.
         summary: str, one sentence.
         inputs: str, shape in, such as `"(batch, time, features)"`.
         outputs: str, shape out.
@@ -75,6 +76,9 @@ def register(
     (None, 2)
     >>> zoo.unregister("last_step")
     """
+    if not isinstance(task, str):
+        check_task_class(task)
+        fields["task_class"], task = task, task.name
     fields |= {"task": task, "summary": summary, "inputs": inputs, "outputs": outputs}
 
     def add(function: Callable) -> Callable:
@@ -163,7 +167,8 @@ def list_models(
     """
     wanted, unwanted = _patterns("pattern", pattern), _patterns("exclude", exclude)
     if task is not None:
-        check_choice("task", task, TASKS)
+        tasks = dict.fromkeys([*TASKS, *(entry.task for entry in entries())])
+        check_choice("task", task, tasks)
         fields["task"] = task
     known = [field.name for field in dataclasses.fields(Entry)]
     for field in fields:
@@ -202,6 +207,11 @@ def describe(name: str) -> Card:
     8
     """
     return make_card(_find(name))
+
+
+def entries() -> list[Entry]:
+    """All entries, in the order of registration."""
+    return list(_load_entries().values())
 
 
 def get_entry(name: str) -> Entry:

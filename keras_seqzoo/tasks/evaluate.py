@@ -1,47 +1,45 @@
-"""Scores of a model with its names inside."""
+"""Scores of a trained model."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
-from keras_seqzoo.callbacks import PairMetrics, SequenceMetrics
-from keras_seqzoo.data import LabeledSequences, PairPreprocessor, SequencePairs
-from keras_seqzoo.errors import ArgumentError
-from keras_seqzoo.inspection.model_graph import generator_layer
 from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
-from keras_seqzoo.utils.argument_validation import argument_message
-from keras_seqzoo.wrapping import inner_model, preprocessor_of
+from keras_seqzoo.tasks.lookup import task_of_model
+from keras_seqzoo.tasks.seq2seq import ForecastScores
+from keras_seqzoo.tasks.windows import WindowScores
 
 
 def evaluate(
-    model: keras.Model, examples: LabeledSequences | SequencePairs, *, batch_size: int = 64
-) -> LabelScores | Seq2SeqScores | float:
-    """The scores of a model with its names inside; an encoder-decoder decodes as it is to.
+    model: keras.Model, x: Any, y: Any = None, *, batch_size: int | None = None
+) -> LabelScores | Seq2SeqScores | ForecastScores | WindowScores:
+    """Scores of a trained model, with the metrics of its task.
 
     Args:
-        model: what `end_to_end` or `train` gave, or `load` read.
-        examples: `LabeledSequences` with labels or tags, or `SequencePairs`.
-        batch_size: int, at least 1.
+        model: what `train`, `search` or `load` returned.
+        x: data of the kind that the model was trained on: `data.LabeledSequences`,
+            `data.SequencePairs`, a `data.TimeSeries` or windows `(windows, time, features)`, or the
+            path of a file.
+        y: targets of windows; default the windows themselves.
+        batch_size: int, at least 1, examples per call of the model.
 
     Returns:
-        `LabelScores`; of pairs `Seq2SeqScores`, or of readings the error over their variance.
+        `LabelScores` of labels or tags; `Seq2SeqScores` of decoded sequences, `ForecastScores` of
+        generated readings; `WindowScores` of windows. All have `to_dict()` and print well.
 
     Raises:
-        ArgumentError: if the model has no names inside, or examples are of another kind.
-        DataError: if the examples do not have what it predicts.
+        ArgumentError: if the data is of another kind.
+        DataError: if the data does not fit the model.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> x = np.random.default_rng(0).normal(size=(32, 20, 1))
+    >>> model = zoo.get("simple_rnn_identity")
+    >>> zoo.adapt(model, x)
+    >>> zoo.evaluate(model, x).to_dict().keys()
+    dict_keys(['normalized_mse', 'leakage'])
     """
-    preprocessor = preprocessor_of(model)
-    kind = SequencePairs if isinstance(preprocessor, PairPreprocessor) else LabeledSequences
-    if not isinstance(examples, kind):
-        expected = f"{kind.__name__}, as {model.name!r} was trained on"
-        raise ArgumentError(argument_message("examples", expected, type(examples).__name__))
-    if kind is LabeledSequences:
-        return SequenceMetrics(preprocessor, examples, batch_size=batch_size).measure(
-            inner_model(model)
-        )
-    options = {"batch_size": batch_size}
-    answers = generator_layer(model)
-    if preprocessor.generates_tokens:
-        options |= {"max_length": answers.max_length, "strategy": "beam"}
-        options |= {"num_beams": answers.num_beams, "length_penalty": answers.length_penalty}
-    return PairMetrics(preprocessor, examples, **options).measure(inner_model(model))
+    return task_of_model(model).evaluate(model, x, y, batch_size=batch_size)

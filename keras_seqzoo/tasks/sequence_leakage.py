@@ -1,4 +1,4 @@
-"""How far a trained tagger or classifier looks, back and ahead."""
+"""State leakage and look-ahead of a trained classifier or tagger."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from keras_seqzoo.diagnostics import leakage
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import check_instance
+from keras_seqzoo.utils.figures import new_axes
 
-_ROWS = 256
+_MAX_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-    """How much the probabilities of a step owe to steps before it, and to steps after it.
+class SequenceLeakage:
+    """How much the probabilities of a step depend on earlier and on later steps.
 
     Attributes:
-        past: `LeakageReport` of earlier steps; its `memory_horizon` is how many of the newest
-            steps decide.
-        future: the same of later steps, with time turned round; None where there is one answer for
-            the whole sequence.
-        steps: int, the length of the sequences it was measured on.
+        past: `LeakageReport` of earlier steps; its `memory_horizon` is the number of newest steps
+            that decide the output.
+        future: `LeakageReport` of later steps, measured with time reversed; None where there is one
+            output for the whole sequence.
+        steps: int, length of the sequences that were measured.
     """
 
     past: LeakageReport
@@ -40,76 +41,88 @@ class Memory:
         future = self.future and self.future.to_dict()
         return {"past": self.past.to_dict(), "future": future, "steps": self.steps}
 
+    def plot(self, ax=None):
+        """Draws the leakage profiles of earlier and later steps; returns the matplotlib axes."""
+        ax = new_axes() if ax is None else ax
+        for label, report in (("earlier steps", self.past), ("later steps", self.future)):
+            if report is not None:
+                ax.plot(report.lags, np.maximum(report.by_lag, 1e-12), marker=".", label=label)
+        ax.axhline(self.past.threshold, color="0.5", linestyle="--", linewidth=1, label="threshold")
+        ax.set(xlabel="nearest steps kept", ylabel="share of variance", yscale="log")
+        ax.legend(frameon=False, fontsize="small")
+        return ax
+
     def __str__(self) -> str:
         if self.future is None:
-            return f"Memory: {_horizon(self.past)} of {self.steps} steps decide the answer."
+            return f"Memory horizon: {_horizon(self.past)} of {self.steps} steps."
         return (
-            f"Memory: earlier steps make {self.past.index:.3g} of an answer's variance "
-            f"({_horizon(self.past)} decide it), later steps {self.future.index:.3g} "
-            f"({_horizon(self.future)})."
+            f"State leakage {self.past.index:.3g} (memory horizon {_horizon(self.past)} of "
+            f"{self.steps} steps); look-ahead {self.future.index:.3g} (horizon "
+            f"{_horizon(self.future)})."
         )
 
 
-def measure_memory(
-    network: keras.Model,
+def measure_sequence_leakage(
+    model: keras.Model,
     preprocessor: SequencePreprocessor,
     examples: LabeledSequences,
     *,
     seed: int = 0,
-) -> Memory:
-    """Measures how far a network looks, by `keras_seqzoo.leakage` in either direction of time.
+) -> SequenceLeakage:
+    """Measures state leakage by `keras_seqzoo.leakage`, and the same with time reversed.
 
-    Of sequences that are at least as long as most, the first steps are taken, so that all have one
-    length; at most 256 of them. Classes are pooled: a rare one's variance is next to nothing.
+    Takes the first steps of sequences that are at least as long as most, so that all have one
+    length; at most 256 of them. Classes are pooled: the variance of a rare class is close to 0.
 
     Args:
-        network: a classifier or tagger that takes numbers: `TrainingResult.network`.
+        model: a classifier or tagger on arrays: `TrainingResult.inner_model`.
         preprocessor: its `SequencePreprocessor`.
-        examples: `LabeledSequences`, of which at least two must have two steps.
-        seed: int, of the partners whose past or future is taken.
+        examples: `LabeledSequences`, at least two of them with two steps.
+        seed: int, of the choice of donors.
 
     Raises:
         DataError: if there are no two sequences to compare.
     """
-    check_instance(keras.Model, network=network)
+    check_instance(keras.Model, model=model)
     check_instance(SequencePreprocessor, preprocessor=preprocessor)
     check_instance(LabeledSequences, examples=examples)
     lengths = examples.lengths
     steps = int(np.median(lengths)) if np.median(lengths) > 1 else int(lengths.max())
-    rows = np.flatnonzero(lengths >= steps)[:_ROWS]
+    rows = np.flatnonzero(lengths >= steps)[:_MAX_ROWS]
     if steps < 2 or len(rows) < 2:
         raise DataError(f"`examples` must have two sequences of two steps. Received: {examples!r}.")
     sequences = [examples.sequences[row][:steps] for row in rows]
-    function = _probabilities(network, preprocessor, sequences)
+    function = _probabilities(model, preprocessor)
     if preprocessor.tokens is None:
         x = np.stack(sequences)
     else:
         x = np.stack([preprocessor.tokens.encode(sequence) for sequence in sequences])
     past = leakage(function, x, scale="none", seed=seed)
     if preprocessor.target == "labels":
-        return Memory(past, None, steps)
+        return SequenceLeakage(past, None, steps)
 
-    def turned(x):
+    def reversed_in_time(x):
         return np.flip(function(np.flip(x, 1)), 1)
 
-    return Memory(past, leakage(turned, x, scale="none", seed=seed), steps)
+    future = leakage(reversed_in_time, x, scale="none", seed=seed)
+    return SequenceLeakage(past, future, steps)
 
 
-def _probabilities(network: keras.Model, preprocessor: SequencePreprocessor, sequences) -> Callable:
-    """From arrays of readings or of token numbers to probabilities."""
-    answer = network.predict_on_batch
-    if isinstance(network, layers.CRFModel):
-        answer = network.probabilities
+def _probabilities(model: keras.Model, preprocessor: SequencePreprocessor) -> Callable:
+    """A function from arrays of readings or of token ids to probabilities."""
+    predict = model.predict_on_batch
+    if isinstance(model, layers.CRFModel):
+        predict = model.probabilities
     if preprocessor.characters is None:
-        return lambda x: np.asarray(keras.ops.convert_to_numpy(answer(x)))
-    # A word that is unknown has the characters of any such word; most are known.
-    spelled = preprocessor.spelling_of_tokens()
+        return lambda x: np.asarray(keras.ops.convert_to_numpy(predict(x)))
+    # Unknown tokens share one row of characters; most tokens are known.
+    characters = preprocessor.spelling_of_tokens()
 
-    def of_words(x):
-        given = {"tokens": x, "characters": spelled[x]}
-        return np.asarray(keras.ops.convert_to_numpy(answer(given)))
+    def of_tokens(x):
+        inputs = {"tokens": x, "characters": characters[x]}
+        return np.asarray(keras.ops.convert_to_numpy(predict(inputs)))
 
-    return of_words
+    return of_tokens
 
 
 def _horizon(report: LeakageReport) -> str:

@@ -1,47 +1,33 @@
-"""One model of the zoo, trained on examples."""
+"""Training of one model."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import pandas as pd
 
-from keras_seqzoo import layers, registry
-from keras_seqzoo.data import (
-    Batches,
-    LabeledSequences,
-    PairPreprocessor,
-    SequencePairs,
-    SequencePreprocessor,
-)
-from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
+from keras_seqzoo.data import PairPreprocessor, SequencePreprocessor
+from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
-from keras_seqzoo.optimizers import Adam, learning_rate_of
-from keras_seqzoo.tasks import labeling as of_examples
-from keras_seqzoo.tasks import seq2seq as of_pairs
+from keras_seqzoo.optimizers import learning_rate_of
+from keras_seqzoo.tasks.base import Task, TrainingOptions
+from keras_seqzoo.tasks.lookup import task_for
+from keras_seqzoo.tasks.seq2seq import ForecastScores
+from keras_seqzoo.tasks.windows import WindowScores
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
     check_positive,
-    check_rate,
     check_seed,
     check_verbose,
-    unknown_name_message,
 )
 from keras_seqzoo.utils.random import seeded
-from keras_seqzoo.wrapping import end_to_end
 
-# Long sequences give long gradients now and then.
-CLIPNORM = 5.0
-_DECAYS = ("plateau", "cosine")
-# Steps in all from which on compiling the recurrences takes less time than it saves.
-_COMPILED_FROM = 2000
-# Steps that TensorFlow makes without coming back to Python.
-_STEPS_PER_EXECUTION = 32
+_SCHEDULES = ("constant", "plateau", "cosine")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,191 +35,153 @@ class TrainingResult:
     """What `train` returns.
 
     Attributes:
-        model: `keras.Model` that takes sentences, or readings, and gives names: `end_to_end`.
-        network: the model inside it, which takes and gives numbers.
-        preprocessor: `keras_seqzoo.data.SequencePreprocessor` or `PairPreprocessor`, between names and numbers.
-        scores: `LabelScores` of the validation examples, by these weights; `Seq2SeqScores` of
-            pairs, or of readings the error over their variance; None without validation.
+        model: `keras.Model`, end-to-end where there is preprocessing: strings or raw readings in,
+            labels or strings out.
+        inner_model: the model inside it, on arrays; `model` itself where there is no preprocessing.
+        preprocessor: `data.SequencePreprocessor` or `data.PairPreprocessor` between strings and
+            arrays, or None.
+        scores: of the validation data, as `evaluate` returns them; None without validation data.
         history: `pandas.DataFrame`, a row per epoch.
-        seconds: float, of training and validation.
+        seconds: float, duration of training and validation.
+        task: the task, bound to the data.
     """
 
     model: keras.Model
-    network: keras.Model
-    preprocessor: SequencePreprocessor | PairPreprocessor
-    scores: LabelScores | Seq2SeqScores | float | None
+    inner_model: keras.Model
+    preprocessor: SequencePreprocessor | PairPreprocessor | None
+    scores: LabelScores | Seq2SeqScores | ForecastScores | WindowScores | None
     history: pd.DataFrame
     seconds: float
+    task: Task
 
 
 def train(
     name: str,
-    examples: LabeledSequences | SequencePairs,
-    validation: LabeledSequences | SequencePairs | None = None,
+    x: Any,
+    y: Any = None,
     *,
-    validation_split: float = 0.1,
+    validation_data: Any = None,
+    validation_split: float | None = None,
     epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float | None = None,
-    decay: str | None = None,
+    learning_rate_schedule: str | None = None,
     patience: int = 6,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
     label_smoothing: float | None = None,
-    class_weight=None,
-    min_count: int = 1,
+    class_weight: Mapping[str, float] | str | None = None,
+    min_count: int | None = None,
+    sequence_length: int | None = None,
+    sequence_stride: int | None = None,
     seed: int = 0,
     verbose: int = 1,
     **arguments: Any,
 ) -> TrainingResult:
-    """Trains a model of the zoo: a classifier or tagger on examples, an encoder-decoder on pairs.
+    """Trains a model of the zoo on any data of its task.
 
-    Learns the vocabularies of the training examples, and trains with Adam on batches of similar
-    lengths. With the decay "plateau", the learning rate is halved where validation scores stay
-    behind, and the weights are those of the best epoch: by F1 for tags, by accuracy for labels and
-    whole sequences of tokens, by the error of readings said freely. With "cosine" it falls to 0
-    along a cosine and the last epoch counts, which needs no examples to choose by, and is steadier
-    where those are few.
+    Fits the preprocessor or the windows to the training data, trains with Adam, and chooses the
+    epoch with the best validation metric: normalized MSE of windows, accuracy of labels and of
+    decoded sequences, F1 of tags.
 
     Args:
-        name: str, an entry of the tasks "classification", "tagging" or "seq2seq".
-        examples: `keras_seqzoo.data.LabeledSequences` to train on; `SequencePairs` for "seq2seq".
-        validation: the same, to choose the epoch by, or None for a part of `examples`.
-        validation_split: float in [0, 1), that part; 0 for none.
-        epochs: int, at least 1, at most so many.
+        name: str, one of `list_models()`.
+        x: training data. Of identity, forecasting and reconstruction models a `data.TimeSeries`, a
+            DataFrame or windows `(windows, time, features)`; of classifiers and taggers
+            `data.LabeledSequences` or windows with `y`; of encoder-decoders `data.SequencePairs`.
+            Or a `tf.data.Dataset` of windows, or the path of a file.
+        y: targets of windows: classes as ids or strings, or readings; default the windows
+            themselves, of a forecaster each next reading.
+        validation_data: as `x`, or a pair (x, y); default a part of `x`.
+        validation_split: float in [0, 1), that part: the last one of a time series or of windows,
+            else drawn at random. None is 0.2 of windows, else 0.1; 0 is none, where sequences allow
+            it.
+        epochs: int, at least 1, the most that are trained.
         batch_size: int, at least 1.
         learning_rate: float above 0; None takes the default of the entry's search space.
-        decay: "plateau" or "cosine"; None is "plateau" where there are examples to choose by.
-        patience: int, at least 1, of "plateau": epochs without a better score until training ends;
-            the learning rate is halved after half as many.
-        label_smoothing: float in [0, 1), part of each target that is spread over all classes; None
+        learning_rate_schedule: "constant"; "plateau", halved where the validation metric stops
+            improving; "cosine", which falls to 0 and keeps the last epoch; None is "constant" for
+            windows, "plateau" for sequences, and "cosine" without validation data.
+        patience: int, at least 1, epochs without improvement until training ends; "plateau" halves
+            the learning rate after half as many.
+        callbacks: Keras callbacks; the validation metrics are in their logs.
+        label_smoothing: float in [0, 1), share of each target that is spread over all classes; None
             is 0.1 for pairs of tokens, else 0.
-        class_weight: "balanced", a dict of class to weight, or None; see `SequencePreprocessor.batches`. None
-            for pairs.
-        min_count: int, at least 1, how often a token must occur to be known.
-        seed: int, everything random follows from it.
-        verbose: 0 is quiet, 1 prints a line per epoch.
-        **arguments: of the constructor.
+        class_weight: "balanced", or a dict of class to weight, of classifiers and taggers.
+        min_count: int, at least 1, occurrences that a token needs to be in the vocabulary.
+        sequence_length: int, steps of the windows that are cut from a time series; None is 50.
+        sequence_stride: int, steps from window to window in training; None is half the length.
+        seed: int, at least 0, of everything random.
+        verbose: 0 is silent, 1 prints a line per epoch.
+        **arguments: arguments of the constructor.
 
     Returns:
         A `TrainingResult`.
 
     Raises:
-        ArgumentError: if the entry is for another task, or an option is out of range.
-        UnknownArgumentError: if the constructor has no such argument.
-        DataError: if examples have other names or features than they must.
+        UnknownNameError, UnknownArgumentError: if there is no such entry or argument.
+        ArgumentError: if an option is out of range, or not one of the entry's task.
+        DataError: if the data cannot be used.
 
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]] * 9, labels=["Play", "Stop"] * 9)
-    >>> trained = zoo.train("gru_classifier", text, epochs=9, units=8, verbose=0)
-    >>> trained.model.predict(np.array(["play jazz now"], object), verbose=0)["labels"].shape
+    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]] * 9,
+    ...                                  labels=["Play", "Stop"] * 9)
+    >>> result = zoo.train("gru_classifier", text, epochs=9, units=8, verbose=0)
+    >>> result.model.predict(np.array(["play jazz now"], object), verbose=0)["labels"].shape
     (1,)
+    >>> readings = zoo.data.synthetic_readings(steps=400)
+    >>> result = zoo.train("simple_rnn_identity", readings, epochs=2, sequence_length=20, verbose=0)
+    >>> result.scores.normalized_mse < 2
+    True
     """
-    entry, recipe = registry.get_entry(name), recipe_of(examples)
-    recipe.check(name)
     check_positive(epochs=epochs, batch_size=batch_size, patience=patience)
-    check_choice("decay", decay, (None, *_DECAYS))
-    check_rate(validation_split=validation_split)
+    check_choice("learning_rate_schedule", learning_rate_schedule, (None, *_SCHEDULES))
     check_seed(seed)
     check_verbose(verbose)
-    learning_rate = learning_rate_of(entry, learning_rate)
-    for key in arguments:
-        if key not in entry.arguments():
-            raise UnknownArgumentError(
-                unknown_name_message(f"argument of {name}:", key, entry.arguments())
-            )
-    if arguments.get("time") is not None:
-        hint = "Sequences have lengths of their own."
-        raise ArgumentError(
-            argument_message("time", "None to train on batches", arguments["time"], hint)
-        )
-    if label_smoothing is not None:
-        check_rate(label_smoothing=label_smoothing)
-    if validation is not None and type(validation) is not type(examples):
-        expected = f"{type(examples).__name__}, as `examples` is"
-        raise ArgumentError(argument_message("validation", expected, type(validation).__name__))
-    if class_weight is not None and recipe is of_pairs:
-        raise ArgumentError(argument_message("class_weight", "None for pairs", class_weight))
-    if validation is None and validation_split:
-        examples, validation = examples.split(validation_split, seed=seed)
-    if decay is None:
-        decay = "cosine" if validation is None else "plateau"
-    if decay == "plateau" and validation is None:
-        raise ArgumentError(
-            argument_message("decay", "'cosine' without validation examples", decay)
-        )
+    options = {
+        "label_smoothing": label_smoothing,
+        "class_weight": class_weight,
+        "min_count": min_count,
+        "sequence_length": sequence_length,
+        "sequence_stride": sequence_stride,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    task = task_for(name, **given, **arguments)
+    rate = learning_rate_of(task.entry, learning_rate)
+    task = task.with_data(
+        x, y, validation_data=validation_data, validation_split=validation_split, seed=seed
+    )
+    schedule = learning_rate_schedule or task.default_schedule
+    if not task.has_validation_data:
+        if learning_rate_schedule not in (None, "cosine"):
+            expected = "'cosine' without validation data"
+            raise ArgumentError(argument_message("learning_rate_schedule", expected, schedule))
+        schedule = "cosine"
     started = time.monotonic()
-    masked = {"mask_value": arguments["mask_value"]} if "mask_value" in arguments else {}
-    preprocessor = recipe.learn(name, examples, min_count=min_count, **masked)
-    if label_smoothing is None:
-        label_smoothing = recipe.LABEL_SMOOTHING
-    weighed = {} if class_weight is None else {"class_weight": class_weight}
     with seeded(seed):
-        network = recipe.build(name, preprocessor, **arguments)
-        batches = recipe.batches(
-            preprocessor, examples, batch_size=batch_size, seed=seed, **weighed
+        inner_model = task.build()
+        history = task.train(
+            inner_model,
+            TrainingOptions(
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=rate,
+                learning_rate_schedule=schedule,
+                patience=patience,
+                seed=seed,
+                callbacks=tuple(callbacks or ()),
+                verbose=verbose,
+            ),
         )
-        scored = None if validation is None else recipe.scores(preprocessor, validation)
-        callbacks = [] if scored is None else [scored]
-        if decay == "plateau":
-            callbacks += _stopping(*recipe.monitored(preprocessor), patience)
-        else:
-            steps = epochs * batches.num_batches
-            learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        compile_network(network, learning_rate, recipe.loss(network, preprocessor, label_smoothing))
-        recipe.adapt(network, preprocessor, examples)
-        history = fit_batches(
-            network, batches, epochs=epochs, callbacks=callbacks, verbose=2 if verbose else 0
-        )
+    scores = task.validation_scores(inner_model) if task.has_validation_data else None
+    model = task.finalize(inner_model)
     return TrainingResult(
-        end_to_end(network, preprocessor),
-        network,
-        preprocessor,
-        None if scored is None else scored.measure(network),
+        model,
+        inner_model,
+        task.preprocessor,
+        scores,
         pd.DataFrame(history.history).rename_axis("epoch"),
         time.monotonic() - started,
+        task,
     )
-
-
-def recipe_of(examples: Any) -> ModuleType:
-    """The module that knows how models are trained on examples, or on pairs."""
-    return of_pairs if isinstance(examples, SequencePairs) else of_examples
-
-
-def compile_network(
-    network: keras.Model,
-    learning_rate: Any,
-    loss: Any,
-    *,
-    global_clipnorm: float = CLIPNORM,
-    metrics=None,
-) -> None:
-    """Compiles a network to be trained by `fit_batches`, with Adam."""
-    optimizer = Adam(learning_rate, global_clipnorm=global_clipnorm)
-    # PyTorch has no graph that could hold several.
-    steps = 1 if keras.backend.backend() == "torch" else _STEPS_PER_EXECUTION
-    network.compile(optimizer, loss, metrics=metrics, steps_per_execution=steps)
-
-
-def fit_batches(
-    network: keras.Model, batches: Batches, *, epochs: int, **options: Any
-) -> keras.callbacks.History:
-    """`fit`, with the recurrences compiled where that is_worthwhile and batches made outside of Python."""
-    if keras.backend.backend() != "tensorflow":
-        return network.fit(batches, epochs=epochs, **options)
-    layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)
-    try:
-        return network.fit(batches.dataset(), epochs=epochs, shuffle=False, **options)
-    finally:
-        layers.compile_recurrences(network, jit_compile=False)
-
-
-def _stopping(monitored: str, mode: str, patience: int) -> list[keras.callbacks.Callback]:
-    return [
-        keras.callbacks.ReduceLROnPlateau(
-            monitored, mode=mode, factor=0.5, patience=max(patience // 2, 1), min_lr=1e-5
-        ),
-        keras.callbacks.EarlyStopping(
-            monitored, mode=mode, patience=patience, restore_best_weights=True
-        ),
-    ]

@@ -1,156 +1,493 @@
-"""Models of readings trained on windows: what gives readings back, and forecasters."""
+"""Tasks on windows of time series: identity, reconstruction and forecasting."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from typing import Any
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import pandas as pd
 
-from keras_seqzoo import layers, registry
-from keras_seqzoo.diagnostics import leakage
-from keras_seqzoo.diagnostics.leakage.report import LeakageReport
+from keras_seqzoo import data, layers
+from keras_seqzoo.callbacks import StateLeakage
+from keras_seqzoo.diagnostics import LeakageReport, anomaly_score, leakage
 from keras_seqzoo.errors import ArgumentError, DataError
+from keras_seqzoo.inspection import model_function
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.metrics import identity_error
-from keras_seqzoo.optimizers import learning_rate_of
-from keras_seqzoo.utils.argument_validation import (
-    argument_message,
-    check_bool,
-    check_choice,
-    check_count,
-    check_positive,
-    check_seed,
-    check_verbose,
+from keras_seqzoo.metrics.figure import Figure
+from keras_seqzoo.registry.requirements import REQUIREMENTS
+from keras_seqzoo.tasks.base import (
+    ReadingOptions,
+    Section,
+    Task,
+    TrainingOptions,
+    learning_rate,
+    training_callbacks,
 )
-from keras_seqzoo.utils.array_validation import as_windows
-from keras_seqzoo.utils.random import seeded
-
-TASKS = ("identity", "forecasting", "reconstruction")
+from keras_seqzoo.tasks.window_data import (
+    Windows,
+    aligned_targets,
+    full_batches,
+    load_windows,
+    ordered_dataset,
+    split_windows,
+    targets,
+)
+from keras_seqzoo.utils.argument_validation import argument_message, check_fraction, check_positive
+from keras_seqzoo.utils.array_validation import as_array
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedOnWindows:
-    """What `train_on_windows` returns.
+class WindowScores:
+    """Scores of a model of windows.
 
     Attributes:
-        model: `keras.Model`, raw readings in and out.
-        error: float, mean squared error over variance on the validation windows: 0 is perfect, 1
-            what the mean as a constant answer gets.
-        leakage: `LeakageReport` on the validation windows.
-        history: `pandas.DataFrame`, a row per epoch.
-        seconds: float, of training.
+        normalized_mse: float, mean over features of the mean squared error divided by the variance:
+            0 is perfect, 1 what the mean as a constant prediction scores.
+        leakage: `LeakageReport` of the output; None with fewer than 2 windows.
+        score_leakage: `LeakageReport` of the anomaly score; None without training windows or where
+            the output has no value for each step.
     """
 
-    model: keras.Model
-    error: float
-    leakage: LeakageReport
-    history: pd.DataFrame
-    seconds: float
+    normalized_mse: float
+    leakage: LeakageReport | None
+    score_leakage: LeakageReport | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as plain data, for JSON."""
+        reports = {"leakage": self.leakage, "score_leakage": self.score_leakage}
+        return {"normalized_mse": self.normalized_mse} | {
+            name: report.to_dict() for name, report in reports.items() if report is not None
+        }
 
-def targets(task: str, x: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target of windows: themselves, or for a forecaster each step's next one.
-
-    Args:
-        task: str, one of `TASKS`.
-        x: array `(windows, time, features)`.
-        last: bool, whether the last step alone is to come out.
-    """
-    check_choice("task", task, TASKS)
-    check_bool(last=last)
-    given, target = (x[:, :-1], x[:, 1:]) if task == "forecasting" else (x, x)
-    return (given, target[:, -1]) if last else (given, target)
-
-
-def train_on_windows(
-    name: str,
-    x: np.ndarray,
-    validation: np.ndarray,
-    *,
-    epochs: int = 30,
-    batch_size: int = 32,
-    learning_rate: float | None = None,
-    patience: int = 6,
-    seed: int = 0,
-    verbose: int = 1,
-    **arguments: Any,
-) -> TrainedOnWindows:
-    """Trains a model of readings: to give its input back, or to say each next reading.
-
-    Args:
-        name: str, an entry of the tasks "identity", "reconstruction" or "forecasting".
-        x: array `(windows, time, features)`.
-        validation: the same, to choose the epoch by.
-        epochs: int, at least 1, at most so many.
-        batch_size: int, at least 1.
-        learning_rate: float above 0; None takes the default of the entry's search space.
-        patience: int, epochs without a lower validation loss until training ends.
-        seed: int, everything random follows from it.
-        verbose: 0 is quiet, 1 prints a line per epoch.
-        **arguments: of the constructor.
-
-    Raises:
-        ArgumentError: if the entry is for another task.
-        DataError: if windows have another rank, or one step only where the next is the target.
-    """
-    entry = registry.get_entry(name)
-    check_choice("task", entry.task, TASKS)
-    learning_rate = learning_rate_of(entry, learning_rate)
-    if entry.task == "identity" and not arguments.get("return_sequences", True):
-        raise ArgumentError(
-            argument_message("return_sequences", "True to train on whole windows", False)
-        )
-    x, validation = _finite_windows("x", x), _finite_windows("validation", validation)
-    check_positive(epochs=epochs, batch_size=batch_size)
-    check_count(patience=patience)
-    check_seed(seed)
-    check_verbose(verbose)
-    if validation.shape[1:] != x.shape[1:]:
-        raise DataError(
-            argument_message("validation", f"windows of {x.shape[1:]}, as `x`", validation.shape)
-        )
-    started = time.monotonic()
-    with seeded(seed):
-        model = registry.get(name, features=x.shape[-1], **arguments)
-        last = len(model.output_shape) == 2
-        given, target = targets(entry.task, x, last=last)
-        beside = targets(entry.task, validation, last=last)
-        if layers.has_scaling(model):
-            layers.adapt(model, given)
-        loss = NormalizedMeanSquaredError()
-        loss.adapt(target)
-        # As a metric too: the loss of a regularized model has the penalty in it.
-        error = keras.metrics.MeanMetricWrapper(loss.call, name="error")
-        model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[error])
-        history = model.fit(
-            given,
-            target,
-            validation_data=beside,
-            batch_size=batch_size,
-            epochs=epochs,
-            verbose=2 if verbose else 0,
-            callbacks=[
-                keras.callbacks.EarlyStopping(
-                    "val_error", mode="min", patience=patience, restore_best_weights=True
+    def figures(self) -> list[Figure]:
+        """Labeled numbers, for a table or a report."""
+        figures = [Figure("normalized MSE", f"{self.normalized_mse:.2g}", "0 is perfect")]
+        if self.leakage is not None:
+            figures.append(_leakage_figure("state leakage", self.leakage))
+            horizon = self.leakage.memory_horizon
+            figures.append(
+                Figure(
+                    "memory horizon",
+                    "beyond the window" if horizon is None else str(horizon),
+                    f"steps, threshold {self.leakage.threshold}",
                 )
-            ],
+            )
+        if self.score_leakage is not None:
+            figures.append(
+                _leakage_figure("state leakage of the anomaly score", self.score_leakage)
+            )
+        return figures
+
+    def plot(self, ax=None):
+        """Draws the leakage profile; returns the matplotlib axes."""
+        if self.leakage is None:
+            raise DataError("`plot` must have at least 2 windows. Received: 1.")
+        return self.leakage.plot(ax)
+
+    def __str__(self) -> str:
+        head = f"Normalized MSE {self.normalized_mse:.3g} (0 is perfect)."
+        return head if self.leakage is None else f"{head} {self.leakage}"
+
+
+def _leakage_figure(label: str, report: LeakageReport) -> Figure:
+    low, high = report.interval
+    return Figure(label, f"{report.index:.2g}", f"95 % interval {low:.2g} to {high:.2g}")
+
+
+class WindowTask(Task):
+    """Models of time series that return readings: identity, reconstruction, forecasting."""
+
+    requirements = REQUIREMENTS["identity"]
+    option_defaults: ClassVar[Mapping[str, Any]] = {
+        "sequence_length": 50,
+        "sequence_stride": None,
+        "block": 1,
+    }
+    objectives: ClassVar[Mapping[str, str]] = {
+        "val_identity_cost": "min",
+        "val_identity_error": "min",
+        "val_state_leakage": "min",
+    }
+    data_types = (data.TimeSeries,)
+
+    windows: Windows | None = None
+    columns: tuple[str, ...] = ()
+
+    @classmethod
+    def of_model(cls, model: keras.Model) -> WindowTask | None:
+        """Any model that no other task knows."""
+        return cls()
+
+    # Data.
+
+    def read(self, path: str | Path, options: ReadingOptions) -> data.TimeSeries:
+        """Reads a time series."""
+        if options.format is not None:
+            raise ArgumentError(
+                argument_message("format", "None for a time series", options.format)
+            )
+        return data.read_time_series(path, columns=options.columns, missing=options.missing)
+
+    def split(
+        self, examples: data.TimeSeries, fractions: Sequence[float], *, seed: int
+    ) -> list[data.TimeSeries]:
+        """Consecutive parts, in time order."""
+        return examples.split(*fractions)
+
+    def with_data(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        seed: int = 0,
+    ) -> WindowTask:
+        """Returns the task bound to windows.
+
+        A time series is split by time before windows are cut, so that no window is on both sides.
+        Training windows overlap by half unless `sequence_stride` is given; validation windows do
+        not overlap.
+        """
+        split = self.validation_split if validation_split is None else validation_split
+        columns = ()
+        x, y = load_windows(x, y)
+        if isinstance(x, data.TimeSeries):
+            if y is not None:
+                raise ArgumentError(argument_message("y", "None for a time series", type(y)))
+            columns = x.columns
+            if validation_data is None:
+                check_fraction(validation_split=split)
+                x, validation_data = x.split(1 - split, split)
+            x = self._cut(x, overlap=True)
+        if isinstance(validation_data, data.TimeSeries):
+            validation_data = self._cut(validation_data, overlap=False)
+        if self.entry.task == "forecasting" and y is None:
+            x, y = targets("forecasting", as_array("x", x))
+            if hasattr(validation_data, "shape"):
+                validation_data = targets("forecasting", validation_data)
+        return self.bound(
+            windows=split_windows(
+                x, y, validation_data, 0 if validation_data is not None else split
+            ),
+            columns=columns,
         )
-    model.compile(model.optimizer, loss)  # a file cannot hold that metric
-    return TrainedOnWindows(
-        model,
-        identity_error(model, *beside),
-        leakage(model, beside[0], seed=seed),
-        pd.DataFrame(history.history).rename_axis("epoch"),
-        time.monotonic() - started,
-    )
 
+    def _cut(self, series: data.TimeSeries, *, overlap: bool) -> np.ndarray:
+        length, stride = self.options["sequence_length"], self.options["sequence_stride"]
+        check_positive(sequence_length=length)
+        if not overlap:
+            stride = length
+        elif stride is None:
+            stride = max(length // 2, 1)
+        windows = data.make_windows(series, sequence_length=length, sequence_stride=stride)
+        if len(windows) < 2 or (windows == windows[:1, :1]).all():
+            raise DataError(
+                "Each part of the time series must have at least 2 windows that vary. Received: "
+                f"{len(windows)} of {len(series)} readings. Use a shorter sequence_length, other "
+                "parts or a longer record."
+            )
+        return windows
 
-def _finite_windows(name: str, values: Any) -> np.ndarray:
-    windows = as_windows(name, values)
-    if not np.isfinite(windows).all():
-        raise DataError(f"`{name}` must be finite in float32. Received: NaN or infinity.")
-    return windows
+    @property
+    def size(self) -> int:
+        """Number of training windows."""
+        return len(self.bound_windows.x)
+
+    @property
+    def bound_windows(self) -> Windows:
+        """Training and validation windows."""
+        if self.windows is None:
+            raise ArgumentError("The task must be bound to data. Call `with_data` first.")
+        return self.windows
+
+    @property
+    def has_validation_data(self) -> bool:
+        """Always: without, `with_data` raises an error."""
+        return True
+
+    def fingerprint(self) -> str:
+        """Hash of the windows, shapes and types included."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in self.bound_windows:
+            if array is None:
+                digest.update(b"none")
+            else:
+                digest.update(f"{array.shape}{array.dtype}".encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def describe_data(self) -> str:
+        """Numbers of windows, steps and features."""
+        count, steps, features = self.bound_windows.x.shape
+        return (
+            f"{count} training and {len(self.bound_windows.x_val)} validation windows of {steps} "
+            f"steps and {features} features"
+        )
+
+    # Model.
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The normalized MSE of the validation windows, without the regularizer's penalty."""
+        return ("val_error", "min")
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """The identity cost; of models that are to remember, the identity error alone."""
+        remembers = self.entry.task in ("forecasting", "reconstruction")
+        return ("val_identity_error" if remembers else "val_identity_cost", "min")
+
+    def data_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The number of features."""
+        if self.windows is None:
+            return {}
+        return self.accepted({"features": self.windows.x.shape[-1]})
+
+    def compile(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+        """The normalized MSE as loss."""
+        model.compile(optimizer, NormalizedMeanSquaredError())
+
+    def adapt(self, model: keras.Model) -> None:
+        """Adapts normalization to the training windows, and the loss to their variance."""
+        windows = self.bound_windows
+        if layers.has_scaling(model):
+            layers.adapt(model, windows.x)
+        if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
+            y = aligned_targets(model, windows.x, windows.y)
+            model.loss.adapt(y, model_function.find_mask(model, windows.x))
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """State leakage, identity error and their sum."""
+        windows = self.bound_windows
+        return [StateLeakage(windows.x_val, windows.y_val, block=self.options["block"])]
+
+    def train(self, model: keras.Model, options: TrainingOptions) -> keras.callbacks.History:
+        """Trains with Keras's own order of rows; `val_error` is the monitored metric."""
+        windows = self.bound_windows
+        self._check_finite()
+        y = aligned_targets(model, windows.x, windows.y)
+        y_val = aligned_targets(model, windows.x_val, windows.y_val)
+        loss = NormalizedMeanSquaredError()
+        loss.adapt(y, model_function.find_mask(model, windows.x))
+        if layers.has_scaling(model):
+            layers.adapt(model, windows.x)
+        steps = options.epochs * -(-len(windows.x) // options.batch_size)
+        # As a metric too: the loss of a regularized model includes the penalty.
+        error = keras.metrics.MeanMetricWrapper(loss.call, name="error")
+        model.compile(self.optimizer(learning_rate(options, steps)), loss, metrics=[error])
+        history = model.fit(
+            windows.x,
+            y,
+            validation_data=(windows.x_val, y_val),
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            verbose=2 if options.verbose else 0,
+            callbacks=[*training_callbacks(options, self.monitor), *options.callbacks],
+        )
+        model.compile(model.optimizer, loss)  # a file cannot hold that metric
+        return history
+
+    def _check_finite(self) -> None:
+        """Refuses what is not finite, unless padding is marked."""
+        if self.arguments.get("mask_value") is not None:
+            return
+        for name, values in (
+            ("x", self.bound_windows.x),
+            ("validation_data", self.bound_windows.x_val),
+        ):
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"`{name}` must be finite in float32. Received: NaN or infinity. Mark padding "
+                    "with mask_value=."
+                )
+
+    def fit(
+        self,
+        model: keras.Model,
+        *,
+        epochs: int,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Trains a compiled model; without a seed Keras shuffles the windows."""
+        windows = self.bound_windows
+        y = aligned_targets(model, windows.x, windows.y)
+        y_val = aligned_targets(model, windows.x_val, windows.y_val)
+        batches: dict[str, Any] = {"x": windows.x, "y": y, "batch_size": batch_size}
+        if seed is not None and batch_size is not None:
+            order = self.batch_order(batch_size=batch_size, seed=seed)
+            batches = ordered_dataset(windows.x, y, itertools.islice(order, epochs))
+        return model.fit(
+            **batches,
+            validation_data=(windows.x_val, y_val),
+            validation_batch_size=batch_size,
+            callbacks=[*self.callbacks(), *callbacks],
+            epochs=epochs,
+            **options,
+        )
+
+    def fit_data(
+        self,
+        model: keras.Model,
+        x: Any,
+        y: Any = None,
+        *,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        epochs: int = 1,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Binds the task to the data, adapts and trains; metrics need validation windows."""
+        task = self.with_data(
+            x, y, validation_data=validation_data, validation_split=validation_split
+        )
+        task.adapt(model)
+        return task.fit(model, epochs=epochs, **options)
+
+    def batch_order(self, *, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+        """A permutation of the windows for each epoch."""
+        generator = np.random.default_rng(seed)
+        while True:
+            rows = generator.permutation(self.size)
+            yield full_batches(
+                [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+            )
+
+    def smoke_test(self, model: keras.Model) -> None:
+        """Measures the untrained model once."""
+        (callback,) = self.callbacks()
+        callback.set_model(model)
+        callback.measure()
+
+    @property
+    def population_metrics(self) -> type:
+        """Identity error and state leakage."""
+        from keras_seqzoo.tasks.vectorized_metrics import IdentityMetrics
+
+        return IdentityMetrics
+
+    # Results.
+
+    def evaluate(
+        self, model: keras.Model, x: Any, y: Any = None, *, batch_size: int | None = None
+    ) -> WindowScores:
+        """Scores on windows, or on a time series.
+
+        Args:
+            model: `keras.Model`.
+            x: array `(windows, time, features)`, `TimeSeries`, DataFrame, Dataset or path.
+            y: targets; default the input, for a forecaster the next step.
+            batch_size: int, rows per call of the model.
+        """
+        x, y = load_windows(x, y)
+        if isinstance(x, data.TimeSeries):
+            x = data.make_windows(x, sequence_length=self.options["sequence_length"])
+        if y is None:
+            x, y = self._with_targets(model, x)
+        return self._scores(model, x, y)
+
+    def _with_targets(self, model: keras.Model, x: Any) -> tuple[Any, Any]:
+        if self.entry.task != "forecasting":
+            return x, None
+        return targets("forecasting", as_array("x", x), last=len(model.output_shape) == 2)
+
+    def _scores(self, model: keras.Model, x: Any, y: Any) -> WindowScores:
+        block = self.options["block"]
+        error = identity_error(model, x, y)
+        if len(x) < 2:
+            return WindowScores(error, None)
+        score = None
+        if self.windows is not None and model.output_shape == model.input_shape:
+            mask = model_function.find_mask(model, x)
+            score = leakage(anomaly_score(model, self.windows.x), x, mask=mask, block=block)
+        return WindowScores(error, leakage(model, x, block=block), score)
+
+    def validation_scores(self, model: keras.Model) -> WindowScores:
+        """Scores on the validation windows."""
+        return self._scores(model, self.bound_windows.x_val, self.bound_windows.y_val)
+
+    def predictions(
+        self,
+        model: keras.Model,
+        path: Path | None,
+        lines: Iterable[list[str]],
+        options: ReadingOptions,
+    ) -> Iterator[str]:
+        """A line for each reading of a file, segment by segment."""
+        if path is None:
+            raise ArgumentError("`FILE` must be given for a model of readings.")
+        series = self.read(path, options)
+        yield "\t".join(series.columns)
+        for segment in series.stretches():
+            for start in range(0, len(segment), options.sequence_length):
+                part = segment[None, start : start + options.sequence_length]
+                for row in model.predict_on_batch(part.astype("float32"))[0]:
+                    yield "\t".join(f"{value:.7g}" for value in row)
+
+    def report_sections(self, search: Any, scores: Mapping[str, Any]) -> list[Section]:
+        """Pareto front, leakage against hyperparameters, the profile, input and output."""
+        from keras_seqzoo.tasks import window_figures as figures
+
+        model, results, chosen = search.best_model, search.results, int(search.chosen.trial_id)
+        windows = self.bound_windows
+        columns = self.columns or tuple(f"feature {n}" for n in range(windows.x.shape[-1]))
+        sections = [
+            Section(
+                "Normalized MSE against state leakage",
+                "Every complete trial. No trial is better in both than those on the line.",
+                (figures.pareto_front(results, chosen),),
+            ),
+            Section(
+                "Leakage profile of the chosen model",
+                "State leakage when the newest k steps are kept and all steps before come from "
+                "another window.",
+                (figures.leakage_profile(scores),),
+            ),
+        ]
+        for column, label in (("units", "units"), ("recurrent_strength", "regularizer strength")):
+            figure = figures.leakage_against(results, chosen, column, label)
+            if figure is not None:
+                text = "By kind of regularizer on the recurrent kernel."
+                sections.append(Section(f"State leakage against {label}", text, (figure,)))
+        sections.append(
+            Section(
+                "Input and output",
+                "Validation windows that vary the most, in the units of the readings.",
+                (figures.input_and_output(model, windows.x_val, columns),),
+                wide=True,
+            )
+        )
+        if model.output_shape == model.input_shape:
+            sections.append(
+                Section(
+                    "Anomaly score",
+                    "Error of each reading relative to the training windows; 1 is usual. Its state "
+                    "leakage differs from the model's.",
+                    (figures.anomaly_scores(model, windows.x, windows.x_val),),
+                    wide=True,
+                )
+            )
+        return sections
+
+    def glossary(self) -> list[str]:
+        """Normalized MSE, state leakage and memory horizon."""
+        return [
+            "<b>Normalized MSE</b>: mean over features of the mean squared error divided by the "
+            "variance. 0 is perfect, 1 is what the mean as a constant prediction scores.",
+            "<b>State leakage</b>: history dependence of the output, the share of its variance that "
+            "is due to inputs before the present one; nothing to do with train/test data leakage. "
+            "A window keeps its newest steps and takes another window's past; the index is the "
+            "squared change of the output over twice its variance. On autocorrelated readings it "
+            "is the normalized effect of that intervention and may exceed 1.",
+            "<b>Memory horizon</b>: number of newest steps from which on state leakage stays below "
+            "the threshold.",
+        ]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 
-from keras_seqzoo import errors, layers, registry
-from keras_seqzoo.callbacks import StateLeakage
-from keras_seqzoo.inspection import model_function
+from keras_seqzoo import errors, layers
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
-from keras_seqzoo.tuning.rows import Rows, split_rows, targets
-from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures, Measures
+from keras_seqzoo.tasks import Task, task_for
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_instance,
@@ -26,8 +22,7 @@ from keras_seqzoo.utils.argument_validation import (
     unknown_name_message,
 )
 
-OBJECTIVES = ("val_identity_cost", "val_identity_error", "val_state_leakage")
-_OPTIMIZER = ("learning_rate", "global_clipnorm")  # Adam's arguments that may vary
+_OPTIMIZER = ("learning_rate", "global_clipnorm")  # arguments of Adam that may vary
 _REGULARIZERS = {
     "l1": lambda strength: keras.regularizers.L1(strength),
     "l2": lambda strength: keras.regularizers.L2(strength),
@@ -44,12 +39,12 @@ def hypermodel(
         name: str, one of `list_models()`.
         space: mapping that replaces or adds dimensions: a list gives choices, a tuple
             `(low, high)` a range, for instance `{"units": (4, 64)}`.
-        block: int, windows that overlap one another, for `keras_seqzoo.leakage`.
+        block: int, number of consecutive windows that overlap, for `keras_seqzoo.leakage`.
         **fixed: arguments of the constructor, and dimensions of the space, that do not vary;
             `global_clipnorm` clips gradients, as Keras's optimizers do.
 
     Returns:
-        A `keras_tuner.HyperModel`. Its `objective` is what a tuner should minimize.
+        A `keras_tuner.HyperModel`. Its `objective` is what a tuner should optimize.
 
     Raises:
         UnknownNameError, UnknownArgumentError, ArgumentError: as `get` does.
@@ -61,58 +56,64 @@ def hypermodel(
     >>> tuner = keras_tuner.RandomSearch(hypermodel, hypermodel.objective, max_trials=2,
     ...                                  directory=tempfile.mkdtemp())
     """
-    if registry.get_entry(name).target is not None:
-        from keras_seqzoo.tuning.sequences import SequenceHyperModel
+    check_positive(block=block)
+    dimensions, constructor = split_fixed(name, fixed)
+    return ZooHyperModel(
+        task_for(name, block=block, **constructor), space=space, **dimensions, **constructor
+    )
 
-        return SequenceHyperModel(name, space=space, block=block, **fixed)
-    if registry.get_entry(name).task == "seq2seq":
-        from keras_seqzoo.tuning.pairs import PairHyperModel
 
-        return PairHyperModel(name, space=space, block=block, **fixed)
-    return ZooHyperModel(name, space=space, block=block, **fixed)
+def split_fixed(name: str, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dimensions of the search space, and arguments of the constructor or the task."""
+    task = task_for(name)
+    of_task = {*task.entry.arguments(), *task.option_defaults}
+    dimensions = {key: value for key, value in fixed.items() if key not in of_task}
+    return dimensions, {key: value for key, value in fixed.items() if key in of_task}
 
 
 class ZooHyperModel(keras_tuner.HyperModel):
-    """What `hypermodel` returns; its arguments are those of `hypermodel`.
+    """The models of a task, with a search space.
 
-    `fit` adapts the scaling to the training rows, divides the loss by their variance, and puts
-    `StateLeakage` in front of the other callbacks, so that every epoch's logs hold the objectives.
+    Args:
+        task: `keras_seqzoo.tasks.Task`, bound to data where `fit` is to use that data.
+        space: mapping that replaces or adds dimensions, as in `hypermodel`.
+        **fixed: arguments of the constructor, and dimensions of the space, that do not vary.
     """
 
-    measures: type[Measures] = IdentityMeasures  # what a `Population` measures its members by
-
-    def __init__(
-        self, name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
-    ):
-        super().__init__(name=name, tunable=True)
-        check_positive(block=block)
-        self.block = block
+    def __init__(self, task: Task, *, space: Mapping[str, Any] | None = None, **fixed: Any):
+        entry = task.entry
+        super().__init__(name=entry.name, tunable=True)
+        self.task = task
         if space is not None:
             check_instance(Mapping, space=space)
-        entry = registry.get_entry(name)
         self.arguments = entry.arguments()
-        self.fixed = fixed
-        given = {
+        self.fixed = {key: value for key, value in fixed.items() if key not in task.options}
+        replaced = {
             key: dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
         }
-        dimensions = {**entry.space, **given}
+        dimensions = {**entry.space, **replaced}
         known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
         known += [key for key in _OPTIMIZER if key not in known]
-        for key in (*fixed, *given):
-            if key not in known or (key in given and not self._means_something(key)):
+        for key in (*self.fixed, *replaced):
+            if key not in known or (key in replaced and not self._is_used(key)):
                 raise errors.UnknownArgumentError(
-                    unknown_name_message(f"argument of {name}:", key, known)
+                    unknown_name_message(f"argument of {entry.name}:", key, known)
                 )
-        for key, value in fixed.items():
+        for key, value in self.fixed.items():
             if key not in self.arguments and not (is_real(value) and value > 0):
                 raise errors.ArgumentError(argument_message(key, "a number above 0", value))
-        self.dimensions = _without_fixed(dimensions, fixed)
+        self.dimensions = _without_fixed(dimensions, self.fixed)
+        if not self.dimensions:
+            warnings.warn(
+                f"Nothing varies in the search space of {entry.name!r}: all trials have the same "
+                'hyperparameters. Give `space=`, for instance {"units": (4, 64)}.',
+                stacklevel=3,
+            )
 
     @property
     def objective(self) -> keras_tuner.Objective:
-        """The identity cost, to be minimized; of what is to remember, the error alone."""
-        remembers = registry.get_entry(self.name).task in ("forecasting", "reconstruction")
-        return keras_tuner.Objective(OBJECTIVES[1 if remembers else 0], "min")
+        """The default objective of the task."""
+        return keras_tuner.Objective(*self.task.objective)
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Registers every dimension, conditional ones under their conditions."""
@@ -128,12 +129,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
         values = {**self.sample(hp), **{key: _fresh(value) for key, value in self.fixed.items()}}
         optimizer = {"learning_rate": 1e-3}
         optimizer |= {name: values.pop(name) for name in _OPTIMIZER if name in values}
-        return self.compiled(_constructor_arguments(values), optimizer)
-
-    def compiled(self, arguments: dict[str, Any], optimizer: dict[str, Any]) -> keras.Model:
-        """The model with these arguments, and Adam with those."""
-        model = registry.get(self.name, **arguments)
-        model.compile(keras.optimizers.Adam(**optimizer), NormalizedMeanSquaredError())
+        model = self.task.build(**_constructor_arguments(values))
+        self.task.compile(model, self.task.optimizer(**optimizer))
         return model
 
     def fit(
@@ -145,100 +142,37 @@ class ZooHyperModel(keras_tuner.HyperModel):
         *,
         validation_data: Any = None,
         validation_split: float = 0.0,
-        callbacks: list | tuple = (),
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains one trial; the target defaults to the input.
+        """Trains one trial on data of the task, or on what `Model.fit` takes.
 
         Raises:
-            ArgumentError: without validation rows, which the objectives are measured on.
+            ArgumentError: without validation data, where the task measures its metrics on it.
         """
-        if not isinstance(x, Rows):
-            x = split_rows(x, y, validation_data, validation_split)
-        return self.fit_rows(model, x, callbacks=callbacks, **kwargs)
-
-    def fit_rows(
-        self,
-        model: keras.Model,
-        rows: Rows,
-        *,
-        seed=None,
-        batch_size=None,
-        callbacks=(),
-        **kwargs,
-    ):
-        """`fit`, on rows that are split already.
-
-        The order in which each epoch takes the rows follows from `seed`; without it Keras shuffles
-        them.
-        """
-        x, y, x_val, y_val = rows
-        self.prepare(model, rows)
-        measured = StateLeakage(x_val, y_val, block=self.block)
-        y, y_val = targets(model, x, y), targets(model, x_val, y_val)
-        given = {"x": x, "y": y, "batch_size": batch_size}
-        if seed is not None:
-            orders = itertools.islice(rows.orders(seed, batch_size), kwargs["epochs"])
-            given = _batches(x, y, orders)
-        return model.fit(
-            **given,
-            validation_data=(x_val, y_val),
-            validation_batch_size=batch_size,
-            callbacks=[measured, *callbacks],
+        return self.task.fit_data(
+            model,
+            x,
+            y,
+            validation_data=validation_data,
+            validation_split=validation_split,
             **kwargs,
         )
 
-    def prepare(self, model: keras.Model, rows: Rows) -> None:
-        """Gives model and loss what they learn from the training rows before training starts."""
-        if layers.has_scaling(model):
-            layers.adapt(model, rows.x)
-        if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
-            y = targets(model, rows.x, rows.y)
-            model.loss.adapt(y, model_function.find_mask(model, rows.x))
-
-    def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
-        """`prepare`, from a model with these layers; the rows are not read again."""
+    def adapt_like(self, model: keras.Model, adapted: keras.Model) -> None:
+        """Adapts a model as one with the same layers was adapted; the data is not read again."""
         for layer in model.layers:
-            if isinstance(layer, layers.Normalization) and prepared.get_layer(layer.name).adapted:
-                weights = prepared.get_layer(layer.name).weights
+            if isinstance(layer, layers.Normalization) and adapted.get_layer(layer.name).adapted:
+                weights = adapted.get_layer(layer.name).weights
                 mean, variance, count = map(keras.ops.convert_to_numpy, weights)
                 layer.set_statistics(mean, variance, int(count))
         if isinstance(model.loss, NormalizedMeanSquaredError):
-            model.loss.variance = prepared.loss.variance
+            model.loss.variance = adapted.loss.variance
 
-    def smoke_test(self, model: keras.Model, rows: Rows) -> None:
-        """Measures the objectives of the untrained model once."""
-        measured = StateLeakage(rows.x_val, rows.y_val, block=self.block)
-        measured.set_model(model)
-        measured.measure()
-
-    def finished(self, model: keras.Model) -> keras.Model:
-        """The trained model as it is given out and saved."""
-        return model
-
-    def _means_something(self, key: str) -> bool:
+    def _is_used(self, key: str) -> bool:
         """Whether `build` would use a dimension of that name."""
         if key in self.arguments or key in _OPTIMIZER:
             return True
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
-
-
-def _batches(x: np.ndarray, y: np.ndarray, orders: Iterable[np.ndarray]) -> dict[str, Any]:
-    """What `fit` takes for the rows of these batches."""
-    import tensorflow as tf
-
-    x, y, orders = tf.constant(x), tf.constant(y), np.stack(list(orders))
-    batches = tf.data.Dataset.from_tensor_slices(orders.reshape(-1, orders.shape[-1]))
-
-    def batch(rows):
-        rows = rows[rows >= 0]
-        return tf.gather(x, rows), tf.gather(y, rows)
-
-    return {
-        "x": batches.map(batch).prefetch(2),
-        "steps_per_epoch": orders.shape[1],
-        "shuffle": False,
-    }
 
 
 def _without_fixed(

@@ -1,4 +1,4 @@
-"""The one call: rows in, a tuned model, its figures and a report out."""
+"""`search`: hyperparameter search over an entry of the zoo."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_seqzoo import errors, registry
-from keras_seqzoo.data import LabeledSequences, SequencePairs, SequencePreprocessor
-from keras_seqzoo.tasks import targets
-from keras_seqzoo.tuning.hypermodel import ZooHyperModel
-from keras_seqzoo.tuning.pairs import PairHyperModel, PairRows, pair_rows
-from keras_seqzoo.tuning.rows import split_rows
-from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
+from keras_seqzoo.tasks import task_for
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel, split_fixed
+from keras_seqzoo.tuning.report.page import write_report
 from keras_seqzoo.tuning.tuner import Search
-from keras_seqzoo.utils.argument_validation import argument_message, check_seed, check_verbose
-from keras_seqzoo.utils.array_validation import as_array
+from keras_seqzoo.utils.argument_validation import check_positive, check_seed, check_verbose
 
 
 def search(
@@ -50,71 +45,68 @@ def search(
     verbose: int = 1,
     **fixed: Any,
 ) -> Search:
-    """Searches an entry's space for the model that gives the input back and leaks the least.
+    """Searches the hyperparameters of an entry, and returns the best trained model.
 
-    The directory then holds `best.keras` (what `keras_seqzoo.load` reads), `report.html`, and
-    `study.db`, an Optuna study with every trial. The same call again resumes an interrupted search
-    and ends where an uninterrupted one ends; with a higher `max_trials` it goes on.
+    The directory then holds `best.keras` (for `keras_seqzoo.load`), `report.html`, and `study.db`,
+    an Optuna study with every trial. The same call again resumes an interrupted search and ends as
+    an uninterrupted one; with a higher `max_trials` it continues.
 
-    Shapes: `x` is `(batch, time, features)`, windows in time order; `keras_seqzoo.data.make_windows` cuts
-        them. With overlapping windows give `validation_data`, so that no reading is on both sides.
-    Masking: what the model's `mask_value` marks counts nowhere.
-    State: random generators, Keras's and TensorFlow's included, and the dtype policy are as before.
+    Shapes: windows are `(windows, time, features)`, in time order. With overlapping windows give
+        `validation_data`, so that no reading is on both sides.
+    Masking: steps that the model's `mask_value` marks are not scored.
+    State: random generators, Keras's and TensorFlow's included, and the dtype policy are restored.
 
     Args:
         name: str, one of `list_models()`.
-        x: training rows, and validation rows at their end unless `validation_data` is given; or
-            `keras_seqzoo.data.LabeledSequences` for a classifier or tagger, `SequencePairs` for an
-            encoder-decoder, whose `best_model` then takes and gives names.
-        y: targets; default the input itself, and for a forecaster each step's next reading, for
-            which the last step of every window is taken away. Of a classifier or tagger the
-            classes, `(batch,)` or `(batch, time)`: numbers from 0 on, or names, which `best_model`
-            then gives.
-        validation_data: array, or pair `(x, y)`, or `LabeledSequences`, or `SequencePairs`.
-        validation_split: float in (0, 1), the share of the last rows to validate on; for a
-            classifier or tagger it is drawn at random, as much of every class.
-        max_trials: int, trials in all.
+        x: training data, as in `keras_seqzoo.train`. The best model of labeled sequences or pairs
+            is end-to-end.
+        y: targets of windows, as in `keras_seqzoo.train`.
+        validation_data: as `x`, or a pair (x, y); default a part of `x`.
+        validation_split: float in (0, 1), that part: the last one of a time series or of windows,
+            else drawn at random with the same share of every class.
+        max_trials: int, number of trials.
         epochs: int, per trial. A trial's score and weights are those of its best epoch.
         batch_size: int.
-        population: int, trials that are proposed at once and, where nothing but weights, units,
-            regularizers, dropout and learning rate tells them apart, trained together: many times
-            faster than one by one. 1 trains one by one, and lets every proposal know all results
-            so far. One by one train, too, a search with other `callbacks` than one
-            `EarlyStopping`, and what has texts, a CRF or entities to score, or decodes.
-        pruning: bool, end trials early that are clearly behind, by successive halving: after a
-            ninth and a third of the epochs the best third goes on, by the objective, and others
-            take the places. Only where trials train together.
+        population: int, trials that are proposed at once and, where they differ only in weights,
+            units, regularizers, dropout and learning rate, trained together: many times faster than
+            one by one. 1 trains one by one, and each proposal uses all earlier results. Trials also
+            train one by one with other `callbacks` than one `EarlyStopping`, with texts, with a CRF
+            or BIO tags, and with encoder-decoders.
+        pruning: bool, stop unpromising trials early, by successive halving: after a ninth and a
+            third of the epochs the best third by the objective continues. Only where trials train
+            together.
         objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
-            default of the identity family, the identity cost, is the sum of identity error and
-            state leakage; of autoencoders and forecasters, which are to remember, it is
-            "val_identity_error"; of taggers it is "val_f1", of classifiers and encoder-decoders
-            "val_accuracy", of those that say readings "val_error". Two,
+            default is "val_identity_cost" of the identity family, the sum of identity error and
+            state leakage; "val_identity_error" of autoencoders and forecasters, which are to
+            remember; "val_f1" of taggers; "val_accuracy" of classifiers and encoder-decoders of
+            tokens; "val_error" of encoder-decoders of readings. Two,
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
         directory: path; default `runs/NAME`.
         storage: str, address of a database, such as "postgresql://user@host/base", in which any
-            number of machines that make the same call work on one study, called as the last part
-            of `directory`; default a file in the directory. `directory` must be one that all
-            share: it holds the weights. What a worker held that died is run by another.
+            number of machines that make the same call work on one study, named as the last part
+            of `directory`; default a file in the directory. `directory` must be shared by all: it
+            holds the weights. Trials of a worker that died are run by another.
         overwrite: bool, start over instead of resuming.
         seed: int, at least 0. The same seed gives the same trials and scores.
         callbacks: Keras callbacks, copied for every trial; `EarlyStopping("val_identity_cost",
-            mode="min", patience=5)` sees the objectives.
+            mode="min", patience=5)` can monitor the objectives.
         hyperparameters: `keras_tuner.HyperParameters` that override dimensions of the space.
         space: mapping that replaces dimensions, as in `keras_seqzoo.hypermodel`.
-        block: int, windows that overlap one another, for `keras_seqzoo.leakage`.
-        max_leakage: float, choose the trial with the least error within this leakage.
-        max_error: float, choose the trial with the least leakage within this error.
+        block: int, number of consecutive windows that overlap, for `keras_seqzoo.leakage`.
+        max_leakage: float, choose the trial with the lowest error within this state leakage.
+        max_error: float, choose the trial with the lowest state leakage within this error.
         report: bool, write `report.html`.
-        verbose: 0 is quiet; 1 shows progress.
-        **fixed: arguments of the constructor, and dimensions of the space, that do not vary.
+        verbose: 0 is silent; 1 shows progress.
+        **fixed: arguments of the constructor, options of the task (such as `sequence_length`), and
+            dimensions of the space, that do not vary.
 
     Returns:
-        A `Search`, which has run.
+        A `Search` that has run.
 
     Raises:
         UnknownNameError, UnknownArgumentError, ArgumentError: for an argument that cannot be used.
-        DataError: for rows that cannot be used.
+        DataError: for data that cannot be used.
         SearchError: if the directory is in use by another process, holds a search with other
             settings or data, or if every trial failed.
 
@@ -122,38 +114,21 @@ def search(
 
     >>> import keras_seqzoo as zoo
     >>> x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=400), sequence_length=20)
-    >>> found = zoo.search("simple_rnn_identity", x, max_trials=2, epochs=1, verbose=0,
-    ...                    directory=tempfile.mkdtemp())
-    >>> len(found.results)
+    >>> search = zoo.search("simple_rnn_identity", x, max_trials=2, epochs=1, verbose=0,
+    ...                     directory=tempfile.mkdtemp())
+    >>> len(search.results)
     2
     """
     check_seed(seed)
     check_verbose(verbose)
-    masked = {"mask_value": fixed["mask_value"]} if "mask_value" in fixed else {}
-    if isinstance(x, SequencePairs) or registry.get_entry(name).task == "seq2seq":
-        rows = _pairs(name, x, validation_data, validation_split, seed, **masked)
-        model = PairHyperModel(name, preprocessor=rows.preprocessor, space=space, **fixed)
-    elif isinstance(x, LabeledSequences) or registry.get_entry(name).target is not None:
-        split = validation_data, validation_split, seed
-        if isinstance(x, LabeledSequences):
-            rows = sequence_rows(name, x, *split, **masked)
-        else:
-            rows = array_rows(name, x, y, *split, classes=fixed.get("classes"), **masked)
-        _check_fixed(fixed, rows.preprocessor)
-        model = SequenceHyperModel(
-            name, preprocessor=rows.preprocessor, named=rows.named, space=space, **fixed
-        )
-    else:
-        if registry.get_entry(name).task == "forecasting" and y is None:
-            x, y, validation_data = _with_the_next(x, validation_data)
-        split = 0 if validation_data is not None else validation_split
-        rows = split_rows(x, y, validation_data, split)
-        if "features" in registry.get_entry(name).arguments():
-            fixed = {"features": rows.x.shape[-1]} | fixed
-        model = ZooHyperModel(name, space=space, block=block, **fixed)
-    made = Search(
+    check_positive(block=block)
+    dimensions, constructor = split_fixed(name, fixed)
+    task = task_for(name, block=block, **constructor).with_data(
+        x, y, validation_data=validation_data, validation_split=validation_split, seed=seed
+    )
+    model = ZooHyperModel(task, space=space, **dimensions, **constructor)
+    search = Search(
         model,
-        rows,
         objective=model.objective if objective is None else objective,
         max_trials=max_trials,
         epochs=epochs,
@@ -170,38 +145,9 @@ def search(
         budget={"max_leakage": max_leakage, "max_error": max_error},
         verbose=verbose,
     )
-    made.search()
+    search.search()
     if report:
-        with made.once("report") as mine:
-            if mine:
-                made.write_report()
-    return made
-
-
-def _pairs(name: str, x: Any, *split: Any, **masked: Any) -> PairRows:
-    if not isinstance(x, SequencePairs):
-        hint = "`keras_seqzoo.data.forecasting_pairs` makes them of readings."
-        raise errors.ArgumentError(argument_message("x", "SequencePairs", type(x), hint))
-    return pair_rows(name, x, *split, **masked)
-
-
-def _check_fixed(fixed: Mapping[str, Any], preprocessor: SequencePreprocessor) -> None:
-    """What is said beforehand of a classifier or tagger must be what the data says."""
-    if fixed.get("time") is not None:
-        hint = "Sequences have lengths of their own."
-        raise errors.ArgumentError(
-            argument_message("time", "None to search for classes", fixed["time"], hint)
-        )
-    count = len(preprocessor.classes)
-    if fixed.get("classes", count) != count:
-        raise errors.ArgumentError(
-            argument_message("classes", f"{count}, as there are in the data", fixed["classes"])
-        )
-
-
-def _with_the_next(x: Any, validation_data: Any) -> tuple[Any, Any, Any]:
-    """Windows, targets and validation data of a forecaster, from windows alone."""
-    x, y = targets("forecasting", as_array("x", x))
-    if hasattr(validation_data, "shape"):
-        validation_data = targets("forecasting", validation_data)
-    return x, y, validation_data
+        with search.once("report") as claimed:
+            if claimed:
+                write_report(search)
+    return search

@@ -15,7 +15,6 @@ import numpy as np
 from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
-from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.utils.random import seeded
 
 
@@ -33,7 +32,6 @@ class TrialResult:
 def run_trial(
     hypermodel: ZooHyperModel,
     hp: keras_tuner.HyperParameters,
-    rows: Rows,
     *,
     objectives: list[keras_tuner.Objective],
     epochs: int,
@@ -50,9 +48,9 @@ def run_trial(
     best = BestEpoch(objectives)
     with seeded(seed), _gradients_released():
         model = hypermodel.build(hp)
-        history = hypermodel.fit_rows(
+        hypermodel.task.adapt(model)
+        history = hypermodel.task.fit(
             model,
-            rows,
             seed=seed,
             epochs=epochs,
             batch_size=batch_size,

@@ -32,10 +32,9 @@ from keras_tuner.errors import FailedTrialError
 from optuna.trial import TrialState
 
 from keras_seqzoo import errors
-from keras_seqzoo.tuning import pairs, results, sequences
-from keras_seqzoo.tuning.hypermodel import OBJECTIVES, ZooHyperModel
+from keras_seqzoo.tuning import results
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.progress import SearchProgress, quiet_tensorflow
-from keras_seqzoo.tuning.rows import Rows
 from keras_seqzoo.tuning.study.oracle import SAMPLERS, StudyOracle, directions, quiet_optuna
 from keras_seqzoo.tuning.study.storage import TrialStore, sqlite
 from keras_seqzoo.tuning.study.successive_halving import rungs, survives
@@ -47,7 +46,14 @@ from keras_seqzoo.tuning.vectorized.population import (
     is_worthwhile,
     stopping_of,
 )
-from keras_seqzoo.utils import argument_validation, files
+from keras_seqzoo.utils import files
+from keras_seqzoo.utils.argument_validation import (
+    argument_message,
+    check_bool,
+    check_choice,
+    check_positive,
+    check_seed,
+)
 from keras_seqzoo.utils.random import derive, preserved
 
 _CANNOT_KEEP = (
@@ -88,7 +94,6 @@ class Search(keras_tuner.Tuner):
     def __init__(
         self,
         hypermodel: ZooHyperModel,
-        rows: Rows,
         *,
         objective: Any,
         max_trials: int,
@@ -106,11 +111,11 @@ class Search(keras_tuner.Tuner):
         budget: Mapping[str, float | None],
         verbose: int,
     ):
-        argument_validation.check_positive(
+        check_positive(
             max_trials=max_trials, epochs=epochs, batch_size=batch_size, population=population
         )
-        argument_validation.check_seed(seed)
-        argument_validation.check_bool(overwrite=overwrite, pruning=pruning)
+        check_seed(seed)
+        check_bool(overwrite=overwrite, pruning=pruning)
         if overwrite and storage is not None:
             raise errors.ArgumentError(
                 "`overwrite` must be False with `storage`, where others may be at work. Received: "
@@ -118,10 +123,10 @@ class Search(keras_tuner.Tuner):
                 "optuna delete-study."
             )
         if not callable(sampler):
-            argument_validation.check_choice("sampler", sampler, SAMPLERS)
-        objective = _objectives(objective)
+            check_choice("sampler", sampler, SAMPLERS)
+        objective = _objectives(objective, hypermodel.task.objectives)
         self.budget = results.check_budget(budget)
-        self.rows, self.epochs, self.batch_size = rows, epochs, batch_size
+        self.task, self.epochs, self.batch_size = hypermodel.task, epochs, batch_size
         self.population, self.pruning = population, pruning
         self.seed, self.callbacks, self.verbose = seed, list(callbacks), verbose
         self.path = files.as_path("directory", directory).resolve()
@@ -153,9 +158,9 @@ class Search(keras_tuner.Tuner):
                 "pruning": pruning,
                 "sampler": sampler if isinstance(sampler, str) else _stable(sampler),
                 "seed": seed,
-                "block": hypermodel.block,
+                "options": {key: str(value) for key, value in self.task.options.items()},
                 "dtype policy": keras.config.dtype_policy().name,
-                "data": rows.fingerprint(),
+                "data": self.task.fingerprint(),
             }
             with quiet_optuna():
                 trial_store = TrialStore(
@@ -226,8 +231,8 @@ class Search(keras_tuner.Tuner):
         try:
             with preserved():
                 model = self.hypermodel.build(self.oracle.get_space())
-            self.hypermodel.prepare(model, self.rows)
-            self.hypermodel.smoke_test(model, self.rows)
+            self.task.adapt(model)
+            self.task.smoke_test(model)
         except errors.SeqZooError:
             raise
         except Exception:  # what fails with these values may not with others
@@ -318,18 +323,20 @@ class Search(keras_tuner.Tuner):
     def _population(self) -> Population | None:
         """None where trials are wanted one by one, or callbacks need them so."""
         together = min(self.population, self.oracle.max_trials)
-        steps = self.epochs * -(-self.rows.count // self.batch_size)
+        steps = self.epochs * -(-self.task.size // self.batch_size)
         if keras.backend.backend() != "tensorflow":
             return None
         if together == 1 or not is_worthwhile(together, steps):
             return None
+        metrics = self.task.population_metrics
+        if metrics is None:
+            return None
         try:
-            stopping = stopping_of(self.callbacks, self.hypermodel.measures.logs)
+            stopping = stopping_of(self.callbacks, metrics.logs)
         except ValueError:
             return None
         found = Population(
             self.hypermodel,
-            self.rows,
             objectives=self.oracle.objectives,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -350,7 +357,6 @@ class Search(keras_tuner.Tuner):
             return run_trial(
                 self.hypermodel,
                 trial.hyperparameters,
-                self.rows,
                 objectives=self.oracle.objectives,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
@@ -458,6 +464,20 @@ class Search(keras_tuner.Tuner):
         return self.oracle.get_best_trials()[0]
 
     @property
+    def choice(self) -> str:
+        """How the chosen trial was chosen, in one sentence."""
+        number = f"Trial {int(self.chosen.trial_id)}"
+        for limit, value in self.budget.items():
+            if value is not None:
+                least = "normalized MSE" if limit == "max_leakage" else "state leakage"
+                return (
+                    f"{number} has the lowest {least} with {limit}={value:g}, on validation data."
+                )
+        names = " + ".join(objective.name for objective in self.oracle.objectives)
+        best = "highest" if self.oracle.objectives[0].direction == "max" else "lowest"
+        return f"{number} has the {best} {names} of its best epoch, on validation data."
+
+    @property
     def best_model(self) -> keras.Model:
         """The trained model of the chosen trial."""
         return self.load_model(self.chosen)
@@ -481,7 +501,7 @@ class Search(keras_tuner.Tuner):
         """The trained model of any trial. Keras's global state is left alone."""
         with preserved():
             model = self.hypermodel.build(trial.hyperparameters)
-        self.hypermodel.prepare(model, self.rows)
+        self.task.adapt(model)
         model.optimizer.build(model.trainable_variables)  # saved, it goes on training
         path = self._weights(trial)
         try:
@@ -490,24 +510,7 @@ class Search(keras_tuner.Tuner):
             raise errors.SearchError(
                 f"The weights of trial {trial.trial_id} cannot be read from '{path}': {error}"
             ) from error
-        return self.hypermodel.finished(model)
-
-    def write_report(self, **details: Any) -> Path:
-        """Writes `report.html`, one self-contained file, into the directory.
-
-        Args:
-            **details: of `report.render_report`: measured, columns, command, notes.
-        """
-        from keras_seqzoo.tuning.report import page, pair_page, sequence_page
-
-        kind = page
-        if isinstance(self.rows, sequences.SequenceRows):
-            kind = sequence_page
-        elif isinstance(self.rows, pairs.PairRows):
-            kind = pair_page
-        with quiet_tensorflow():
-            text = kind.render_report(self, **details)
-        return files.write_text(self.path / REPORT, text)
+        return self.task.finalize(model)
 
     def _weights(self, trial: Trial) -> Path:
         return self.path / TRIALS / f"{int(trial.trial_id):04d}.npz"
@@ -525,38 +528,35 @@ class Search(keras_tuner.Tuner):
         """Nothing: the oracle reads the study."""
 
 
-def _objectives(given: Any) -> Any:
-    """KerasTuner objectives; the direction is known for ours and must be stated for others."""
-    if isinstance(given, (list, tuple)):
-        if not given:
+def _objectives(objective: Any, directions: Mapping[str, str]) -> Any:
+    """KerasTuner objectives; the direction of the task's own metrics is known."""
+    if isinstance(objective, (list, tuple)):
+        if not objective:
             raise errors.ArgumentError(
-                argument_validation.argument_message("objective", "a name or several", given)
+                argument_message("objective", "a name or several", objective)
             )
-        return [_objectives(one) for one in given] if len(given) > 1 else _objectives(given[0])
-    if isinstance(given, keras_tuner.Objective):
-        return given
-    if not isinstance(given, str):
-        raise errors.ArgumentError(
-            argument_validation.argument_message("objective", "a name or several", given)
-        )
-    if given in (*OBJECTIVES, *pairs.OBJECTIVES):
-        return keras_tuner.Objective(given, "min")
-    if given in sequences.OBJECTIVES:
-        return keras_tuner.Objective(given, "max")
-    if given in ("val_loss", "loss"):
+        if len(objective) > 1:
+            return [_objectives(name, directions) for name in objective]
+        return _objectives(objective[0], directions)
+    if isinstance(objective, keras_tuner.Objective):
+        return objective
+    if not isinstance(objective, str):
+        raise errors.ArgumentError(argument_message("objective", "a name or several", objective))
+    if objective in directions:
+        return keras_tuner.Objective(objective, directions[objective])
+    if objective in ("val_loss", "loss"):
         warnings.warn(
-            f"Keras adds the regularizer's penalty to {given!r}: trials with a strong regularizer "
-            "will look worse than they are. The default objective has no penalty in it.",
+            f"Keras adds the regularizer's penalty to {objective!r}: trials with a strong "
+            "regularizer will look worse than they are. The default objective has no penalty.",
             stacklevel=4,
         )
-        return keras_tuner.Objective(given, "min")
+        return keras_tuner.Objective(objective, "min")
     raise errors.ArgumentError(
-        argument_validation.argument_message(
+        argument_message(
             "objective",
-            f"one of {', '.join(OBJECTIVES + sequences.OBJECTIVES + pairs.OBJECTIVES)}, or a "
-            "keras_tuner.Objective with its direction",
-            given,
-            f"For instance keras_tuner.Objective({str(given)!r}, 'max').",
+            f"one of {', '.join(directions)}, or a keras_tuner.Objective with its direction",
+            objective,
+            f"For instance keras_tuner.Objective({str(objective)!r}, 'max').",
         )
     )
 

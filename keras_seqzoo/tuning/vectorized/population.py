@@ -18,7 +18,6 @@ import os
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import keras
 import keras_tuner
@@ -118,9 +117,8 @@ class Population:
     """Starts, advances and finishes members; keeps its programs.
 
     Args:
-        hypermodel: the entry.
-        rows: training and validation rows, as the entry takes them.
-        objectives: what the best epoch is chosen by; in the logs that its measures give.
+        hypermodel: `ZooHyperModel`, its task bound to data.
+        objectives: what the best epoch is chosen by; in the logs of the task's metrics.
         epochs: int, of a member in all.
         batch_size: int.
         stopping: see `stopping_of`.
@@ -129,14 +127,13 @@ class Population:
     def __init__(
         self,
         hypermodel: ZooHyperModel,
-        rows: Any,
         *,
         objectives: list[keras_tuner.Objective],
         epochs: int,
         batch_size: int,
         stopping: keras.callbacks.EarlyStopping | None = None,
     ):
-        self.hypermodel, self.rows, self.objectives = hypermodel, rows, objectives
+        self.hypermodel, self.objectives = hypermodel, objectives
         self.stopping = stopping
         self.epochs, self.batch_size = epochs, batch_size
         self._programs: dict[tuple, Program | None] = {}
@@ -155,12 +152,12 @@ class Population:
             model = self.hypermodel.build(member.hp)
         if not program.packed.covers(model):
             return None
-        self.hypermodel.prepare_like(model, program.model)
+        self.hypermodel.adapt_like(model, program.model)
         moving = Moving.before(
             [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
         )
-        orders = self.rows.orders(member.seed, self.batch_size)
-        return Run(model, program, moving, orders, {name: [] for name in program.measures.logs})
+        orders = self.hypermodel.task.batch_order(batch_size=self.batch_size, seed=member.seed)
+        return Run(model, program, moving, orders, {name: [] for name in program.metrics.logs})
 
     def can_train(self, hp: keras_tuner.HyperParameters) -> bool:
         """Whether there is a program for such members."""
@@ -250,13 +247,14 @@ class Population:
                 wider = model
                 if units is not None:
                     wider = self.hypermodel.build(self._most(hp, 2 * units))
-            self.hypermodel.prepare(model, self.rows)
+            self.hypermodel.task.adapt(model)
         except SeqZooError:
             raise
         except Exception:  # each trial will say it for itself
             return None
-        kind = self.hypermodel.measures
-        obstacle = kind.obstacle(model, self.rows) or _obstacle(model, wider)
+        task = self.hypermodel.task
+        kind = task.population_metrics
+        obstacle = kind.obstacle(model, task) or _obstacle(model, wider)
         if obstacle is not None or {one.name for one in self.objectives} - {*kind.logs}:
             return None
         model_units = (0, 0) if units is None else (units, 2 * units)
@@ -269,7 +267,7 @@ class Population:
             seats = 1
         return Program(
             Packed(model, wider, model_units, members=seats, units=capacity or 0),
-            kind.of(model, self.rows, self.hypermodel.block),
+            kind.of(model, task),
             objectives=self.objectives,
             epochs=self.epochs,
             batch_size=self.batch_size,

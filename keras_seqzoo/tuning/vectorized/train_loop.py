@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seqzoo.layers.rnn import bptt
-from keras_seqzoo.tuning.vectorized.measures import Data, Measures, for_all
+from keras_seqzoo.tasks.vectorized_metrics import Data, VectorizedMetrics, repeat_for_members
 from keras_seqzoo.tuning.vectorized.packed_model import Dropping, Pack, Packed
 
 _ORDERS = 2**22  # numbers of rows that go with a call, at most
@@ -94,7 +94,7 @@ class Program:
 
     Args:
         packed: of a model that is compiled, and prepared with the rows.
-        measures: what they learn from and are measured by.
+        metrics: what they learn from and are measured by.
         objectives: see `training.BestEpoch`.
         epochs: int, of a member in all.
         batch_size: int.
@@ -105,7 +105,7 @@ class Program:
     def __init__(
         self,
         packed: Packed,
-        measures: Measures,
+        metrics: VectorizedMetrics,
         *,
         objectives: list[keras_tuner.Objective],
         epochs: int,
@@ -116,8 +116,8 @@ class Program:
         self.packed, self.model = packed, packed.model
         self.objectives, self.stopping = objectives, stopping
         self.dtype = packed.variables[0].dtype
-        self.measures = measures
-        self.rows = measures.train.x.shape[0]
+        self.metrics = metrics
+        self.rows = metrics.train.x.shape[0]
         self.batch_size = min(batch_size, self.rows)
         self.steps = -(-self.rows // self.batch_size)
         self._per_step = len(self.model.output_shape) == 3  # or one answer for all steps
@@ -235,7 +235,7 @@ class Program:
         """So many epochs: what moved, how many ran for each member, and their curves."""
         curves = {
             name: tf.TensorArray(self.dtype, orders.shape[0], element_shape=(self.packed.members,))
-            for name in self.measures.logs
+            for name in self.metrics.logs
         }
         own = self.packed.own(given, self.dtype)
 
@@ -370,7 +370,7 @@ class Program:
 
     def _batch(self, rows):
         """The rows `(members, batch)`, -1 for none; and how many each member has."""
-        data, rows = self.measures.train, tf.transpose(rows)
+        data, rows = self.metrics.train, tf.transpose(rows)
         here = rows >= 0
         rows = tf.maximum(rows, 0)
         real, times = None, None
@@ -389,13 +389,13 @@ class Program:
 
     def _validate(self, weights, given: Given) -> dict:
         """What the logs have of validation rows."""
-        data, record = self.measures.validation, None
-        if self.measures.of_states:
+        data, record = self.metrics.validation, None
+        if self.metrics.uses_states:
             record = {}
-        x = for_all(data.x, self.packed.members)
+        x = repeat_for_members(data.x, self.packed.members)
         output = self.packed(weights, given.columns, x, record=record)
-        figures = self.measures.figures(self.packed, weights, given.columns, output, record)
-        if "val_loss" in self.measures.logs:
+        figures = self.metrics.figures(self.packed, weights, given.columns, output, record)
+        if "val_loss" in self.metrics.logs:
             penalty = self.packed.penalty(weights, given.columns, given.strengths)
             figures["val_loss"] = self._validation_loss(data, output) + penalty
         return figures
@@ -403,7 +403,7 @@ class Program:
     def _validation_loss(self, data: Data, output):
         """Over batches as `evaluate` takes them."""
         count, total = data.x.shape[0], 0.0
-        target = for_all(data.y, self.packed.members)
+        target = repeat_for_members(data.y, self.packed.members)
         size = count if data.mask is None else self.batch_size  # else a batch's steps count equally
         for start in range(0, count, size):
             rows = slice(start, min(start + size, count))

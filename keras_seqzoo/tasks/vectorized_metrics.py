@@ -1,10 +1,10 @@
-"""What a population learns from, and how all its members are measured in the compiled graph."""
+"""Validation metrics of all trials of a population, inside the compiled program."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -15,10 +15,22 @@ from keras_seqzoo.diagnostics.leakage import interventions
 from keras_seqzoo.diagnostics.leakage.estimators import ROUND_OFF
 from keras_seqzoo.diagnostics.leakage.leakage import first_cut, spread_cuts
 from keras_seqzoo.inspection import model_function
-from keras_seqzoo.tuning.rows import Rows, targets
-from keras_seqzoo.tuning.vectorized.packed_model import Packed
+from keras_seqzoo.tasks.window_data import aligned_targets
+
+if TYPE_CHECKING:
+    from keras_seqzoo.tasks.labeling import LabelingTask
+    from keras_seqzoo.tasks.windows import WindowTask
 
 CUTS = 8
+
+
+class PackedModel(Protocol):
+    """Models of several trials that run as one."""
+
+    members: int
+
+    def __call__(self, weights: Any, columns: Any, x: Any, *, states: Any = None) -> Any:
+        """Outputs of all members, with the members on the axis before the last."""
 
 
 class Data(NamedTuple):
@@ -38,33 +50,33 @@ class Data(NamedTuple):
     lengths: Any = None
 
 
-class Measures(abc.ABC):
+class VectorizedMetrics(abc.ABC):
     """What members learn from and are measured by.
 
     Attributes:
         logs: names in the logs of an epoch.
-        of_states: whether `figures` looks at the recurrent states.
+        uses_states: whether `figures` looks at the recurrent states.
         train: `Data` to train on.
         validation: `Data` to measure on.
     """
 
     logs: ClassVar[tuple[str, ...]]
-    of_states: ClassVar[bool] = False
+    uses_states: ClassVar[bool] = False
     train: Data
     validation: Data
 
     @classmethod
     @abc.abstractmethod
-    def of(cls, model: keras.Model, rows: Any, block: int) -> Measures:
-        """What this model, or any of its shapes, learns from and is measured by."""
+    def of(cls, model: keras.Model, task: Any) -> VectorizedMetrics:
+        """The data and metrics of a task, for models with the inputs and outputs of this one."""
 
     @staticmethod
     @abc.abstractmethod
-    def obstacle(model: keras.Model, rows: Any) -> str | None:
+    def obstacle(model: keras.Model, task: Any) -> str | None:
         """Why models like this one cannot be measured together, or None."""
 
     @abc.abstractmethod
-    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
         """Figures by name, `(members,)` each, but for the losses.
 
         Args:
@@ -72,12 +84,12 @@ class Measures(abc.ABC):
             weights: of `Pack`.
             columns: of `Pack`.
             output: of all validation rows.
-            record: all states by recurrent layer, with `of_states`.
+            record: all states by recurrent layer, with `uses_states`.
         """
 
 
 @dataclasses.dataclass(frozen=True)
-class IdentityMeasures(Measures):
+class IdentityMetrics(VectorizedMetrics):
     """The objectives of the identity family.
 
     The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at
@@ -99,7 +111,7 @@ class IdentityMeasures(Measures):
     """
 
     logs = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
-    of_states = True
+    uses_states = True
 
     train: Data
     validation: Data
@@ -113,22 +125,23 @@ class IdentityMeasures(Measures):
     scored: np.ndarray
 
     @staticmethod
-    def obstacle(model: keras.Model, rows: Rows) -> str | None:
-        """It gives its input back, and reads it once."""
+    def obstacle(model: keras.Model, task: Any) -> str | None:
+        """The output must have the features of the input, and be causal."""
         if model.output_shape[-1] != model.input_shape[-1] or len(model.output_shape) < 2:
-            return "it does not give its input back"
+            return "its output does not have the features of its input"
         if any(isinstance(layer, keras.layers.Bidirectional) for layer in model.layers):
-            return "it reads its input both ways"
+            return "it is bidirectional"
         return None
 
     @classmethod
-    def of(cls, model: keras.Model, rows: Rows, block: int) -> IdentityMeasures:
-        """As `StateLeakage` would measure it."""
-        chosen = StateLeakage(rows.x_val, rows.y_val, block=block)
+    def of(cls, model: keras.Model, task: WindowTask) -> IdentityMetrics:
+        """The same rows and swaps as the callback `StateLeakage`."""
+        rows = task.bound_windows
+        chosen = StateLeakage(rows.x_val, rows.y_val, block=task.options["block"])
         x, block = chosen.x, chosen.options["block"]
         mask = model_function.find_mask(model, x)
         last = len(model.output_shape) == 2
-        y = targets(model, x, chosen.y)
+        y = aligned_targets(model, x, chosen.y)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
         order = interventions.rotation(len(x), block, np.random.default_rng(0))
         if last:
@@ -153,7 +166,7 @@ class IdentityMeasures(Measures):
         sets = (_data(model, *one) for one in ((rows.x, rows.y), (rows.x_val, rows.y_val)))
         return cls(*sets, rows_measured, *given, real, varies, step, donor, scored)
 
-    def figures(self, packed: Packed, weights, columns, output, record) -> dict:
+    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
         """Identity error, state leakage and their sum."""
         y = output
         if self.chosen is not None:
@@ -169,7 +182,7 @@ class IdentityMeasures(Measures):
             layer: [tf.gather_nd(states, donors) for states in histories]
             for layer, histories in record.items()
         }
-        present = for_all(self.present, packed.members)
+        present = repeat_for_members(self.present, packed.members)
         swapped = packed(weights, columns, present, states=before)
         shape = (cuts, batch, *y.shape[-2:])
         # Of the last step alone there is one cut.
@@ -190,7 +203,7 @@ def _data(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> Data:
     dtype = model.trainable_variables[0].dtype
     return Data(
         tf.constant(x, dtype),
-        tf.constant(targets(model, x, y), dtype),
+        tf.constant(aligned_targets(model, x, y), dtype),
         None if mask is None else tf.constant(mask),
     )
 
@@ -235,7 +248,72 @@ def _noise(y, real: np.ndarray):
     return (ROUND_OFF * largest) ** 2 + np.finfo(y.dtype.as_numpy_dtype).tiny
 
 
-def for_all(rows, members: int):
+def repeat_for_members(rows, members: int):
     """`(batch, time, features)`, once for each member, on the axis before the last."""
     shape = rows.shape
     return tf.broadcast_to(rows[..., None, :], (*shape[:-1], members, shape[-1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassMetrics(VectorizedMetrics):
+    """Accuracy, and precision, recall and F1 as means over classes, as in `SequenceMetrics`.
+
+    Attributes:
+        train: readings, padded to the longest, and the numbers of classes.
+        validation: the same.
+    """
+
+    logs = ("loss", "val_f1", "val_precision", "val_recall", "val_accuracy")
+
+    train: Data
+    validation: Data
+
+    @staticmethod
+    def obstacle(model: keras.Model, task: LabelingTask) -> str | None:
+        """Little padding, and metrics of single steps or sequences."""
+        return task.population_obstacle
+
+    @classmethod
+    def of(cls, model: keras.Model, task: LabelingTask) -> ClassMetrics:
+        """Training and validation sequences as padded arrays."""
+        dtype = model.trainable_variables[0].dtype
+        sets = []
+        for examples in task.examples:
+            x, y, real, lengths = task.padded_arrays(examples)
+            unequal = not real.all()
+            sets.append(
+                Data(
+                    tf.constant(x, dtype),
+                    tf.constant(y),
+                    tf.constant(real) if unequal and y.ndim == 2 else None,
+                    tf.constant(lengths) if unequal else None,
+                )
+            )
+        return cls(*sets)
+
+    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
+        """Of `(rows, [time,] members, classes)`."""
+        y, mask, classes = self.validation.y, self.validation.mask, output.shape[-1]
+        true = tf.one_hot(tf.reshape(y, (-1,)), classes, dtype=output.dtype)  # (steps, classes)
+        if mask is not None:
+            true = true * tf.cast(tf.reshape(mask, (-1, 1)), output.dtype)
+        answers = tf.argmax(output, -1, output_type=tf.int32)
+        answers = tf.one_hot(
+            tf.reshape(answers, (-1, packed.members)), classes, dtype=output.dtype
+        )  # (steps, members, classes)
+        counted = tf.reduce_sum(true, -1)  # (steps,)
+        hits = tf.einsum("smc,sc->mc", answers, true)
+        predicted = tf.einsum("smc,s->mc", answers, counted)
+        support = tf.reduce_sum(true, 0)
+        occurs = tf.cast(predicted + support > 0, output.dtype)
+
+        def mean(hits, over):
+            share = tf.math.divide_no_nan(hits, over)
+            return tf.reduce_sum(share * occurs, -1) / tf.reduce_sum(occurs, -1)
+
+        return {
+            "val_f1": mean(2 * hits, predicted + support),
+            "val_precision": mean(hits, predicted),
+            "val_recall": mean(hits, support),
+            "val_accuracy": tf.reduce_sum(hits, -1) / tf.reduce_sum(support),
+        }
