@@ -110,7 +110,7 @@ def right(trained, pairs: SequencePairs) -> float:
     longest = max(map(len, pairs.targets)) + 2
     return (
         PairMetrics(trained.preprocessor, pairs, max_length=longest)
-        .measure(trained.network)
+        .measure(trained.inner_model)
         .accuracy
     )
 

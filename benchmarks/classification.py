@@ -30,7 +30,7 @@ def runs(name: str, train, valid, test, *, seeds: int, **settings) -> dict:
     """The mean over seeds of what an entry reaches on `test`."""
     found = []
     for seed in range(seeds):
-        trained = zoo.train(name, train, valid, seed=seed, verbose=0, **settings)
+        trained = zoo.train(name, train, validation_data=valid, seed=seed, verbose=0, **settings)
         accuracy = evaluate(trained.model, test).accuracy
         found.append({"accuracy": accuracy, "seconds": trained.seconds})
         print(name, seed, round(accuracy, 4), round(trained.seconds), flush=True)
@@ -39,7 +39,7 @@ def runs(name: str, train, valid, test, *, seeds: int, **settings) -> dict:
         "accuracy": float(np.mean(accuracies)),
         "deviation": float(np.std(accuracies, ddof=1)),
         "seconds": float(np.mean([run["seconds"] for run in found])),
-        "parameters": trained.network.count_params(),
+        "parameters": trained.inner_model.count_params(),
         "runs": found,
     }
 

@@ -63,7 +63,7 @@ def main() -> None:
         errors, seconds = [], []
         for seed in range(options.seeds):
             trained = zoo.train(
-                "vector_encoder_decoder", train, valid, epochs=options.epochs, seed=seed, verbose=0
+                "vector_encoder_decoder", train, validation_data=valid, epochs=options.epochs, seed=seed, verbose=0
             )
             errors.append(zoo.training.evaluate(trained.model, test))
             seconds.append(trained.seconds)

@@ -53,13 +53,13 @@ def main() -> None:
             trained = zoo.train(
                 ENTRY, train, validation_split=0, epochs=options.epochs, seed=seed, verbose=0
             )
-            networks.append(trained.network)
+            networks.append(trained.inner_model)
             runs.append(
                 {
-                    "greedy": error(trained.network, trained.preprocessor, scored),
-                    "beam": error(trained.network, trained.preprocessor, scored, **BEAM),
+                    "greedy": error(trained.inner_model, trained.preprocessor, scored),
+                    "beam": error(trained.inner_model, trained.preprocessor, scored, **BEAM),
                     "seconds": trained.seconds,
-                    "parameters": trained.network.count_params(),
+                    "parameters": trained.inner_model.count_params(),
                 }
             )
             print(language, seed, {key: round(one, 2) for key, one in runs[-1].items()}, flush=True)

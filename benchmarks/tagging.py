@@ -51,7 +51,7 @@ def main() -> None:
         runs = []
         for seed in range(options.seeds):
             trained = zoo.train(
-                name, train, valid, epochs=options.epochs, seed=seed, verbose=0, **settings
+                name, train, validation_data=valid, epochs=options.epochs, seed=seed, verbose=0, **settings
             )
             scores = evaluate(trained.model, test)
             runs.append(
@@ -61,7 +61,7 @@ def main() -> None:
                     "accuracy": scores.accuracy,
                     "seconds": trained.seconds,
                     "epochs": len(trained.history),
-                    "parameters": trained.network.count_params(),
+                    "parameters": trained.inner_model.count_params(),
                 }
             )
             print(

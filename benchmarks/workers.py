@@ -31,7 +31,7 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
     import optuna
     from optuna.trial import TrialState
 
-    from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures
+    from keras_seqzoo.tasks.vectorized_metrics import IdentityMetrics
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     time.sleep(random.Random(os.getpid()).uniform(0, seconds))  # they did not start together
@@ -47,8 +47,8 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
             started = time.perf_counter()
             for trial in trials:
                 curve = [1 / (epoch + int(trial.trial_id) + 1) for epoch in range(EPOCHS)]
-                history = {name: curve for name in IdentityMeasures.logs}
-                metrics = {name: curve[-1] for name in IdentityMeasures.logs}
+                history = {name: curve for name in IdentityMetrics.logs}
+                metrics = {name: curve[-1] for name in IdentityMetrics.logs}
                 oracle.tell(
                     trial, TrialState.COMPLETE, metrics=metrics, epoch=0, seconds=0.0,
                     history=history,

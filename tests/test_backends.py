@@ -32,7 +32,7 @@ PROGRAM = """
         for _ in range(2)
     )
     assert np.isfinite(trained.history["loss"]).all(), trained.history
-    for one, other in zip(trained.network.get_weights(), again.network.get_weights()):
+    for one, other in zip(trained.inner_model.get_weights(), again.inner_model.get_weights()):
         np.testing.assert_array_equal(one, other)  # dropout included
 
     # Attention in the loop of the decoder; generation is that of the file.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -49,7 +48,7 @@ def command(
     """
     later, earlier = _records(file, train, train_fraction, columns, missing, quiet=as_json)
     load_tensorflow()
-    from keras_seqzoo import diagnostics
+    from keras_seqzoo import diagnostics, saving, wrapping
 
     loaded = saving.load(model)
     if wrapping.is_end_to_end(loaded):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, tasks, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.utils import files
@@ -47,7 +46,7 @@ def command(
     """
     to_stdout = str(as_json) == "-"
     load_tensorflow()
-    from keras_seqzoo import diagnostics
+    from keras_seqzoo import diagnostics, saving, tasks, wrapping
 
     loaded = saving.load(model)
     reading = {

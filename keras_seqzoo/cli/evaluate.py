@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, tasks
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -23,6 +22,7 @@ from keras_seqzoo.errors import ArgumentError
 def command(model, data, plot, as_json, **reading) -> None:
     """Score MODEL, the best.keras of `train` or `search`, on DATA of the kind it was trained on."""
     load_tensorflow()
+    from keras_seqzoo import saving, tasks
 
     loaded = saving.load(model)
     task = tasks.task_of_model(loaded)

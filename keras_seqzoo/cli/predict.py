@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, tasks
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -31,6 +30,7 @@ def command(model, file, **reading) -> None:
     forecast after the end of FILE. Columns are separated by tabs.
     """
     load_tensorflow()
+    from keras_seqzoo import saving, tasks
 
     loaded = saving.load(model)
     task = tasks.task_of_model(loaded)

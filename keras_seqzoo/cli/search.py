@@ -6,15 +6,18 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from keras_seqzoo import exporting, tasks
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
 from keras_seqzoo.utils import files
 from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
+
+if TYPE_CHECKING:
+    from keras_seqzoo.tasks import ReadingOptions, Task
 
 SAVED_MODEL = "saved_model"
 _BUILT_IN_STEPS = 12_000
@@ -72,11 +75,18 @@ def command(
     Writes best.keras, a SavedModel that runs without keras, and report.html into the directory.
     The same command again resumes an interrupted search.
     """
+    load_tensorflow()
+    from keras_seqzoo import exporting, tasks, tuning
+    from keras_seqzoo.tuning.report.page import write_report
+
     arguments = dict(options.assignment(text) for text in fixed)
     task = _task(name, arguments)
     reading = tasks.ReadingOptions(**reading)
     directory = directory or Path("runs") / name
     fractions = _fractions(split)
+    for option, path in (("validation-data", validation_data), ("test", test)):
+        if data is None and path is not None:
+            raise ArgumentError(argument_message(option, "given together with --data", str(path)))
     if data is None:
         parts = options.prepare_parts(
             task, task.split(_generated(task, reading, seed, quiet), fractions, seed=seed), reading
@@ -86,9 +96,6 @@ def command(
             task, (data, validation_data, test), fractions, reading, seed=seed, quiet=quiet
         )
     train, validation, evaluated = parts
-    load_tensorflow()
-    from keras_seqzoo import tuning
-    from keras_seqzoo.tuning.report.page import write_report
 
     search = tuning.search(
         name,
@@ -129,9 +136,11 @@ def command(
         _print_results(search, scores, exported, built_in=data is None)
 
 
-def _task(name: str, arguments: dict) -> tasks.Task:
+def _task(name: str, arguments: dict) -> Task:
     """The task of an entry; `arguments` may hold dimensions of its search space, too."""
-    task = tasks.task_for(name)
+    from keras_seqzoo.tasks import task_for
+
+    task = task_for(name)
     known = {*task.entry.arguments(), *task.entry.space, *task.option_defaults} - {"name"}
     for key in arguments:
         if key not in known:
@@ -141,7 +150,7 @@ def _task(name: str, arguments: dict) -> tasks.Task:
     return task
 
 
-def _generated(task: tasks.Task, reading: tasks.ReadingOptions, seed: int, quiet: bool):
+def _generated(task: Task, reading: ReadingOptions, seed: int, quiet: bool):
     """Generated sensor readings, for a task that takes a time series."""
     from keras_seqzoo import data
 

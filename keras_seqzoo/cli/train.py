@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import exporting, tasks
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.utils import files
@@ -49,6 +48,9 @@ def command(
     Writes best.keras, which takes strings or raw readings, a SavedModel that runs without keras,
     the scores and the history into --out.
     """
+    load_tensorflow()
+    from keras_seqzoo import exporting, tasks
+
     arguments = dict(map(options.assignment, fixed))
     task = tasks.task_for(name, **arguments)
     reading = tasks.ReadingOptions(**reading)
@@ -58,7 +60,6 @@ def command(
     train, validation, evaluated = options.read_parts(
         task, (data, validation_data, test), (1 - share, share), reading, seed=seed, quiet=quiet
     )
-    load_tensorflow()
     result = tasks.train(
         name,
         train,

@@ -7,15 +7,24 @@ import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 
-from keras_seqzoo import registry
+from keras_seqzoo import data, registry
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
 from keras_seqzoo.registry.entry import Entry
 from keras_seqzoo.registry.requirements import Requirements
-from keras_seqzoo.utils.argument_validation import unknown_name_message
+from keras_seqzoo.utils.argument_validation import argument_message, unknown_name_message
+
+# Options of one task or another that `train` and `search` pass on.
+TASK_OPTIONS = (
+    "class_weight",
+    "label_smoothing",
+    "min_count",
+    "sequence_length",
+    "sequence_stride",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +125,11 @@ class Task(abc.ABC):
     arguments: dict[str, Any]
     options: dict[str, Any]
 
+    def __init__(self) -> None:
+        self.options = dict(self.option_defaults)
+
     @classmethod
-    def for_entry(cls, entry: Entry, **arguments: Any) -> Task:
+    def for_entry(cls, entry: Entry, **arguments: Any) -> Self:
         """The task of an entry, not bound to data.
 
         Args:
@@ -129,12 +141,15 @@ class Task(abc.ABC):
         """
         task = cls()
         task.entry = entry
-        task.options = {
-            name: arguments.pop(name, default) for name, default in cls.option_defaults.items()
+        task.options |= {
+            name: arguments.pop(name) for name in cls.option_defaults if name in arguments
         }
         task.arguments = arguments
         accepted = entry.arguments()
-        for name in arguments:
+        for name, value in arguments.items():
+            if name in TASK_OPTIONS and name not in accepted:
+                expected = f"None for the task {entry.task!r}"
+                raise ArgumentError(argument_message(name, expected, value))
             if name not in accepted:
                 raise UnknownArgumentError(
                     unknown_name_message(f"argument of {entry.name}:", name, accepted)
@@ -143,7 +158,7 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def of_model(cls, model: keras.Model) -> Task | None:
+    def of_model(cls, model: keras.Model) -> Self | None:
         """The task that evaluates a trained model and predicts with it; None if it cannot."""
 
     # Data.
@@ -169,7 +184,7 @@ class Task(abc.ABC):
         validation_data: Any = None,
         validation_split: float | None = None,
         seed: int = 0,
-    ) -> Task:
+    ) -> Self:
         """Returns the task bound to training and validation data.
 
         Args:
@@ -340,10 +355,17 @@ class Task(abc.ABC):
         """Sizes of training and validation data, in words."""
         return f"{self.size} training examples"
 
-    def bound(self, **data: Any) -> Task:
+    def check_data(self, name: str, examples: Any) -> None:
+        """Raises `ArgumentError` for data that is of another task alone."""
+        known = (data.TimeSeries, data.LabeledSequences, data.SequencePairs)
+        if isinstance(examples, known) and not isinstance(examples, self.data_types):
+            expected = f"{self.data_types[0].__name__} for the task {self.entry.task!r}"
+            raise ArgumentError(argument_message(name, expected, type(examples).__name__))
+
+    def bound(self, **attributes: Any) -> Self:
         """A copy with these attributes."""
         task = copy.copy(self)
-        for name, value in data.items():
+        for name, value in attributes.items():
             setattr(task, name, value)
         return task
 

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -84,7 +84,7 @@ class LabelingTask(SequenceTask):
         validation_data: Any = None,
         validation_split: float | None = None,
         seed: int = 0,
-    ) -> LabelingTask:
+    ) -> Self:
         """Returns the task bound to labeled sequences, with the preprocessor fitted to them.
 
         Args:
@@ -95,6 +95,7 @@ class LabelingTask(SequenceTask):
                 none.
             seed: int, of the random split.
         """
+        self.check_data("x", x)
         x, y = self._loaded(x, y)
         if not isinstance(x, LabeledSequences):
             return self._with_arrays(x, y, validation_data, validation_split, seed)
@@ -141,7 +142,7 @@ class LabelingTask(SequenceTask):
 
     def _with_arrays(
         self, x: Any, y: Any, validation_data: Any, validation_split: float | None, seed: int
-    ) -> LabelingTask:
+    ) -> Self:
         """Readings as arrays, with ids or names of classes."""
         mask_value, classes = self.arguments.get("mask_value"), self.arguments.get("classes")
         parts = [("x", "y", x, y)]
@@ -351,9 +352,15 @@ class LabelingTask(SequenceTask):
         """Scores on the validation sequences."""
         return SequenceMetrics(self.preprocessor, self.validation).measure(self.inner(model))
 
-    def sequence_leakage(self, model: keras.Model) -> SequenceLeakage:
-        """State leakage and look-ahead on the training sequences."""
-        return measure_sequence_leakage(self.inner(model), self.preprocessor, self.training)
+    def sequence_leakage(self, model: keras.Model) -> SequenceLeakage | None:
+        """State leakage and look-ahead on the training sequences; None where all are too short."""
+        return self._leakage(model, self.training)
+
+    def _leakage(self, model: keras.Model, examples: LabeledSequences) -> SequenceLeakage | None:
+        try:
+            return measure_sequence_leakage(self.inner(model), self.preprocessor, examples)
+        except DataError:  # no two sequences of two steps
+            return None
 
     def predictions(
         self,
@@ -384,23 +391,25 @@ class LabelingTask(SequenceTask):
         """State leakage and look-ahead, the confusion matrix, scores by class."""
         from matplotlib.figure import Figure as Plot
 
-        model, validation = search.best_model, scores["validation"]
-        leakage = measure_sequence_leakage(self.inner(model), self.preprocessor, self.validation)
+        validation = scores["validation"]
         confusion = Plot(figsize=(9, 8), layout="constrained")
         validation.plot(confusion.add_subplot())
-        return [
-            Section(
-                "State leakage and look-ahead",
-                f"{leakage} The curves show how much the output depends on earlier or later steps "
-                "when the nearest k steps are kept.",
-                (leakage.plot().figure,),
-            ),
+        sections = [
             Section("Confusion matrix", "Rows are true classes, shaded by row.", (confusion,)),
             Section(
                 "Scores by class",
                 table=validation.table.to_html(float_format="{:.3f}".format, border=0),
             ),
         ]
+        leakage = self._leakage(search.best_model, self.validation)
+        if leakage is not None:
+            text = (
+                f"{leakage} The curves show how much the output depends on earlier or later steps "
+                "when the nearest k steps are kept."
+            )
+            figure = leakage.plot().figure
+            sections.insert(0, Section("State leakage and look-ahead", text, (figure,)))
+        return sections
 
     def glossary(self) -> list[str]:
         """F1 and memory horizon."""

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -121,7 +121,7 @@ class Seq2SeqTask(SequenceTask):
         validation_data: Any = None,
         validation_split: float | None = None,
         seed: int = 0,
-    ) -> Seq2SeqTask:
+    ) -> Self:
         """Returns the task bound to pairs, with the preprocessor fitted to them.
 
         Args:

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -120,7 +120,7 @@ class WindowTask(Task):
     columns: tuple[str, ...] = ()
 
     @classmethod
-    def of_model(cls, model: keras.Model) -> WindowTask | None:
+    def of_model(cls, model: keras.Model) -> Self | None:
         """Any model that no other task knows."""
         return cls()
 
@@ -148,7 +148,7 @@ class WindowTask(Task):
         validation_data: Any = None,
         validation_split: float | None = None,
         seed: int = 0,
-    ) -> WindowTask:
+    ) -> Self:
         """Returns the task bound to windows.
 
         A time series is split by time before windows are cut, so that no window is on both sides.
@@ -157,6 +157,8 @@ class WindowTask(Task):
         """
         split = self.validation_split if validation_split is None else validation_split
         columns = ()
+        self.check_data("x", x)
+        self.check_data("validation_data", validation_data)
         x, y = load_windows(x, y)
         if isinstance(x, data.TimeSeries):
             if y is not None:
@@ -396,9 +398,14 @@ class WindowTask(Task):
         return self._scores(model, x, y)
 
     def _with_targets(self, model: keras.Model, x: Any) -> tuple[Any, Any]:
-        if self.entry.task != "forecasting":
+        if not self._forecasts(model):
             return x, None
         return targets("forecasting", as_array("x", x), last=len(model.output_shape) == 2)
+
+    def _forecasts(self, model: keras.Model) -> bool:
+        """Whether outputs are the next readings."""
+        entry = getattr(self, "entry", None)
+        return entry is not None and entry.task == "forecasting"
 
     def _scores(self, model: keras.Model, x: Any, y: Any) -> WindowScores:
         block = self.options["block"]

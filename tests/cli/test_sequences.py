@@ -43,16 +43,16 @@ def folder(tmp_path_factory):
 def test_train_ends_with_model_artifact_scores_and_plots(folder):
     folder, output = folder
     assert "80 sequences of tokens, 3 labels, 2 tags" in output
-    assert "Test, measured once" in output
-    assert "Memory:" in output
+    assert "Test, evaluated once" in output
+    assert "State leakage" in output
     for written in (
-        "best.keras", "saved_model/parity.json", "figures.json", "history.csv", "confusion.png",
-        "memory.png",
+        "best.keras", "saved_model/parity.json", "figures.json", "history.csv", "scores.png",
+        "leakage.png",
     ):  # fmt: skip
         assert (folder / "run" / written).is_file()
     figures = json.loads((folder / "run" / "figures.json").read_text())
     assert figures["test"]["f1"] > 0.9
-    assert {"past", "future"} <= set(figures["memory"])
+    assert {"past", "future"} <= set(figures["leakage"])
 
 
 def test_train_replaces_nothing_unless_told(folder):
@@ -121,7 +121,7 @@ def test_search_tunes_a_classifier(folder, tmp_path):
         "--epochs", 2, "--set", "units=4", "--directory", tmp_path / "run", "--no-export",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "test, measured once" in done.output
+    assert "test, evaluated once" in done.output
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -135,7 +135,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         figures = json.loads((tmp_path / name / "figures.json").read_text())
-        assert figures["validation"]["error"] > 0
+        assert figures["validation"]["normalized_mse"] > 0
     done = run(
         "predict", tmp_path / "simple_rnn_identity" / "best.keras", tmp_path / "readings.npy"
     )
@@ -144,7 +144,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
     done = run(
         "evaluate", tmp_path / "simple_rnn_identity" / "best.keras", tmp_path / "readings.npy"
     )
-    assert "Identity error" in done.output
+    assert "Normalized MSE" in done.output
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
         (("train", "gru_tagger"), "--data"),
         (("predict", "nowhere.keras"), "where nothing is"),
         (("search", "gru_tagger"), "`data`"),
-        (("search", "simple_rnn_identity", "--test", "x"), "--split"),
+        (("search", "simple_rnn_identity", "--test", "x"), "--data"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(arguments, message):

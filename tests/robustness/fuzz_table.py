@@ -307,24 +307,23 @@ ROWS = {
     # Training, searching, files.
     "train": Row(
         zoo.train,
-        lambda: {"0": "gru_tagger", "1": tagged(), "2": tagged(), "validation_split": 0.5,
+        lambda: {"0": "gru_tagger", "1": tagged(), "validation_data": tagged(), "validation_split": 0.5,
                  "epochs": 1, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "verbose": 0,
                  "units": 2, "embedding_dim": 2},
         trains=True,
     ),
-    "train_on_windows": Row(
-        tasks.train_on_windows,
-        lambda: {"0": "simple_rnn_identity", "1": rows(), "2": rows(), "epochs": 1,
+    "train on windows": Row(
+        zoo.train,
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
                  "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
                  "units": 2},
         trains=True,
     ),
-    "targets": Row(tasks.targets, lambda: {"0": "identity", "1": rows(), "last": False}),
     "evaluate": Row(
         tasks.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}
     ),
-    "measure_memory": Row(
-        tasks.measure_memory,
+    "measure_sequence_leakage": Row(
+        tasks.measure_sequence_leakage,
         lambda: {"0": tagger(), "1": preprocessor(), "2": tagged(), "seed": 0},
     ),
     "end_to_end": Row(zoo.tasks.end_to_end, lambda: {"0": tagger(), "1": preprocessor()}),
@@ -573,8 +572,8 @@ RESULTS = (
     diagnostics.AuditReport, diagnostics.LipschitzBound, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    metrics.LabelScores, metrics.Seq2SeqScores, layers.Generated, tasks.Memory,
-    tasks.TrainingResult, tasks.TrainedOnWindows, tuning.Search,
+    metrics.LabelScores, metrics.Seq2SeqScores, layers.Generated, tasks.SequenceLeakage,
+    tasks.TrainingResult, tasks.WindowScores, tasks.ForecastScores, tuning.Search,
 )  # fmt: skip
 
 

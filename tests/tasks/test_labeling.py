@@ -706,7 +706,7 @@ QUICK = {"epochs": 4, "batch_size": 8, "units": 8, "embedding_dim": 8, "verbose"
 def test_training_learns_and_gives_a_model_of_names(name, options):
     text, unseen = learnable(60), learnable(30, seed=1)
     options = QUICK | options | {"learning_rate": 0.05, "epochs": 8}
-    trained = zoo.train(name, text, unseen, **options)
+    trained = zoo.train(name, text, validation_data=unseen, **options)
     assert trained.scores.f1 > 0.9
     assert trained.scores.f1 == max(trained.history["val_f1"]) or name == "gru_classifier"
     assert {"loss", "val_f1", "val_accuracy", "learning_rate"} <= set(trained.history.columns)
@@ -715,7 +715,7 @@ def test_training_learns_and_gives_a_model_of_names(name, options):
     assert trained.seconds > 0
     assert preprocessor_of(trained.model) == trained.preprocessor
     predicted = named(trained.model, unseen.sequences)
-    assert predicted == by_numbers(trained.network, trained.preprocessor, unseen)
+    assert predicted == by_numbers(trained.inner_model, trained.preprocessor, unseen)
     true = unseen.labels if "classifier" in name else unseen.tags
     score = (
         zoo.metrics.classification_scores if "classifier" in name else zoo.metrics.tagging_scores
@@ -735,7 +735,9 @@ def test_training_follows_from_the_seed():
     first, again, other = run(3), run(3), run(4)
     assert first.history.equals(again.history)
     assert first.scores.f1 == again.scores.f1
-    for one, same in zip(first.network.get_weights(), again.network.get_weights(), strict=True):
+    for one, same in zip(
+        first.inner_model.get_weights(), again.inner_model.get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(one, same)
     assert not first.history.equals(other.history)
 
@@ -743,24 +745,31 @@ def test_training_follows_from_the_seed():
 def test_with_a_cosine_the_last_epoch_counts():
     text, unseen = learnable(40), learnable(20, seed=1)
     options = QUICK | {"decay": "cosine", "epochs": 5, "learning_rate": 0.05, "patience": 1}
-    trained = zoo.train("gru_classifier", text, unseen, **options)
+    trained = zoo.train("gru_classifier", text, validation_data=unseen, **options)
     assert len(trained.history) == 5
     assert trained.history["val_accuracy"].iloc[-1] == trained.scores.accuracy
     rates = trained.history["loss"].diff().abs()
     assert rates.iloc[-1] < rates.max()  # it hardly moves in the end
-    alone = zoo.train("gru_classifier", text, None, validation_split=0, **options)
-    for one, other in zip(trained.network.get_weights(), alone.network.get_weights(), strict=True):
+    alone = zoo.train("gru_classifier", text, validation_data=None, validation_split=0, **options)
+    for one, other in zip(
+        trained.inner_model.get_weights(), alone.inner_model.get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ArgumentError, match="`decay`"):
         zoo.train(
-            "gru_classifier", text, None, **options | {"validation_split": 0, "decay": "plateau"}
+            "gru_classifier",
+            text,
+            validation_data=None,
+            **options | {"validation_split": 0, "decay": "plateau"},
         )
 
 
 def test_training_on_readings_adapts_and_scores():
-    trained = zoo.train("gru_classifier", READINGS, READINGS, epochs=2, units=4, verbose=0)
+    trained = zoo.train(
+        "gru_classifier", READINGS, validation_data=READINGS, epochs=2, units=4, verbose=0
+    )
     steps = np.concatenate(READINGS.sequences)
-    scale = trained.network.get_layer("scale")
+    scale = trained.inner_model.get_layer("scale")
     np.testing.assert_allclose(scale.get_weights()[0], steps.mean(axis=0), rtol=1e-5)
     batch = trained.preprocessor.batches(READINGS, targets=False, shuffle=False)[0][0]
     labels = trained.model.predict(batch, verbose=0)["labels"]
@@ -785,15 +794,20 @@ def test_tags_of_the_bio_kind_come_in_order():
 @pytest.mark.parametrize(
     ("name", "options", "error", "words"),
     [
-        ("simple_rnn_identity", {}, ArgumentError, "classification or tagging"),
-        ("gru_forecaster", {}, ArgumentError, "classification or tagging"),
+        ("simple_rnn_identity", {}, ArgumentError, "TimeSeries for the task 'identity'"),
+        ("gru_forecaster", {}, ArgumentError, "TimeSeries for the task 'forecasting'"),
         ("gru_tager", {}, UnknownNameError, "Did you mean 'gru_tagger'"),
         ("gru_tagger", {"unit": 8}, UnknownArgumentError, "Did you mean 'units'"),
         ("gru_tagger", {"epochs": 0}, ArgumentError, "`epochs`"),
         ("gru_tagger", {"batch_size": 2.5}, ArgumentError, "`batch_size`"),
         ("gru_tagger", {"patience": -1}, ArgumentError, "`patience`"),
         ("gru_tagger", {"min_count": 0}, ArgumentError, "`min_count`"),
-        ("gru_tagger", {"decay": "linear"}, ArgumentError, "`decay`"),
+        (
+            "gru_tagger",
+            {"learning_rate_schedule": "linear"},
+            ArgumentError,
+            "`learning_rate_schedule`",
+        ),
         ("gru_tagger", {"seed": -1}, ArgumentError, "`seed`"),
         ("gru_tagger", {"learning_rate": 0}, ArgumentError, "`learning_rate`"),
         ("gru_tagger", {"learning_rate": "fast"}, ArgumentError, "`learning_rate`"),
@@ -805,27 +819,27 @@ def test_tags_of_the_bio_kind_come_in_order():
 )
 def test_what_cannot_be_trained_is_refused(name, options, error, words):
     with pytest.raises(error, match=words):
-        zoo.train(name, TEXT, TEXT, **options)
+        zoo.train(name, TEXT, validation_data=TEXT, **options)
 
 
 def test_a_learning_rate_may_be_an_int():
-    trained = zoo.train("gru_tagger", TEXT, TEXT, learning_rate=1, **QUICK)
-    assert float(np.asarray(trained.network.optimizer.learning_rate)) == 1.0
+    trained = zoo.train("gru_tagger", TEXT, validation_data=TEXT, learning_rate=1, **QUICK)
+    assert float(np.asarray(trained.inner_model.optimizer.learning_rate)) == 1.0
 
 
 def test_an_entry_without_a_search_space_is_trained():
     zoo.register("mine", models.sequence_tagger, task="tagging", summary="Mine.", inputs="tokens",
                  outputs="probabilities", causal=True, defaults={"units": 3})  # fmt: skip
-    trained = zoo.train("mine", TEXT, TEXT, **QUICK)
-    np.testing.assert_allclose(np.asarray(trained.network.optimizer.learning_rate), 1e-3)
+    trained = zoo.train("mine", TEXT, validation_data=TEXT, **QUICK)
+    np.testing.assert_allclose(np.asarray(trained.inner_model.optimizer.learning_rate), 1e-3)
 
 
 def test_examples_that_lack_what_is_learned_are_refused():
     labeled = LabeledSequences([["a"], ["b"]], labels=["x", "y"])
     with pytest.raises(ArgumentError, match="`target`"):
-        zoo.train("gru_tagger", labeled, labeled)
+        zoo.train("gru_tagger", labeled, validation_data=labeled)
     with pytest.raises(DataError, match="must be sequences of tokens"):
-        zoo.train("gru_tagger", TEXT, READINGS, **QUICK)
+        zoo.train("gru_tagger", TEXT, validation_data=READINGS, **QUICK)
 
 
 def test_validation_without_tags_is_refused_before_training():

@@ -28,8 +28,8 @@ from keras_seqzoo.errors import (
     UnknownNameError,
 )
 from keras_seqzoo.registry.search_space import Choice, Float, Int
+from keras_seqzoo.tasks.window_data import split_windows
 from keras_seqzoo.tuning import results
-from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.study import storage
 from keras_seqzoo.tuning.trial import BestEpoch
 from keras_seqzoo.utils import files
@@ -295,7 +295,7 @@ def test_validation_rows_reach_neither_scaling_nor_training(tmp_path):
 
 def test_rows_are_split_by_time_order():
     x = np.arange(10.0).reshape(10, 1, 1).repeat(2, axis=1)
-    x_train, _, x_val, _ = split_rows(x, None, None, 0.3)
+    x_train, _, x_val, _ = split_windows(x, None, None, 0.3)
     np.testing.assert_array_equal(x_train[:, 0, 0], np.arange(7))
     np.testing.assert_array_equal(x_val[:, 0, 0], [7, 8, 9])
 

@@ -45,8 +45,8 @@ def test_a_tagger_is_chosen_by_f1(searched):
 def test_the_best_model_takes_sentences_and_scores_as_it_did(searched):
     found, examples, folder = searched
     model = found.best_model
-    assert preprocessor_of(model) == found.rows.preprocessor
-    scores = evaluate(model, found.rows.validation)
+    assert preprocessor_of(model) == found.task.preprocessor
+    scores = evaluate(model, found.task.validation)
     np.testing.assert_allclose(scores.f1, found.chosen.score, atol=1e-6)
     loaded = zoo.load(folder / "best.keras")
     sentences = np.array([" ".join(one) for one in examples.sequences[:5]], object)
@@ -91,7 +91,7 @@ def test_a_classifier_is_chosen_by_accuracy_and_other_data_is_another_search(tmp
 @pytest.mark.parametrize(
     ("name", "examples", "options", "error", "message"),
     [
-        ("simple_rnn_identity", tagged(), {}, ArgumentError, "classification or tagging"),
+        ("simple_rnn_identity", tagged(), {}, ArgumentError, "TimeSeries for the task"),
         ("gru_classifier", tagged(), {}, ArgumentError, "target"),
         ("gru_tagger", tagged(), {"validation_data": np.ones(3)}, ArgumentError, "LabeledSequences"),
         ("gru_tagger", tagged(), {"unit": 3}, UnknownArgumentError, "Did you mean 'units'"),
@@ -124,5 +124,7 @@ def test_a_forecaster_is_searched_by_the_error_of_the_next_reading(tmp_path):
     x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=400), sequence_length=20)
     found = zoo.search("gru_forecaster", x, directory=tmp_path, **SMALL)
     assert found.oracle.objectives[0].name == "val_identity_error"
-    assert found.rows.x.shape[1] == found.rows.y.shape[1] == 19
-    np.testing.assert_array_equal(found.rows.x[:, 1:], found.rows.y[:, :-1])
+    assert found.task.bound_windows.x.shape[1] == found.task.bound_windows.y.shape[1] == 19
+    np.testing.assert_array_equal(
+        found.task.bound_windows.x[:, 1:], found.task.bound_windows.y[:, :-1]
+    )

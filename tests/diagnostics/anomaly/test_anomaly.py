@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo import tasks
 from keras_seqzoo.data import TimeSeries
 from keras_seqzoo.diagnostics.anomaly import overlap
 from keras_seqzoo.errors import ArgumentError, DataError
@@ -261,16 +260,16 @@ def test_records_that_cannot_be_used_are_refused(model, x, words):
         ({"x": [[[1.0]], [[1.0], [2.0]]]}, "one array"),
         ({"x": np.full((4, 5, 1), "a")}, "`x` must be real numbers"),
         ({"x": np.full((4, 5, 1), np.nan)}, "`x` must be finite"),
-        ({"validation": np.zeros((4, 6, 1))}, "as `x`"),
+        ({"validation_data": np.zeros((4, 6, 2))}, "features of `x`"),
         ({"verbose": "loud"}, "`verbose`"),
         ({"learning_rate": 0}, "`learning_rate`"),
     ],
 )
 def test_windows_that_cannot_be_trained_on_are_refused(change, words):
     windows = np.random.default_rng(0).normal(size=(4, 5, 1))
-    given = {"x": windows, "validation": windows} | change
+    given = {"x": windows, "validation_data": windows} | change
     with pytest.raises((ArgumentError, DataError), match=words):
-        tasks.train_on_windows("simple_rnn_identity", **given)
+        zoo.train("simple_rnn_identity", **given)
 
 
 def test_training_that_a_forecaster_says_nothing_of_is_refused():
@@ -294,7 +293,7 @@ def test_it_is_public_and_entries_that_reconstruct_are_trained_and_known_by_name
 
     try:
         x = zoo.data.make_windows(readings(steps=200), sequence_length=20)
-        model = tasks.train_on_windows("there_and_back", x[:8], x[8:], epochs=2, verbose=0).model
+        model = zoo.train("there_and_back", x[:8], validation_data=x[8:], epochs=2, verbose=0).model
         report = zoo.anomaly(model, x[8:], x[:8], sequence_length=20)
     finally:
         zoo.unregister("there_and_back")

@@ -26,12 +26,12 @@ from optuna.trial import TrialState
 
 import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError, SearchError
+from keras_seqzoo.tasks.vectorized_metrics import IdentityMetrics
 from keras_seqzoo.tuning import tuner
 from keras_seqzoo.tuning.study import storage, successive_halving
 from keras_seqzoo.tuning.study.oracle import StudyOracle
 from keras_seqzoo.tuning.study.storage import TrialStore, sqlite
 from keras_seqzoo.tuning.trial import TrialResult
-from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures
 from keras_seqzoo.utils import files
 
 pytestmark = pytest.mark.tensorflow
@@ -53,7 +53,7 @@ class StandIn:
 
     def advance(self, runs, until):
         for run, last in zip(runs, until, strict=True):
-            run.history = {name: run.curve[:last] for name in IdentityMeasures.logs}
+            run.history = {name: run.curve[:last] for name in IdentityMetrics.logs}
             yield
 
     def finish(self, run):
@@ -74,7 +74,7 @@ class StandInRun:
         noise = np.random.default_rng(member.seed).random(EPOCHS)
         level = abs(math.log(member.hp.values["learning_rate"] / 0.004))
         self.curve = (level + 1 / np.arange(1, EPOCHS + 1) + 0.1 * noise).tolist()
-        self.history = {name: [] for name in IdentityMeasures.logs}
+        self.history = {name: [] for name in IdentityMetrics.logs}
 
     @property
     def epochs(self):

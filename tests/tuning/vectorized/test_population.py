@@ -13,8 +13,9 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.registry.search_space import Choice, Float, Int
+from keras_seqzoo.tasks import task_for
+from keras_seqzoo.tasks.window_data import Windows, split_windows
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
-from keras_seqzoo.tuning.rows import split_rows
 from keras_seqzoo.tuning.trial import TrialResult, run_trial
 from keras_seqzoo.tuning.vectorized import philox, population
 from keras_seqzoo.tuning.vectorized.packed_model import Packed
@@ -69,12 +70,19 @@ def entry():
     zoo.unregister(name)
 
 
-def rows(padded: bool = False):
+def hypermodel_of(name: str, data: Windows, *, global_clipnorm=None, **arguments) -> ZooHyperModel:
+    """An entry's hypermodel, its task bound to windows."""
+    task = task_for(name, features=FEATURES, **arguments).bound(windows=data)
+    clip = {} if global_clipnorm is None else {"global_clipnorm": global_clipnorm}
+    return ZooHyperModel(task, features=FEATURES, **clip, **arguments)
+
+
+def rows(padded: bool = False) -> Windows:
     rng = np.random.default_rng(0)
     x = np.cumsum(rng.normal(size=(170, TIME, FEATURES)), axis=1).astype("float32") + 5
     if padded:
         x[np.arange(TIME) >= rng.integers(2, TIME + 1, (len(x), 1))] = np.nan
-    return split_rows(x, None, None, 0.4)
+    return split_windows(x, None, None, 0.4)
 
 
 def members(hypermodel: ZooHyperModel, values: list[dict]) -> list[Member]:
@@ -96,11 +104,10 @@ VALUES = [
 ]
 
 
-def together(hypermodel, rows, given, batch_size=16, epochs=EPOCHS, stopping=None, until=()):
+def together(hypermodel, given, batch_size=16, epochs=EPOCHS, stopping=None, until=()):
     """What comes of members; `until` are epochs at which all are put together anew."""
     trained = Population(
         hypermodel,
-        rows,
         objectives=OBJECTIVES,
         epochs=epochs,
         batch_size=batch_size,
@@ -125,11 +132,10 @@ def narrow(monkeypatch):
     monkeypatch.setattr(population, "UNITS", 12)
 
 
-def alone(hypermodel, rows, member, batch_size=16, epochs=EPOCHS):
+def alone(hypermodel, member, batch_size=16, epochs=EPOCHS):
     return run_trial(
         hypermodel,
         member.hp,
-        rows,
         objectives=OBJECTIVES,
         epochs=epochs,
         batch_size=batch_size,
@@ -156,30 +162,31 @@ def assert_same(found: TrialResult, expected: TrialResult, tolerance: float):
     ids=["sequences, padded, clipped", "last, padded", "sequences"],
 )
 def test_a_member_ends_where_fit_ends(sequences, padded, clip, float64):
-    hypermodel = ZooHyperModel(
+    data = rows(padded)
+    hypermodel = hypermodel_of(
         "simple_rnn_identity",
-        features=FEATURES,
+        data,
         return_sequences=sequences,
         mask_value=np.nan if padded else None,
-        **({} if clip is None else {"global_clipnorm": clip}),
+        global_clipnorm=clip,
     )
-    given, data = members(hypermodel, VALUES), rows(padded)
+    given = members(hypermodel, VALUES)
     steps = EPOCHS * 3 * -(-len(data.x) // 16)
     assert steps > 100 and len(data.x) % 16  # the last batch is not full
-    found = together(hypermodel, data, given, epochs=3 * EPOCHS)
+    found = together(hypermodel, given, epochs=3 * EPOCHS)
     for place in (0, 1, 3) if sequences else (2,):
-        expected = alone(hypermodel, data, given[place], epochs=3 * EPOCHS)
+        expected = alone(hypermodel, given[place], epochs=3 * EPOCHS)
         assert_same(found[place], expected, 1e-8)
 
 
 @pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
 def test_members_of_every_cell_end_where_fit_ends_with_dropout(entry, cell, float64):
-    hypermodel = ZooHyperModel(entry, features=FEATURES, cell=cell)
+    hypermodel = hypermodel_of(entry, rows(), cell=cell)
     values = [VALUES[1] | {"dropout": 0.3}, VALUES[2] | {"dropout": 0.0}, VALUES[3]]
-    given, data = members(hypermodel, values), rows()
-    found = together(hypermodel, data, given, epochs=3 * EPOCHS)
+    given = members(hypermodel, values)
+    found = together(hypermodel, given, epochs=3 * EPOCHS)
     for place in (0, 1):
-        expected = alone(hypermodel, data, given[place], epochs=3 * EPOCHS)
+        expected = alone(hypermodel, given[place], epochs=3 * EPOCHS)
         assert_same(found[place], expected, 1e-8)
 
 
@@ -195,11 +202,11 @@ def test_random_numbers_are_those_of_tensorflow(dtype):
 
 
 def test_in_float32_a_member_drifts_from_fit_by_round_off_alone():
-    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
-    given, data = members(hypermodel, VALUES[:2]), rows()
-    found = together(hypermodel, data, given, epochs=3)
+    hypermodel = hypermodel_of("simple_rnn_identity", rows())
+    given = members(hypermodel, VALUES[:2])
+    found = together(hypermodel, given, epochs=3)
     for one, member in zip(found, given, strict=True):
-        expected = alone(hypermodel, data, member, epochs=3)
+        expected = alone(hypermodel, member, epochs=3)
         for ours, theirs in zip(one.model.weights, expected.model.weights, strict=True):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=2e-5)
 
@@ -209,16 +216,15 @@ def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
     stopping = keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=1, min_delta=0.02, start_from_epoch=start
     )
-    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
-    given, data = members(hypermodel, VALUES[:4]), rows()
+    hypermodel = hypermodel_of("simple_rnn_identity", rows())
+    given = members(hypermodel, VALUES[:4])
     found = [
-        one.history[monitor]
-        for one in together(hypermodel, data, given, epochs=9, stopping=stopping)
+        one.history[monitor] for one in together(hypermodel, given, epochs=9, stopping=stopping)
     ]
     ran = []
     for place, member in enumerate(given):
         expected = run_trial(
-            hypermodel, member.hp, data, objectives=OBJECTIVES, epochs=9, batch_size=16,
+            hypermodel, member.hp, objectives=OBJECTIVES, epochs=9, batch_size=16,
             callbacks=[stopping], seed=member.seed,
         )  # fmt: skip
         np.testing.assert_allclose(found[place], expected.history[monitor], rtol=1e-3)
@@ -227,9 +233,9 @@ def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
 
 
 def test_the_figures_are_those_of_the_callback():
-    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES, block=3)
     data = rows()
-    (found,) = together(hypermodel, data, members(hypermodel, VALUES[1:2]), epochs=2)
+    hypermodel = hypermodel_of("simple_rnn_identity", data, block=3)
+    (found,) = together(hypermodel, members(hypermodel, VALUES[1:2]), epochs=2)
     callback = StateLeakage(data.x_val, block=3)
     callback.set_model(found.model)
     for name, value in callback.measure().items():
@@ -237,22 +243,21 @@ def test_the_figures_are_those_of_the_callback():
 
 
 def test_a_member_that_diverges_touches_no_other():
-    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
-    data = rows()
+    hypermodel = hypermodel_of("simple_rnn_identity", rows())
     values = [VALUES[1], VALUES[2]]
-    expected = together(hypermodel, data, members(hypermodel, values), epochs=2)
+    expected = together(hypermodel, members(hypermodel, values), epochs=2)
     values = [VALUES[1], VALUES[2], {"units": 4, "learning_rate": float("inf")}]
-    *found, lost = together(hypermodel, data, members(hypermodel, values), epochs=2)
+    *found, lost = together(hypermodel, members(hypermodel, values), epochs=2)
     assert "diverged" in str(lost)
     for one, other in zip(found, expected, strict=True):
         assert one.history == other.history
 
 
 def test_members_can_be_put_together_anew_between_epochs():
-    hypermodel = ZooHyperModel("simple_rnn_identity", features=FEATURES)
-    given, data = members(hypermodel, VALUES[:3]), rows()
-    whole = together(hypermodel, data, given)
-    for one, other in zip(together(hypermodel, data, given, until=(1, 4)), whole, strict=True):
+    hypermodel = hypermodel_of("simple_rnn_identity", rows())
+    given = members(hypermodel, VALUES[:3])
+    whole = together(hypermodel, given)
+    for one, other in zip(together(hypermodel, given, until=(1, 4)), whole, strict=True):
         np.testing.assert_allclose(one.history["loss"], other.history["loss"], rtol=1e-5)
         assert one.epoch == other.epoch
 

@@ -10,7 +10,8 @@ from keras_tuner.errors import FailedTrialError
 import keras_seqzoo as zoo
 from keras_seqzoo.data import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.tuning.sequences import SequenceHyperModel, array_rows, sequence_rows
+from keras_seqzoo.tasks import task_for
+from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.trial import run_trial
 from keras_seqzoo.tuning.vectorized import population
 from keras_seqzoo.tuning.vectorized.population import Member, Population
@@ -55,23 +56,24 @@ def examples(target: str, *, unequal: bool, count: int = 110) -> LabeledSequence
 def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkeypatch):
     monkeypatch.setattr(population, "UNITS", 10)  # two calls
     target = "tags" if name.endswith("tagger") else "labels"
-    rows = sequence_rows(name, examples(target, unequal=unequal), None, 0.3, 0)
-    hypermodel = SequenceHyperModel(name, preprocessor=rows.preprocessor, **fixed)
+    data = examples(target, unequal=unequal)
+    task = task_for(name, **fixed).with_data(data, validation_split=0.3)
+    hypermodel = ZooHyperModel(task, **fixed)
     members = []
     for seed, values in enumerate(MEMBERS):
         hp = keras_tuner.HyperParameters()
         hypermodel.declare_hyperparameters(hp)
         hp.values |= values
         members.append(Member(hp, seed + 10))
-    trained = Population(hypermodel, rows, objectives=OBJECTIVES, epochs=EPOCHS, batch_size=BATCH)
+    trained = Population(hypermodel, objectives=OBJECTIVES, epochs=EPOCHS, batch_size=BATCH)
     runs = [trained.start(member) for member in members]
     for _ in trained.advance(runs, [EPOCHS] * len(runs)):
         pass
-    assert EPOCHS * -(-rows.count // BATCH) > 100 and rows.count % BATCH
+    assert EPOCHS * -(-task.size // BATCH) > 100 and task.size % BATCH
     for place in (0, 1):
         found = trained.finish(runs[place])
         expected = run_trial(
-            hypermodel, members[place].hp, rows, objectives=OBJECTIVES, epochs=EPOCHS,
+            hypermodel, members[place].hp, objectives=OBJECTIVES, epochs=EPOCHS,
             batch_size=BATCH, callbacks=(), seed=members[place].seed,
         )  # fmt: skip
         assert found.epoch == expected.epoch
@@ -96,7 +98,8 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
 )
 def test_what_trains_one_by_one_says_why(data, reason):
     name = "gru_tagger" if data.tags else "gru_classifier"
-    assert reason in sequence_rows(name, data, data, 0, 0).obstacle
+    task = task_for(name).with_data(data, validation_data=data)
+    assert reason in task.population_obstacle
 
 
 def walks(count: int = 90, time: int = 12):
@@ -191,14 +194,15 @@ def test_what_does_not_fit_the_arrays_is_refused(options, error, message, tmp_pa
 def test_classes_at_padded_steps_are_none():
     x, y = walks()
     x[:, 8:], y[:, 8:] = -9, 99
-    rows = array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
-    assert rows.preprocessor.classes == ("0", "1", "2")
-    assert set(rows.examples.lengths) == {8}
+    task = task_for("gru_tagger", mask_value=-9.0)
+    bound = task.with_data(x, y, validation_split=0.25)
+    assert bound.preprocessor.classes == ("0", "1", "2")
+    assert set(bound.training.lengths) == {8}
     x[3] = -9
-    with pytest.raises(DataError, match="row 3 of padding alone"):
-        array_rows("gru_tagger", x, y, None, 0.25, 0, mask_value=-9.0)
+    with pytest.raises(DataError, match="row 3 with padding alone"):
+        task.with_data(x, y, validation_split=0.25)
     with pytest.raises(DataError, match="of one length"):
-        unmasked = array_rows("gru_tagger", *walks(), None, 0.25, 0).preprocessor
+        unmasked = task_for("gru_tagger").with_data(*walks(), validation_split=0.25).preprocessor
         unmasked.batches(rows_of_two_lengths())
 
 
@@ -208,25 +212,30 @@ def rows_of_two_lengths() -> LabeledSequences:
 
 def test_numbers_and_names_of_the_same_classes_are_other_data():
     x, y = walks()
-    one, other = (array_rows("gru_tagger", x, given, None, 0.25, 0) for given in (y, y.astype(str)))
+    one, other = (
+        task_for("gru_tagger").with_data(x, given, validation_split=0.25)
+        for given in (y, y.astype(str))
+    )
     assert one.fingerprint() != other.fingerprint()
 
 
 def test_a_trial_that_diverges_alone_has_no_score():
-    data = sequence_rows("gru_classifier", examples("labels", unequal=True), None, 0.3, 0)
-    hypermodel = SequenceHyperModel("gru_classifier", preprocessor=data.preprocessor)
+    data = examples("labels", unequal=True)
+    hypermodel = ZooHyperModel(task_for("gru_classifier").with_data(data, validation_split=0.3))
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
     hp.values["learning_rate"] = float("inf")
     with pytest.raises(FailedTrialError, match="diverged"):
         run_trial(
-            hypermodel, hp, data, objectives=OBJECTIVES, epochs=2, batch_size=BATCH,
+            hypermodel, hp, objectives=OBJECTIVES, epochs=2, batch_size=BATCH,
             callbacks=(), seed=0,
         )  # fmt: skip
 
 
 def test_examples_are_padded_with_what_the_model_masks():
     data = examples("labels", unequal=True)
-    trained = zoo.train("gru_classifier", data, data, mask_value=-9.0, units=4, epochs=1, verbose=0)
+    trained = zoo.train(
+        "gru_classifier", data, validation_data=data, mask_value=-9.0, units=4, epochs=1, verbose=0
+    )
     assert trained.preprocessor.mask_value == preprocessor_of(trained.model).mask_value == -9
     assert np.isfinite(trained.history["loss"]).all()
