@@ -207,7 +207,7 @@ def test_the_spectral_penalty_is_saved_and_named(tmp_path):
             zoo.regularizers.SpectralNorm(**arguments)
 
 
-# ----------------------------------------------------------------------------------------- lipschitz_bound
+# --------------------------------------------------------------------------------- lipschitz_bound
 
 
 def norm(kernel) -> float:
