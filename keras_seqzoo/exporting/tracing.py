@@ -11,6 +11,7 @@ import keras
 
 from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.layers.export_scope import export_scope
+from keras_seqzoo.utils import compat
 
 AFTER = "next_"  # before the name of an output that would else be called as an input is
 
@@ -22,7 +23,7 @@ def without_cudnn(model: keras.Model) -> Iterator[None]:
     Args:
         model: `keras.Model`; layers inside layers are found too.
     """
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, "use_cudnn", False)]
+    layers = [layer for layer in compat.flatten_layers(model) if getattr(layer, "use_cudnn", False)]
     before = [layer.use_cudnn for layer in layers]
     try:
         for layer in layers:
@@ -41,7 +42,7 @@ def in_full_precision(model: keras.Model) -> Iterator[None]:
     Args:
         model: `keras.Model`; layers inside layers are found too.
     """
-    layers = [layer for layer in model._flatten_layers() if is_mixed(layer)]
+    layers = [layer for layer in compat.flatten_layers(model) if is_mixed(layer)]
     before = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:

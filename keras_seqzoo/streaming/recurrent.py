@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 from keras import ops, tree
-from keras.src.backend.common.masking import set_keras_mask
 
 from keras_seqzoo.streaming.state import CannotStep, Memory, Timed, Whole
+from keras_seqzoo.utils import compat
 
 # Their output is their first state, so that what was said last need not be kept beside it.
 _SAY_THEIR_STATE = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
@@ -36,7 +36,7 @@ def recurrent(memory: Memory, layer, /, sequences, initial_state=None, mask=None
     before, keep = memory.recall(layer, lambda: _joined(parts))
     states = _apart(before, sizes)[: len(tree.flatten(begin))]
     x = ops.cast(sequences.step, layer.compute_dtype)
-    set_keras_mask(x, None)  # cells know none, and would warn
+    compat.set_keras_mask(x, None)  # cells know none, and would warn
     said, after = layer.cell(x, tree.pack_sequence_as(begin, states))
     after = tree.flatten(after)
     kept = _apart(keep(_joined([*after, said] if beside else after), mask), sizes)

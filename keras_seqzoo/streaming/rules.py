@@ -15,6 +15,7 @@ from keras import ops, tree
 from keras_seqzoo import layers
 from keras_seqzoo.streaming import pooling, recurrent
 from keras_seqzoo.streaming.state import CannotStep, Memory, Timed, Whole
+from keras_seqzoo.utils import compat
 
 
 def on_the_step(memory: Memory, layer, /, *args, **kwargs):
@@ -173,7 +174,7 @@ def rule_of(operation) -> Callable:
         if isinstance(operation, kinds):
             return rule
     name = type(operation).__name__
-    if not type(operation).__module__.startswith("keras.src.ops"):
+    if not compat.is_keras_op(operation):
         return _UNKNOWN
     if name in _NUMBER_BY_NUMBER.split():
         return number_by_number

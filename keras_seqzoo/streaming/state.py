@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+
+from keras_seqzoo.utils import compat
 
 
 class CannotStep(Exception):
@@ -32,20 +33,20 @@ class Timed:
         """A sequence of one step, `(batch, 1, ...)`, its mask attached."""
         sequence = ops.expand_dims(self.step, 1)
         if self.mask is not None:
-            set_keras_mask(sequence, ops.expand_dims(self.mask, 1))
+            compat.set_keras_mask(sequence, ops.expand_dims(self.mask, 1))
         return sequence
 
     @property
     def alone(self) -> Any:
         """The step, its mask attached."""
         if self.mask is not None:
-            set_keras_mask(self.step, self.mask)
+            compat.set_keras_mask(self.step, self.mask)
         return self.step
 
     @classmethod
     def of_sequence(cls, sequence: Any) -> Timed:
         """What `sequence` gives."""
-        mask = get_keras_mask(sequence)
+        mask = compat.get_keras_mask(sequence)
         found = cls(ops.squeeze(sequence, 1), None if mask is None else ops.squeeze(mask, 1))
         found.__dict__["sequence"] = sequence  # else it would be squeezed and expanded again
         return found
@@ -53,7 +54,7 @@ class Timed:
     @classmethod
     def of_alone(cls, step: Any) -> Timed:
         """What `alone` gives."""
-        return cls(step, get_keras_mask(step))
+        return cls(step, compat.get_keras_mask(step))
 
 
 class Whole:

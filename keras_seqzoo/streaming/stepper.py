@@ -12,6 +12,7 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import StepMask
 from keras_seqzoo.streaming.rules import rule_of
 from keras_seqzoo.streaming.state import CannotStep, Memory, Timed, Whole
+from keras_seqzoo.utils import compat
 
 
 class Stepper:
@@ -71,7 +72,7 @@ class Stepper:
             except CannotStep as why:
                 raise ArgumentError(_refusal(self._model, operation, why)) from None
 
-        return self._graph(model)._run_through_graph(inputs, call_fn=call)
+        return compat.run_through_graph(self._graph(model), inputs, call)
 
     def _nested(self, model, memory, inputs, training=None, mask=None):
         inputs = tree.flatten(inputs)

@@ -14,6 +14,7 @@ from keras_seqzoo.layers.crf.layer import (
     requested_outputs,
 )
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
 )
@@ -139,7 +140,7 @@ class CRFModel(keras.Model):
 
 def _crf(model):
     # An attribute would save the weights of the layer under the attribute's name.
-    return model.outputs[0]._keras_history.operation
+    return compat.keras_history(model.outputs[0]).operation
 
 
 class _Mean(keras.losses.Loss):

@@ -40,6 +40,7 @@ from keras_seqzoo.layers.rnn.batch_splitting import (
     swap_batch_and_time,
 )
 from keras_seqzoo.layers.rnn.cells import Cell, gate_scale, project, sum_outer_products
+from keras_seqzoo.utils import compat
 
 # The limits of `contain_overflow`: large, and yet products of two and sums of these are finite.
 LARGEST_STATE = 1e15
@@ -95,7 +96,7 @@ def run(
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
     ranks = len(kernel.shape), 0 if mask is None else len(mask.shape)
     signature = (tensors[0].shape[-1], *ranks)
-    jit_compile = jit_compile and not under_xla()
+    jit_compile = jit_compile and not compat.in_xla_context()
     function = _recurrence(
         cell, signature, keep_residuals, return_sequences, contain_overflow, jit_compile
     )
@@ -288,10 +289,10 @@ def _forward(
     ]
 
     # XLA computes gates that are written once, and gates that are not for each of their uses.
-    write_gates = keep_residuals or under_xla()
+    write_gates = keep_residuals or compat.in_xla_context()
     # XLA may put the product of one part where the state of the other part was, and then has to
     # wait for the product of that part. It does not if the state is read after the product.
-    read_states_again = under_xla() and parts > 1 and not keep_residuals
+    read_states_again = compat.in_xla_context() and parts > 1 and not keep_residuals
 
     def body(t, outputs, all_states, extra_residuals, states, projections):
         new_states = []
@@ -440,11 +441,6 @@ def _backward(
         *(join_weight(grads) for grads in zip(*weight_grads, strict=True)),
         *(join_state(grads, batch, directions) for grads in zip(*state_grads, strict=True)),
     )
-
-
-def under_xla() -> bool:
-    """Whether this is being traced for XLA."""
-    return tf.__internal__.get_enclosing_xla_context() is not None
 
 
 def to_tensor_array(steps) -> tf.TensorArray:
