@@ -40,8 +40,15 @@ def _move_gradient_to_graph(result) -> None:
     """Let the graph of a result own the registered gradient of its trace."""
     name = compat.gradient_name(result)
     gradient = compat.get_gradient(name)
-    reference: Callable[[], Any] = weakref.ref(gradient)
-    compat.replace_gradient(name, lambda op, *upstream: reference()(op, *upstream))
+    reference = weakref.ref(gradient)
+
+    def weak_gradient(op, *upstream):
+        function = reference()
+        if function is None:
+            raise RuntimeError(f"The graph of the gradient {name!r} was deleted.")
+        return function(op, *upstream)
+
+    compat.replace_gradient(name, weak_gradient)
     graph = result.graph
     graph.keras_seqzoo_gradients = [*getattr(graph, "keras_seqzoo_gradients", ()), gradient]
     weakref.finalize(gradient, compat.remove_gradient, name)
