@@ -143,8 +143,8 @@ def _recurrence(
     """The recurrence as a differentiable function of tensors.
 
     `signature` holds the number of features, the rank of the kernels and the rank of the mask (0
-    without a mask). Each has a function of its own: a `tf.function` that meets several sizes is
-    traced with unknown ones.
+    without a mask). Each signature has a function of its own, as `tf.function` replaces sizes that
+    differ between calls by dynamic ones.
     """
     masked = signature[-1] > 0
     forward = functools.partial(_forward, cell, masked, return_sequences, contain_overflow)
@@ -167,6 +167,9 @@ def make_differentiable(
         keep_residuals: bool, whether the forward pass stores the residuals. Otherwise a gradient
             has the same value and runs `forward` again.
         jit_compile: bool, whether XLA compiles each pass by itself, once for each shape.
+
+    Returns:
+        A function from tensors to the results of `forward`.
     """
     run_forward = _compiled(functools.partial(forward, keep_residuals), jit_compile)
     run_with_residuals = (
@@ -288,7 +291,7 @@ def _forward(
         tuple(empty_tensor_array(part[0], time) for _ in range(num_extra)) for part in states
     ]
 
-    # XLA computes gates that are written once, and gates that are not for each of their uses.
+    # XLA computes gates once if they are written, else again for each use.
     write_gates = keep_residuals or compat.in_xla_context()
     # XLA may put the product of one part where the state of the other part was, and then has to
     # wait for the product of that part. It does not if the state is read after the product.

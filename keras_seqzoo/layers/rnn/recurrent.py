@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _FusedRNN(keras.layers.RNN):
-    """Base of the three layers: when the fused kernel runs, and how it is called."""
+    """Base of SimpleRNN, GRU and LSTM: when the fused kernel runs, and how it is called."""
 
     cell: Any
     use_cudnn: Any
@@ -49,8 +49,8 @@ class _FusedRNN(keras.layers.RNN):
         raise NotImplementedError
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        fused_cell = self.fused_cell()
-        if fused_cell is None or self.implementation_path != "fused":
+        fused_cell = self.fused_cell() if self.implementation_path == "fused" else None
+        if fused_cell is None:
             return super().inner_loop(sequences, initial_state, mask, training=training)
         cell = self.cell
         dropout_mask = cell.get_dropout_mask(sequences[:, 0, :]) if training else None
@@ -293,7 +293,7 @@ class Bidirectional(keras.layers.Bidirectional):
             return False
         if first.go_backwards or first.return_state or first.stateful:
             return False
-        # Two loops that are compiled by themselves run in parallel, one such loop would not.
+        # XLA runs the two loops in parallel if each is compiled by itself, and one loop serially.
         if training and first.jit_compile:
             return False
         if training and (first.cell.dropout or second.cell.dropout):
