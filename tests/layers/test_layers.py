@@ -264,10 +264,10 @@ def test_adapt_to_batches_equals_adapt_to_one_array(kind):
     adapt(model, iter(parts) if kind == "iterator" else Batches(*parts))
     adapt(whole, x)
     for name in ("scale", "unscale"):
-        for one, other in zip(
+        for batched, expected in zip(
             model.get_layer(name).get_weights(), whole.get_layer(name).get_weights(), strict=True
         ):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
+            np.testing.assert_allclose(batched, expected, rtol=1e-6)
 
 
 def test_adapt_uses_the_inputs_of_batches_with_targets():

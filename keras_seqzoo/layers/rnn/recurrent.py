@@ -234,11 +234,12 @@ class Bidirectional(keras.layers.Bidirectional):
     """`keras.layers.Bidirectional` that runs both directions in one loop.
 
     Arguments, weights, config and results are those of Keras, so that weights and checkpoints are
-    interchangeable. The loop of Keras runs for layers from outside this package, for layers that
-    keep or return states, and in training for layers with `dropout`.
+    interchangeable. The loops of Keras run for layers from outside this package, for layers that
+    keep or return states, with `initial_state=`, and in training for layers with `dropout`.
 
     Shapes: `(batch, time, features)` -> `(batch, 2 * units)`, or `(batch, time, 2 * units)` if the
-        layer has `return_sequences=True`; `(..., units)` for every `merge_mode` but "concat".
+        layer has `return_sequences=True`. With `merge_mode` "sum", "mul" or "ave" the last axis is
+        `units`, and with None there are two outputs.
     Masking: as in Keras, a padded step keeps the states and its output is zero.
     State: zeros at the start of both directions, or `initial_state=`.
 

@@ -225,10 +225,10 @@ def test_gradients_match_finite_differences(kind, log_safe, compiled, monkeypatc
         direction = rng.normal(size=values[place].shape)
         sides = []
         for sign in (1, -1):
-            moved = list(values)
-            moved[place] = values[place] + 1e-5 * sign * direction
-            crf.set_weights(moved[1:])
-            sides.append(float(loss(tf.constant(moved[0]))))
+            shifted = list(values)
+            shifted[place] = values[place] + 1e-5 * sign * direction
+            crf.set_weights(shifted[1:])
+            sides.append(float(loss(tf.constant(shifted[0]))))
         np.testing.assert_allclose(
             (array(gradient) * direction).sum(), (sides[0] - sides[1]) / 2e-5, rtol=1e-4, atol=1e-4
         )
