@@ -1,4 +1,4 @@
-"""Layers that Keras lacks. Importing this module lets plain `keras.saving.load_model` find them."""
+"""Sequence layers that Keras lacks. Importing this module registers them for `load_model`."""
 
 from keras_seqzoo.layers.crf.constraints import bio_constraints
 from keras_seqzoo.layers.crf.layer import LinearChainCRF

@@ -1,4 +1,4 @@
-"""Tokens: which are real, forgetting some in training, and what a word's characters say."""
+"""Token masks, word dropout and character encoders of words."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ UNKNOWN = 1  # id of tokens outside the vocabulary
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class TokenMask(keras.layers.Layer):
-    """Tells real tokens from padding, which is 0.
+    """Computes the mask of token ids, in which 0 is padding.
 
     Shapes: `(...)`, int -> the same, bool, True for real tokens.
-    Masking: makes the mask, to be passed on as `mask=`.
+    Masking: the output is the mask, to be passed on as `mask=`.
     State: none.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import TokenMask
+    >>> TokenMask()(np.array([[5, 7, 0]])).numpy().tolist()
+    [[True, True, False]]
     """
 
     def call(self, inputs):
@@ -34,18 +40,25 @@ class TokenMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class WordDropout(keras.layers.Layer):
-    """In training, takes some tokens for unknown ones, drawn anew in each step.
+    """Replaces random tokens by the unknown token in training.
 
-    Without it, a vocabulary learned from the training text has no unknown word to learn from, and
-    the vector of unknown words stays what it was drawn as.
+    A vocabulary that was learned from the training text has no unknown tokens there. Without word
+    dropout the embedding of unknown tokens keeps its initial value.
 
     Shapes: `(batch, time)`, int -> the same.
     Masking: padding stays padding.
     State: a random generator.
 
     Args:
-        rate: float in [0, 1), the share of tokens that becomes unknown (1).
+        rate: float in [0, 1), the fraction of tokens that become unknown (id 1) in each step.
         seed: int or None.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import WordDropout
+    >>> WordDropout(0.5)(np.array([[5, 7, 0]])).numpy().tolist()  # not in inference
+    [[5, 7, 0]]
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
@@ -57,8 +70,8 @@ class WordDropout(keras.layers.Layer):
     def call(self, inputs, training=False):
         if not training or not self.rate:
             return inputs
-        drawn = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator)
-        dropped = ops.logical_and(drawn < self.rate, ops.not_equal(inputs, PADDING))
+        uniform = keras.random.uniform(ops.shape(inputs), seed=self.seed_generator)
+        dropped = ops.logical_and(uniform < self.rate, ops.not_equal(inputs, PADDING))
         return ops.where(dropped, ops.cast(UNKNOWN, inputs.dtype), inputs)
 
     def compute_output_spec(self, inputs, training=False):
@@ -70,17 +83,28 @@ class WordDropout(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CharacterCNN(keras.layers.Layer):
-    """One vector per word from its characters: embedding, convolution, maximum over the word.
+    """Character encoder of words: embedding, convolution and maximum over the characters.
 
-    Shapes: `(batch, time, characters)`, int -> `(batch, time, units)`.
-    Masking: characters of 0 are padding and change nothing; a word without any gives zeros.
+    Shapes: character ids `(batch, time, characters)`, int -> `(batch, time, units)`.
+    Masking: characters with id 0 are padding and do not change the output. The output of a word
+        without characters is zero.
     State: none.
 
     Args:
-        vocabulary_size: int, characters with padding (0) and unknown ones (1).
-        units: int, filters of the convolution.
-        embedding_dim: int, size of a character's vector.
-        width: int, odd, characters that a filter sees.
+        vocabulary_size: int, the number of character ids, with padding (0) and unknown (1).
+        units: int, the number of filters of the convolution.
+        embedding_dim: int, the size of a character embedding.
+        width: int, odd, the kernel size of the convolution.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ArgumentError: if a size is not a positive int.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import CharacterCNN
+    >>> CharacterCNN(vocabulary_size=30, units=8)(np.ones((2, 5, 7), int)).shape
+    TensorShape([2, 5, 8])
 
     Reference: [Ma & Hovy, 2016](https://doi.org/10.18653/v1/P16-1101)
     """
@@ -109,7 +133,7 @@ class CharacterCNN(keras.layers.Layer):
     def call(self, inputs):
         real = ops.expand_dims(ops.not_equal(inputs, PADDING), -1)
         x = self.embedding(inputs)
-        # Zeros, as what the convolution pads a word with that ends where the array ends.
+        # Zeros, as the convolution's own padding of words that fill the array.
         x = self.convolution(ops.where(real, x, ops.zeros_like(x)))
         x = ops.max(ops.where(real, x, ops.full_like(x, -1e4)), axis=2)
         return ops.where(ops.any(real, axis=2), x, ops.zeros_like(x))
@@ -124,16 +148,27 @@ class CharacterCNN(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class CharacterBiLSTM(keras.layers.Layer):
-    """One vector per word from its characters: embedding, LSTM both ways, their last states.
+    """Character encoder of words: embedding and the last states of a bidirectional LSTM.
 
-    Shapes: `(batch, time, characters)`, int -> `(batch, time, 2 * units)`.
-    Masking: characters of 0 are padding and change nothing; a word without any gives zeros.
+    Shapes: character ids `(batch, time, characters)`, int -> `(batch, time, 2 * units)`.
+    Masking: characters with id 0 are padding and do not change the output. The output of a word
+        without characters is zero.
     State: none kept between calls.
 
     Args:
-        vocabulary_size: int, characters with padding (0) and unknown ones (1).
-        units: int, of each direction.
-        embedding_dim: int, size of a character's vector.
+        vocabulary_size: int, the number of character ids, with padding (0) and unknown (1).
+        units: int, the units of each direction.
+        embedding_dim: int, the size of a character embedding.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ArgumentError: if a size is not a positive int.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import CharacterBiLSTM
+    >>> CharacterBiLSTM(vocabulary_size=30, units=8)(np.ones((2, 5, 7), int)).shape
+    TensorShape([2, 5, 16])
 
     Reference: [Lample et al., 2016](https://doi.org/10.18653/v1/N16-1030)
     """

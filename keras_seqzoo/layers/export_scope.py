@@ -1,4 +1,4 @@
-"""Loops and choices as other formats than TensorFlow's can hold them."""
+"""A scope for tracing models that other runtimes than TensorFlow will run."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from collections.abc import Iterator
 
 from keras import ops, tree
 
-_PORTABLE = contextvars.ContextVar("export_scope", default=False)
+_IN_SCOPE = contextvars.ContextVar("export_scope", default=False)
 
 
 @contextlib.contextmanager
 def export_scope() -> Iterator[None]:
-    """Inside, what is traced is meant for another runtime than TensorFlow.
+    """Context in which layers trace loops that converters to ONNX and LiteRT support.
 
-    The numbers are the same. Converters to ONNX know a loop that writes step `t` at place `t` and
-    nothing else; those to LiteRT must know the shape of whatever is written.
+    Results are the same. The converter to ONNX supports only loops that write step `t` at index
+    `t`. The converter to LiteRT needs the static shape of everything that a loop writes.
     """
-    token = _PORTABLE.set(True)
+    token = _IN_SCOPE.set(True)
     try:
         yield
     finally:
-        _PORTABLE.reset(token)
+        _IN_SCOPE.reset(token)
 
 
 def in_export_scope() -> bool:
-    """Whether this is being traced for another runtime."""
-    return _PORTABLE.get()
+    """Whether the code runs inside `export_scope`."""
+    return _IN_SCOPE.get()
 
 
 def scan(body, carry, inputs, reverse: bool = False):
-    """`ops.scan` with inputs that may be None, which stay None at each step.
+    """`ops.scan` over nested inputs that may hold None, which stays None at each step.
 
     Args:
-        body: from a carry and what `inputs` are at a step to the carry after, and an output.
-        carry: of the first step, nested.
+        body: from a carry and the inputs of a step to the next carry and an output.
+        carry: initial carry, nested.
         inputs: tensors `(time, ...)` or None, nested.
-        reverse: bool, whether the last step comes first.
+        reverse: bool, whether to begin with the last step.
     """
     flat = tree.flatten(inputs)
 
-    def step(state, now):
-        now = iter(now)
-        both = [None if one is None else next(now) for one in flat]
-        return body(state, tree.pack_sequence_as(inputs, both))
+    def step(state, step_inputs):
+        step_inputs = iter(step_inputs)
+        restored = [None if tensor is None else next(step_inputs) for tensor in flat]
+        return body(state, tree.pack_sequence_as(inputs, restored))
 
-    return ops.scan(step, carry, [one for one in flat if one is not None], reverse=reverse)
+    return ops.scan(step, carry, [x for x in flat if x is not None], reverse=reverse)
 
 
 def argmax(x):
-    """The first of the largest along the last axis, int32.
+    """The first index of the maximum along the last axis, int32, from exportable operations.
 
-    Keras's own looks at the sign's bit, for which other formats have nothing.
+    `keras.ops.argmax` of floats uses the sign bit, which other formats do not support.
     """
-    # `initial` lets batches be empty.
-    largest = ops.equal(x, ops.max(x, axis=-1, keepdims=True, initial=-float("inf")))
-    return ops.argmax(ops.cast(largest, "int32"), axis=-1)
+    # `initial` allows empty batches.
+    is_max = ops.equal(x, ops.max(x, axis=-1, keepdims=True, initial=-float("inf")))
+    return ops.argmax(ops.cast(is_max, "int32"), axis=-1)

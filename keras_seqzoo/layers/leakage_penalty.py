@@ -1,4 +1,4 @@
-"""State leakage as a penalty that training presses down."""
+"""State leakage as a penalty in the training loss."""
 
 from __future__ import annotations
 
@@ -11,38 +11,41 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE, input_mask
 from keras_seqzoo.utils.argument_validation import argument_message, check_not_negative
 
-_LEAST = 1e-7  # share of the mean square below which an output counts as constant
+_VARIANCE_FLOOR = 1e-7  # fraction of the mean square below which an output counts as constant
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class LeakagePenalty(keras.Model):
-    """A model whose training loss has its own state leakage added, `weight` times.
+    """Adds the state leakage of a model, times `weight`, to its training loss.
 
-    It has the inputs, layers and weights of `network`, so that what is trained here is trained
-    there, and is compiled, fitted, saved and loaded as any Keras model. In each training step every
-    row draws a cut at random, takes another row's past up to it, and what its output at the cut
-    changes by, over twice the variance, is the leakage of the batch: the definition of
-    `keras_seqzoo.leakage`, with one cut a row. Gradients go through both answers. That costs one
-    pass more, over twice the rows, without dropout.
+    State leakage is the history dependence of the output, as `keras_seqzoo.leakage` defines it,
+    here with one random cut for each row and training step: the steps before the cut are replaced
+    by those of another row, and the squared change of the output at the cut, divided by twice its
+    variance, is the leakage. Gradients flow through both outputs. The cost is one more forward and
+    backward pass over twice the rows, without dropout.
 
-    A recurrent regularizer presses on weights, whether they leak or not; this presses on what
-    leaks. `fit` shows it as `leakage`, and on validation rows as `val_leakage`, where it is not
-    part of the loss.
+    The penalty acts on the leakage itself, whereas a recurrent regularizer acts on all recurrent
+    weights. `fit` reports the metric `leakage`, and `val_leakage` for validation rows, where the
+    loss does not include it.
+
+    The model shares inputs, layers and weights with `network`, so that training it trains
+    `network`. It is compiled, fitted, saved and loaded as any Keras model.
 
     Shapes: those of `network`: one input `(batch, time, ...)`, one output with the same steps, or
-        `(batch, outputs)` for the last step alone.
-    Masking: rows that the network masks are swapped between equal pasts only, as in `leakage`.
+        `(batch, outputs)` of the last step only.
+    Masking: pasts are swapped only between rows with equal masks before the cut, as in
+        `keras_seqzoo.leakage`.
     State: a random generator.
 
     Args:
-        network: a Functional or Sequential Keras model that is trained by Keras's own loop.
+        network: a Functional or Sequential Keras model that uses the training loop of Keras.
         weight: float of at least 0.
         seed: int or None.
-        name: str; default that of `network`.
+        name: str; the default is the name of `network`.
 
     Raises:
-        ArgumentError: if the network has several inputs or outputs, other steps in its output than
-            in its input, a loss of its own, or keeps state between calls.
+        ArgumentError: if the network has several inputs or outputs, an output with other steps than
+            the input, a loss of its own, or keeps state between calls.
 
     Example:
 
@@ -60,16 +63,17 @@ class LeakagePenalty(keras.Model):
         self, network: keras.Model, weight: float = 0.1, seed: int | None = None, name: Any = None
     ):
         check_not_negative(weight=weight)
-        _check(network)
+        _check_network(network)
         super().__init__(network.inputs[0], network.outputs[0], name=name or network.name)
         self.weight, self.seed = float(weight), seed
-        self.last = len(network.outputs[0].shape) == 2 and network.outputs[0].shape[1] is not None
+        output_shape = network.outputs[0].shape
+        self.last_step_only = len(output_shape) == 2 and output_shape[1] is not None
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.leakage_tracker = keras.metrics.Mean(name="leakage")
 
     @property
     def network(self) -> keras.Model:
-        """The model alone, with the same layers and weights."""
+        """The model without the penalty, with the same layers and weights."""
         return keras.Model(self.inputs[0], self.outputs[0], name=self.name)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -79,36 +83,34 @@ class LeakagePenalty(keras.Model):
         return loss + ops.cast(self.weight * leakage, loss.dtype) if training else loss
 
     def batch_leakage(self, x):
-        """The leakage of a batch, each row at one cut, as a number that can be differentiated.
+        """Estimate the leakage of a batch, each row at one random cut, as a differentiable scalar.
 
         Args:
-            x: `(batch, time, ...)`.
+            x: `(batch, time, ...)`, inputs of the network.
         """
         x = ops.convert_to_tensor(x)
         real = input_mask(self, x)
         real = ops.ones(ops.shape(x)[:2], "bool") if real is None else real
-        cut, present = self._cuts(real)
-        changed, swapped = _with_another_past(x, real, cut)
-        answers = ops.cast(self(ops.concatenate([x, changed]), training=False), "float32")
-        steps = 1 if self.last else ops.shape(x)[1]
-        answers = ops.reshape(answers, (2 * ops.shape(x)[0], steps, -1))
-        y, other = ops.split(answers, 2)
-        if self.last:
-            present, counted = ops.ones_like(real[:, :1]), ops.any(real, axis=1, keepdims=True)
-        else:
-            counted = real
-        moved = ops.sum(_as(present, y) * ops.square(y - other), axis=1)  # (batch, outputs)
-        taken = ops.cast(swapped, "float32")[:, None]
-        moved = ops.sum(moved * taken, axis=0) / ops.maximum(ops.sum(taken), 1.0)
-        return ops.mean(moved / (2 * _variance(y, _as(counted, y))))
+        cut, at_cut = self._draw_cuts(real)
+        swapped_x, swapped = _swap_pasts(x, real, cut)
+        outputs = ops.cast(self(ops.concatenate([x, swapped_x]), training=False), "float32")
+        steps = 1 if self.last_step_only else ops.shape(x)[1]
+        outputs = ops.reshape(outputs, (2 * ops.shape(x)[0], steps, -1))
+        y, swapped_y = ops.split(outputs, 2)
+        if self.last_step_only:
+            at_cut, real = ops.ones_like(real[:, :1]), ops.any(real, axis=1, keepdims=True)
+        change = ops.sum(_as_factor(at_cut, y) * ops.square(y - swapped_y), 1)  # (batch, outputs)
+        swapped = ops.cast(swapped, "float32")[:, None]
+        change = ops.sum(change * swapped, axis=0) / ops.maximum(ops.sum(swapped), 1.0)
+        return ops.mean(change / (2 * _variance(y, _as_factor(real, y))))
 
-    def _cuts(self, real):
-        """A first step to keep for each row, `(batch,)`, and where that is, `(batch, time)`."""
-        both = ops.logical_and(real[:, 1:], real[:, :-1])
-        drawn = keras.random.uniform(ops.shape(both), 0.5, 1.0, seed=self.seed_generator)
-        if self.last:  # its own last real step
-            drawn = ops.cast(ops.cumsum(ops.cast(both, "int32"), axis=1), "float32")
-        cut = 1 + ops.argmax(ops.where(both, drawn, ops.zeros_like(drawn)), axis=1)
+    def _draw_cuts(self, real):
+        """The cut of each row, the first step to keep, as index and as mask `(batch, time)`."""
+        possible = ops.logical_and(real[:, 1:], real[:, :-1])
+        priority = keras.random.uniform(ops.shape(possible), 0.5, 1.0, seed=self.seed_generator)
+        if self.last_step_only:  # the last real step of the row
+            priority = ops.cast(ops.cumsum(ops.cast(possible, "int32"), axis=1), "float32")
+        cut = 1 + ops.argmax(ops.where(possible, priority, ops.zeros_like(priority)), axis=1)
         steps = ops.arange(ops.shape(real)[1], dtype=cut.dtype)
         return cut, steps[None] == cut[:, None]
 
@@ -124,36 +126,38 @@ class LeakagePenalty(keras.Model):
         return cls(**config | {"network": network})
 
 
-def _with_another_past(x, real, cut):
-    """Rows with the steps before `cut` of the row before them, and which rows were changed.
+def _swap_pasts(x, real, cut):
+    """Rows with the past of the previous row in the batch, and which rows were swapped.
 
-    Those whose steps on both sides of the cut are real, and padded where the other row's are.
+    A row is swapped if its steps on both sides of the cut are real and its past has the mask of the
+    other row's past.
     """
-    before = ops.arange(ops.shape(real)[1], dtype=cut.dtype)[None] < cut[:, None]
-    same = ops.logical_or(real == ops.roll(real, 1, axis=0), ops.logical_not(before))
-    kept = ops.take_along_axis(real, cut[:, None], axis=1)[:, 0]
-    edge = ops.take_along_axis(real, cut[:, None] - 1, axis=1)[:, 0]
-    swapped = ops.logical_and(ops.all(same, axis=1), ops.logical_and(kept, edge))
-    taken = ops.logical_and(before, swapped[:, None])
+    is_past = ops.arange(ops.shape(real)[1], dtype=cut.dtype)[None] < cut[:, None]
+    same_mask = ops.logical_or(real == ops.roll(real, 1, axis=0), ops.logical_not(is_past))
+    real_at_cut = ops.take_along_axis(real, cut[:, None], axis=1)[:, 0]
+    real_before_cut = ops.take_along_axis(real, cut[:, None] - 1, axis=1)[:, 0]
+    real_around_cut = ops.logical_and(real_at_cut, real_before_cut)
+    swapped = ops.logical_and(ops.all(same_mask, axis=1), real_around_cut)
+    replaced = ops.logical_and(is_past, swapped[:, None])
     for _ in x.shape[2:]:
-        taken = ops.expand_dims(taken, -1)
-    return ops.where(taken, ops.roll(x, 1, axis=0), x), swapped
+        replaced = ops.expand_dims(replaced, -1)
+    return ops.where(replaced, ops.roll(x, 1, axis=0), x), swapped
 
 
-def _variance(y, counted):
-    """Of each output over real steps; of a constant one a little, so that 0 is not divided by."""
-    total = ops.maximum(ops.sum(counted, axis=(0, 1)), 1.0)
-    mean = ops.sum(y * counted, axis=(0, 1)) / total
-    variance = ops.sum(ops.square(y - mean) * counted, axis=(0, 1)) / total
-    return variance + _LEAST * (variance + ops.square(mean)) + 1e-12
+def _variance(y, real):
+    """The variance of each output over real steps, plus a small value that avoids division by 0."""
+    count = ops.maximum(ops.sum(real, axis=(0, 1)), 1.0)
+    mean = ops.sum(y * real, axis=(0, 1)) / count
+    variance = ops.sum(ops.square(y - mean) * real, axis=(0, 1)) / count
+    return variance + _VARIANCE_FLOOR * (variance + ops.square(mean)) + 1e-12
 
 
-def _as(mask, y):
-    """`(batch, steps)` as numbers to multiply `(batch, steps, outputs)` with."""
+def _as_factor(mask, y):
+    """A mask `(batch, steps)` as zeros and ones that multiply `y` `(batch, steps, outputs)`."""
     return ops.cast(ops.expand_dims(mask, -1), y.dtype)
 
 
-def _check(network: Any) -> None:
+def _check_network(network: Any) -> None:
     if not isinstance(network, keras.Model) or not getattr(network, "inputs", None):
         expected = "a Functional or Sequential Keras model"
         raise ArgumentError(argument_message("network", expected, type(network)))
@@ -163,13 +167,13 @@ def _check(network: Any) -> None:
             argument_message("network", "a model of one input and one output", counts)
         )
     if type(network).compute_loss is not keras.Model.compute_loss:
-        hint = "It has a loss of its own; use a recurrent_regularizer there."
-        expected = "a model that is trained by the loss it is compiled with"
+        hint = "It has a loss of its own. Use a recurrent_regularizer instead."
+        expected = "a model that is trained by the loss of `compile`"
         raise ArgumentError(argument_message("network", expected, type(network), hint))
     stateful = [layer.name for layer in network.layers if getattr(layer, "stateful", False)]
     if stateful:
         raise ArgumentError(argument_message("network", "without stateful layers", stateful))
-    given, said = network.inputs[0].shape, network.outputs[0].shape
-    if len(given) < 2 or len(said) < 2 or (len(said) > 2 and said[1] != given[1]):
-        expected = "a model with as many steps in its output as in its input, or one answer"
-        raise ArgumentError(argument_message("network", expected, f"{given} to {said}"))
+    inputs, outputs = network.inputs[0].shape, network.outputs[0].shape
+    if len(inputs) < 2 or len(outputs) < 2 or (len(outputs) > 2 and outputs[1] != inputs[1]):
+        expected = "a model with as many steps in its output as in its input, or only the last"
+        raise ArgumentError(argument_message("network", expected, f"{inputs} -> {outputs}"))

@@ -1,4 +1,4 @@
-"""Padding: which steps are real, and a mask that arrives wherever it is needed."""
+"""Mask layers: computing the mask of padded steps and applying it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from keras import ops
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.argument_validation import argument_message, check_mask_value
 
-PACKAGE = "keras_seqzoo"  # of the names that layers are registered by
+PACKAGE = "keras_seqzoo"  # of the registered names of layers
 PADDING = 0  # token id
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class StepMask(keras.layers.Layer):
-    """Tells real steps from padding, on raw input: a step is padding if all its features say so.
+    """Computes the mask of raw inputs: a step is padding if all its features are `mask_value`.
 
-    `keras.layers.Masking` hides its mask in the tensor and never finds NaN, which equals nothing,
-    itself included. This layer returns the mask, to be passed on as `mask=`.
+    `keras.layers.Masking` attaches its mask to the tensor and does not support NaN, which is not
+    equal to itself. This layer returns the mask, to be passed on as `mask=`.
 
     Shapes: `(batch, time, features)` -> `(batch, time)`, bool, True for real steps.
-    Masking: makes the mask; a mask that comes with the input is kept where it says padding.
+    Masking: the output is the mask. With an input mask, a step is real if it is real in both.
     State: none.
 
     Args:
-        mask_value: number that fills padded steps; NaN is allowed and collides with no reading.
+        mask_value: float that fills padded steps. NaN never collides with a reading.
+        **kwargs: those of `keras.layers.Layer`.
 
     Example:
 
@@ -38,7 +39,7 @@ class StepMask(keras.layers.Layer):
     """
 
     def __init__(self, mask_value: float, **kwargs: Any):
-        # Raw readings, compared as they are: float16 would round them under a mixed policy.
+        # Raw readings are compared: under a mixed policy they would be rounded to float16.
         kwargs.setdefault("dtype", keras.config.dtype_policy().variable_dtype)
         super().__init__(**kwargs)
         self.mask_value = float(mask_value)
@@ -64,11 +65,17 @@ class StepMask(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class AllSteps(keras.layers.Layer):
-    """The mask of input without padding, for what takes the length of its answer from a mask.
+    """Computes the mask of inputs without padding, for layers that need a mask.
 
-    Shapes: `(batch, time, ...)` -> `(batch, time)`, bool, True throughout.
-    Masking: makes the mask.
+    Shapes: `(batch, time, ...)` -> `(batch, time)`, bool, True everywhere.
+    Masking: the output is the mask.
     State: none.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import AllSteps
+    >>> AllSteps()(np.zeros((1, 2, 3))).numpy().tolist()
+    [[True, True]]
     """
 
     def call(self, inputs):
@@ -80,14 +87,24 @@ class AllSteps(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ApplyMask(keras.layers.Layer):
-    """Sets padded steps to 0 and lets the tensor carry the mask, for losses and metrics.
+    """Sets padded steps to 0 and attaches the mask to the output, for losses and metrics.
 
-    From Keras 3.16 on, recurrent layers no longer pass their mask on; a loss behind them would
-    count padding. Zeros keep NaN padding out of every product and every gradient.
+    From Keras 3.16 on, recurrent layers do not propagate their mask, and a loss after them would
+    include padding. Zeros keep NaN padding out of products and gradients.
 
     Shapes: `[(batch, time, features), (batch, time)]` -> `(batch, time, features)`.
     Masking: the second input is the mask, True for real steps; the output carries it.
     State: none.
+
+    Args:
+        **kwargs: those of `keras.layers.Layer`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import ApplyMask
+    >>> x, mask = np.array([[[1.0], [5.0]]]), np.array([[True, False]])
+    >>> ApplyMask()([x, mask]).numpy().tolist()
+    [[[1.0], [0.0]]]
     """
 
     def __init__(self, **kwargs: Any):
@@ -108,11 +125,20 @@ class ApplyMask(keras.layers.Layer):
 
 
 def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
-    """The mask of raw `inputs`, or None if `mask_value` is None: padding is never guessed.
+    """Compute the mask of raw inputs with `StepMask`; padding is never guessed.
+
+    Shapes: `(batch, time, features)` -> `(batch, time)`, bool, True for real steps.
+    Masking: the result is the mask, or None if `mask_value` is None.
+    State: none.
+
+    Args:
+        inputs: tensor.
+        mask_value: float that fills padded steps, or None.
+        name: str, the name of the layer.
 
     Raises:
-        ArgumentError: if `mask_value` is neither None nor a number that float32 holds; NaN and
-            infinity are numbers here. Or if `inputs` have no axis of time.
+        ArgumentError: if `mask_value` is neither None nor a number in the range of float32 (NaN and
+            infinity are allowed), or if `inputs` has no time axis.
     """
     if mask_value is None:
         return None
@@ -127,25 +153,28 @@ def step_mask(inputs, mask_value: float | None, *, name: str = "mask"):
 
 
 def mask_value_of(model: keras.Model) -> float | None:
-    """What marks padded steps of a model's readings; None where nothing does."""
-    found = [layer.mask_value for layer in model.layers if isinstance(layer, StepMask)]
-    return found[0] if found else None
+    """The `mask_value` of the first `StepMask` layer of a model, or None without one."""
+    values = (layer.mask_value for layer in model.layers if isinstance(layer, StepMask))
+    return next(values, None)
 
 
 def input_mask(model: keras.Model, x):
-    """Real steps `(batch, time)` of `x`, as the first layer behind the input masks it, or None.
+    """Compute the mask that the layers after the first input of a model give its values.
+
+    Shapes: `(batch, time, ...)` -> `(batch, time)`, bool, True for real steps; or None if no layer
+        masks the input.
 
     Args:
-        model: Functional or Sequential.
-        x: tensor, what goes into its first input.
+        model: Functional or Sequential model.
+        x: tensor of values of the first input.
     """
     for layer in model.layers:
         try:
-            sees_input = layer.input is model.inputs[0]
-        except (AttributeError, ValueError):  # called never, or more than once
+            takes_input = layer.input is model.inputs[0]
+        except (AttributeError, ValueError):  # never called, or called more than once
             continue
-        if sees_input and not isinstance(layer, keras.layers.InputLayer):
-            found = layer.compute_mask(x, None)
-            if found is not None:
-                return ops.cast(found, "bool")
+        if takes_input and not isinstance(layer, keras.layers.InputLayer):
+            mask = layer.compute_mask(x, None)
+            if mask is not None:
+                return ops.cast(mask, "bool")
     return None

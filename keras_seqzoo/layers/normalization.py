@@ -1,4 +1,4 @@
-"""Scaling in front of a network and its inverse behind, learned once from training rows."""
+"""Normalization of inputs and outputs with statistics learned from training rows."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ from keras_seqzoo.utils.array_validation import as_array, as_mask, check_finite
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Normalization(keras.layers.Normalization):
-    """Keras's `Normalization`, safe to adapt late, to clone and to feed a constant feature.
+    """`keras.layers.Normalization` that reads its statistics from its weights at every call.
 
-    Keras's own layer freezes mean and variance into constants: a function compiled before
-    `adapt`, or weights set by `set_weights`, go unnoticed. This one reads its weights at every
-    call. A feature of variance 0 is only shifted: it would be divided by 1e-7.
+    Keras's layer turns mean and variance into constants, so that functions compiled before `adapt`
+    and weights set by `set_weights` have no effect. A feature of variance 0 is only shifted here;
+    Keras divides it by 1e-7. The layer computes in the dtype of its weights, also under a mixed
+    policy, as raw readings of thousands have no decimals in float16. Training a layer that was
+    never adapted warns once.
 
-    Shapes: `(..., features)` -> the same. `invert=True` undoes the scaling.
-    Masking: passed on.
-    State: `mean`, `variance` and `count` (steps adapted to), not trainable.
+    Shapes: `(..., features)` -> the same. `invert=True` is the inverse, from normalized values to
+        readings.
+    Masking: the mask is passed on.
+    State: `mean`, `variance` and `count`, the number of steps adapted to; not trainable.
 
-    Precision: computes in the precision of its weights, also under a mixed policy: raw readings of
-        thousands have no decimals in float16.
+    Args:
+        **kwargs: those of `keras.layers.Normalization`.
 
-    Training a layer that was never adapted warns, once.
+    Example:
+
+    >>> from keras_seqzoo.layers import Normalization
+    >>> layer = Normalization()
+    >>> layer.adapt(np.array([[1.0], [3.0]]))
+    >>> layer(np.array([[3.0]])).numpy().tolist()
+    [[1.0]]
     """
 
     def __init__(self, **kwargs: Any):
@@ -41,7 +50,7 @@ class Normalization(keras.layers.Normalization):
         self._warned = False
 
     def set_statistics(self, mean: np.ndarray, variance: np.ndarray, count: int) -> None:
-        """Takes mean and variance per feature, from `count` steps."""
+        """Set mean and variance of each feature, computed from `count` steps."""
         self.adapt_mean.assign(mean)
         self.adapt_variance.assign(variance)
         self.count.assign(min(count, 2**31 - 1))  # the weight is an int32
@@ -49,7 +58,7 @@ class Normalization(keras.layers.Normalization):
 
     def adapt(self, data) -> None:
         super().adapt(data)
-        self.count.assign(1)  # how many steps is not known here: `data` may be a generator
+        self.count.assign(1)  # the number of steps is unknown: `data` may be a generator
         self.adapted = True
 
     def call(self, inputs, training=None):
@@ -77,37 +86,43 @@ class Normalization(keras.layers.Normalization):
 
 
 def has_scaling(model: keras.Model) -> bool:
-    """Whether `adapt` has something to set.
+    """Whether a model has a `Normalization` layer, which `adapt` needs.
 
     Args:
         model: `keras.Model`.
+
+    Example:
+
+    >>> import keras_seqzoo as zoo
+    >>> zoo.layers.has_scaling(zoo.get("simple_rnn_identity", normalize=False))
+    False
     """
     return any(isinstance(layer, Normalization) for layer in model.layers)
 
 
-TARGET = "target_scale"  # the layer that scales a target that goes in
+TARGET = "target_scale"  # name of the layer that normalizes target inputs
 
 
 def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
-    """Sets the scaling in front of and behind a model from training rows, in place.
+    """Learn the normalization of a model's inputs and outputs from training rows, in place.
 
-    Both layers get mean and variance of each feature of `x`. Padded steps are left out: those
-    that the model's own `mask_value` marks, and those where `mask` is False. Rows that no memory
-    holds may come in batches.
+    The normalization layers get mean and variance of each feature of `x`. Padded steps are left
+    out: those with the `mask_value` of the model, and those where `mask` is False.
 
     Args:
-        model: a model with `Normalization` layers, as `get(..., normalize=True)` builds them.
-        x: array `(batch, time, features)`, raw training rows; never validation or test rows. Or
-            many of them one after another, as a `tf.data.Dataset`, a `PyDataset` or an iterator
-            gives them; of tuples, such as `(x, y)`, the first.
-        target: the same, of an encoder-decoder whose targets are readings; what comes out is
-            scaled by it.
+        model: a model with `Normalization` layers, as `get(..., normalize=True)` builds it.
+        x: array `(batch, time, features)` of raw training rows, never validation or test rows. Data
+            that does not fit in memory may come as batches: a `tf.data.Dataset`, a `PyDataset` or
+            an iterator of such arrays, or of tuples that begin with one.
+        target: the same for the targets of an encoder-decoder of readings, whose target inputs and
+            outputs are normalized by it; else None.
         mask: bool array `(batch, time)`, True for real steps of `x`, or None; None with batches.
 
     Raises:
-        ArgumentError: if the model has no scaling layer, or a target is given that it has not, or
-            not given that it has; or if a mask is given with batches.
-        DataError: if `x` has another shape than the model takes, is empty, or is not finite.
+        ArgumentError: if the model has no normalization layer, if `target` is missing or the model
+            has no target inputs, or if `mask` is given with batches.
+        DataError: if `x` or `target` has another shape than the model expects, is empty, or is not
+            finite.
 
     Example:
 
@@ -116,79 +131,84 @@ def adapt(model: keras.Model, x, *, target=None, mask=None) -> None:
     >>> zoo.adapt(model, np.random.default_rng(0).uniform(1, 15, (8, 20, 3)))
     """
     check_instance(keras.Model, model=model)
-    scalings = [layer for layer in model.layers if isinstance(layer, Normalization)]
-    if not scalings:
+    layers = [layer for layer in model.layers if isinstance(layer, Normalization)]
+    if not layers:
         raise ArgumentError(
-            f"`model` must have a scaling layer. Received: {model.name!r} without one. Build it "
-            "with normalize=True, or train it as it is."
+            f"`model` must have a normalization layer. Received: {model.name!r} without one. Build "
+            "it with normalize=True, or train it without `adapt`."
         )
-    has_target = any(layer.name == TARGET for layer in scalings)
+    has_target = any(layer.name == TARGET for layer in layers)
     if has_target != (target is not None):
-        expected = "the readings that are to come out" if has_target else "left out of this model"
+        expected = "readings for a model with target inputs, else None"
         raise ArgumentError(argument_message("target", expected, type(target)))
-    of_target = [one for one in scalings if has_target and (one.invert or one.name == TARGET)]
-    of_x = [layer for layer in scalings if layer not in of_target]
-    if mask is not None and _streams(x):
+    target_layers = [
+        layer for layer in layers if has_target and (layer.invert or layer.name == TARGET)
+    ]
+    input_layers = [layer for layer in layers if layer not in target_layers]
+    if mask is not None and _is_batched(x):
         hint = "Mark padding by the model's mask_value."
         raise ArgumentError(
             argument_message("mask", "None where `x` comes in batches", type(mask), hint)
         )
-    if of_x:
-        _set_statistics(of_x, "x", (_steps(model, part, mask) for part in _parts("x", x)))
-    if of_target:
-        features = of_target[0].input.shape[-1]
-        steps = (_target_steps(part, features) for part in _parts("target", target))
-        _set_statistics(of_target, "target", steps)
+    if input_layers:
+        steps = (_input_steps(model, batch, mask) for batch in _batches("x", x))
+        _set_statistics(input_layers, "x", steps)
+    if target_layers:
+        layer_input: Any = target_layers[0].input
+        features = layer_input.shape[-1]
+        steps = (_target_steps(batch, features) for batch in _batches("target", target))
+        _set_statistics(target_layers, "target", steps)
 
 
-def _streams(x: Any) -> bool:
-    """Whether it gives arrays one after another, rather than being one."""
+def _is_batched(x: Any) -> bool:
+    """Whether `x` is a stream of arrays rather than one array."""
     if isinstance(x, keras.utils.PyDataset):
         return True
     return isinstance(x, Iterable) and not (isinstance(x, Sequence) or hasattr(x, "__array__"))
 
 
-def _parts(name: str, x: Any) -> Iterable[Any]:
-    """The arrays that a stream gives, or the one that `x` is."""
-    if not _streams(x):
+def _batches(name: str, x: Any) -> Iterable[Any]:
+    """The arrays of a stream, or the array `x`."""
+    if not _is_batched(x):
         yield x
         return
-    parts = map(x.__getitem__, range(x.num_batches)) if hasattr(x, "num_batches") else x
+    batches = map(x.__getitem__, range(x.num_batches)) if hasattr(x, "num_batches") else x
     empty = True
-    for part in parts:
-        yield part[0] if isinstance(part, tuple) else part
+    for batch in batches:
+        yield batch[0] if isinstance(batch, tuple) else batch
         empty = False
     if empty:
         raise DataError(f"`{name}` must give at least one batch. Received: none, from {type(x)}.")
 
 
-def _set_statistics(scalings: list[Normalization], name: str, parts: Iterable[np.ndarray]) -> None:
-    """Sets mean and variance of all steps, of which each part has some.
+def _set_statistics(layers: list[Normalization], name: str, batches: Iterable[np.ndarray]) -> None:
+    """Set mean and variance of all steps, given in batches `(steps, features)`.
 
-    Parts are merged by [Chan et al., 1983](https://doi.org/10.1080/00031305.1983.10483115),
-    equation 2.1, which squares deviations alone.
+    Batches are merged by equation 2.1 of
+    [Chan et al., 1983](https://doi.org/10.1080/00031305.1983.10483115), which is numerically
+    stable.
     """
-    count, mean, squares = 0, 0.0, 0.0
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
     with np.errstate(over="ignore", invalid="ignore"):
-        for steps in parts:
-            here, away = len(steps), steps.mean(axis=0) - mean
-            squares = squares + steps.var(axis=0) * here
-            squares = squares + away**2 * (count * here / (count + here))
-            mean, count = mean + away * (here / (count + here)), count + here
-        variance = squares / count
+        for steps in batches:
+            size, shift = len(steps), steps.mean(axis=0) - mean
+            squares = squares + steps.var(axis=0) * size
+            squares = squares + shift**2 * (count * size / (count + size))
+            mean, count = mean + shift * (size / (count + size)), count + size
+        variance = np.asarray(squares / count)
     if not (variance <= np.finfo(np.float32).max).all():
         raise DataError(
-            f"`{name}` must have variances that float32 holds. Received: "
+            f"`{name}` must have variances in the range of float32. Received: "
             f"{np.format_float_scientific(variance.max(), 1)}. Divide the readings by a constant."
         )
-    # Round-off of a constant feature is not variance.
+    # The variance of a constant feature is 0, without rounding errors.
     variance[variance <= (np.finfo(np.float32).eps * np.abs(mean)) ** 2] = 0.0
-    for layer in scalings:
+    for layer in layers:
         layer.set_statistics(mean, variance, count)
 
 
 def _target_steps(target: Any, features: int) -> np.ndarray:
-    """The steps of a target that are not padding, `(steps, features)` in float64."""
+    """The real steps of a target, `(steps, features)` in float64."""
     target = as_array("target", target)
     if target.ndim != 3 or target.shape[-1] != features or target.dtype.kind not in "iuf":
         raise DataError(
@@ -198,17 +218,20 @@ def _target_steps(target: Any, features: int) -> np.ndarray:
     steps = target.reshape(-1, features).astype(np.float64)
     steps = steps[~np.isnan(steps).all(axis=-1)]
     if not len(steps) or not np.isfinite(steps).all():
-        raise DataError("`target` must have steps, all finite or NaN as a whole.")
+        raise DataError(
+            "`target` must have at least one real step, and steps that are finite or all NaN. "
+            f"Received: shape {target.shape}, {len(steps)} real steps."
+        )
     return steps
 
 
-def _steps(model: keras.Model, x, mask=None) -> np.ndarray:
-    """The steps of `x` that are not padding, `(steps, features)` in float64."""
+def _input_steps(model: keras.Model, x, mask=None) -> np.ndarray:
+    """The real steps of an input, `(steps, features)` in float64."""
     x = as_array("x", x)
     features = model.inputs[0].shape[-1]
     if x.ndim != 3 or x.shape[-1] != features or x.dtype.kind not in "iuf":
         raise DataError(
-            f"`x` must be numeric of shape (batch, time, {features}), as {model.name!r} takes it. "
+            f"`x` must be numeric of shape (batch, time, {features}) for {model.name!r}. "
             f"Received: shape {x.shape}, dtype {x.dtype}."
         )
     x = x.astype(np.float64)
@@ -217,7 +240,7 @@ def _steps(model: keras.Model, x, mask=None) -> np.ndarray:
         real &= as_mask(mask, x.shape[:2])
     for layer in model.layers:
         if isinstance(layer, StepMask):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is no padding
+            with np.errstate(over="ignore"):  # values beyond float32 are not padding
                 real &= ops.convert_to_numpy(layer(x.astype(np.float32)))
     check_finite(x, real)
     steps = x[real]

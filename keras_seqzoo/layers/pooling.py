@@ -1,4 +1,4 @@
-"""From a vector per step to one per sequence, over the real steps alone."""
+"""Masked pooling over time: mean, maximum, attention, and last states."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ POOLINGS = ("mean", "max", "attention")
 class Pooling(keras.layers.Layer):
     """Mean, maximum or attention-weighted mean over the real steps.
 
+    The attention weights are a softmax over the steps of `tanh(x W + b) v`, with trainable `W`, `b`
+    and `v`.
+
     Shapes: `(batch, time, units)` -> `(batch, units)`.
-    Masking: takes `mask=` `(batch, time)`; a sequence without real steps gives zeros.
-    State: none. With "attention" the layer learns which steps to look at: weights are a softmax
-        over the steps of `tanh(x W + b) v`.
+    Masking: takes `mask=` `(batch, time)`, True for real steps. The output of a sequence without
+        real steps is zero.
+    State: none.
 
     Args:
         pooling: "mean", "max" or "attention".
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ArgumentError: if `pooling` is none of these.
 
     Example:
 
@@ -58,11 +65,11 @@ class Pooling(keras.layers.Layer):
         return ops.matmul(weights, inputs)[:, 0]
 
     def _weights(self, inputs, real):
-        """`(batch, time, 1)`, 0 for padding; they sum to 1 where any step is real."""
+        """Weights `(batch, time, 1)`, 0 at padded steps, with a sum of 1 if any step is real."""
         weights = ops.cast(real, inputs.dtype)
         if self.pooling == "attention":
-            seen = ops.tanh(ops.matmul(inputs, self.kernel) + self.bias)
-            scores = ops.matmul(seen, self.context)
+            hidden = ops.tanh(ops.matmul(inputs, self.kernel) + self.bias)
+            scores = ops.matmul(hidden, self.context)
             scores = ops.where(real, scores, ops.full_like(scores, -1e4))
             weights = weights * ops.exp(scores - ops.max(scores, axis=1, keepdims=True))
         return weights / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-7)
@@ -79,14 +86,20 @@ class Pooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class LastState(keras.layers.Layer):
-    """Where recurrent layers end: the last real step, and of a second direction the first one.
+    """Selects the last state of a recurrent layer: the last real step of the sequence.
 
     Shapes: `(batch, time, units)` -> `(batch, units)`.
-    Masking: takes `mask=` `(batch, time)`; a sequence without real steps gives zeros.
+    Masking: takes `mask=` `(batch, time)`, True for real steps. The output of a sequence without
+        real steps is zero.
     State: none.
 
     Args:
-        both_ways: bool, whether the second half of the units was read from the end.
+        bidirectional: bool, whether the second half of the units is a backward direction, whose
+            last state is at the first real step.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Raises:
+        ArgumentError: if `bidirectional` is no bool.
 
     Example:
 
@@ -96,22 +109,22 @@ class LastState(keras.layers.Layer):
     [[1.0]]
     """
 
-    def __init__(self, both_ways: bool = False, **kwargs: Any):
+    def __init__(self, bidirectional: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
-        check_bool(both_ways=both_ways)
-        self.both_ways = both_ways
+        check_bool(bidirectional=bidirectional)
+        self.bidirectional = bidirectional
 
     def call(self, inputs, mask=None):
         real = ops.ones_like(inputs[..., 0], "bool") if mask is None else mask
-        number = ops.cast(real, "int32")
-        first = ops.argmax(number, axis=1)
-        last = ops.shape(inputs)[1] - 1 - ops.argmax(ops.flip(number, 1), axis=1)
-        if self.both_ways:
-            there, back = ops.split(inputs, 2, axis=-1)
-            found = ops.concatenate([_step(there, last), _step(back, first)], axis=-1)
+        real_int = ops.cast(real, "int32")
+        first = ops.argmax(real_int, axis=1)
+        last = ops.shape(inputs)[1] - 1 - ops.argmax(ops.flip(real_int, 1), axis=1)
+        if self.bidirectional:
+            forward, backward = ops.split(inputs, 2, axis=-1)
+            states = ops.concatenate([_take_step(forward, last), _take_step(backward, first)], -1)
         else:
-            found = _step(inputs, last)
-        return ops.where(ops.any(real, axis=1)[:, None], found, ops.zeros_like(found))
+            states = _take_step(inputs, last)
+        return ops.where(ops.any(real, axis=1)[:, None], states, ops.zeros_like(states))
 
     def compute_mask(self, inputs, previous_mask=None):
         return None
@@ -120,9 +133,9 @@ class LastState(keras.layers.Layer):
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"both_ways": self.both_ways}
+        return super().get_config() | {"bidirectional": self.bidirectional}
 
 
-def _step(x, index):
-    """Of each row the step of that index."""
+def _take_step(x, index):
+    """The step of each row at an index of its own."""
     return ops.take_along_axis(x, ops.cast(index, "int32")[:, None, None], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Names inside a model: sentences in front, the names of classes behind. TensorFlow alone."""
+"""Text layers: splitting sentences, joining tokens, class names. They need TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from keras_seqzoo.layers.masking import PACKAGE
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SplitTokens(keras.layers.Layer):
-    """Sentences into tokens, at blanks.
+    """Splits sentences into tokens at whitespace.
 
-    Shapes: `(batch,)`, string -> `(batch, time)`, string, "" behind the last token; time is at
-        least 1, also where all sentences are empty.
+    Shapes: `(batch,)`, string -> `(batch, time)`, string, padded with ""; time is at least 1, even
+        if all sentences are empty.
     Masking: none.
     State: none.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import SplitTokens
+    >>> SplitTokens()(keras.ops.convert_to_tensor(["play jazz", "stop"])).numpy().tolist()
+    [[b'play', b'jazz'], [b'stop', b'']]
     """
 
     def call(self, sentences):
         import tensorflow as tf
 
         tokens = tf.strings.split(sentences).to_tensor("")
-        return tf.pad(tokens, [[0, 0], [0, tf.maximum(1 - tf.shape(tokens)[1], 0)]])
+        paddings: Any = [[0, 0], [0, tf.maximum(1 - tf.shape(tokens)[1], 0)]]
+        return tf.pad(tokens, paddings)
 
     def compute_output_spec(self, sentences):
         return keras.KerasTensor((sentences.shape[0], None), dtype="string")
@@ -31,14 +38,22 @@ class SplitTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SplitCharacters(keras.layers.Layer):
-    """Texts into characters, code points of UTF-8, without spaces and tabs at either end.
+    """Splits texts into characters (UTF-8 code points), without leading and trailing blanks.
 
-    Shapes: `(...)`, string -> `(..., characters)`, string, "" behind the last; at least one.
+    Shapes: `(...)`, string -> `(..., characters)`, string, padded with ""; characters is at least
+        1.
     Masking: none.
     State: none.
 
     Args:
-        max_characters: int, of a text; what comes later is cut. None for all.
+        max_characters: int, the length to which texts are truncated; None for all characters.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import SplitCharacters
+    >>> SplitCharacters()(keras.ops.convert_to_tensor(["no", "a"])).numpy().tolist()
+    [[b'n', b'o'], [b'a', b'']]
     """
 
     def __init__(self, max_characters: int | None = None, **kwargs: Any):
@@ -52,8 +67,9 @@ class SplitCharacters(keras.layers.Layer):
         if self.max_characters is not None:
             texts = tf.strings.substr(texts, 0, self.max_characters, unit="UTF8_CHAR")
         characters = tf.strings.unicode_split(texts, "UTF-8").to_tensor("")
-        short = tf.maximum(1 - tf.shape(characters)[-1], 0)
-        return tf.pad(characters, [*[[0, 0]] * len(texts.shape), [0, short]])
+        missing = tf.maximum(1 - tf.shape(characters)[-1], 0)
+        paddings: Any = [*[[0, 0]] * len(texts.shape), [0, missing]]
+        return tf.pad(characters, paddings)
 
     def compute_output_spec(self, texts):
         return keras.KerasTensor((*texts.shape, None), dtype="string")
@@ -64,14 +80,22 @@ class SplitCharacters(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class JoinTokens(keras.layers.Layer):
-    """Tokens into texts.
+    """Joins tokens into texts.
 
-    Shapes: `(batch, time)`, string, "" behind the last token -> `(batch,)`, string.
-    Masking: none.
+    Shapes: `(batch, time)`, string, padded with "" -> `(batch,)`, string.
+    Masking: none; "" adds nothing to a text.
     State: none.
 
     Args:
         separator: str between tokens, "" for characters.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import JoinTokens
+    >>> tokens = keras.ops.convert_to_tensor([["play", "jazz"], ["stop", ""]])
+    >>> JoinTokens()(tokens).numpy().tolist()
+    [b'play jazz', b'stop']
     """
 
     def __init__(self, separator: str = " ", **kwargs: Any):
@@ -81,8 +105,10 @@ class JoinTokens(keras.layers.Layer):
     def call(self, tokens):
         import tensorflow as tf
 
-        later = tf.concat([tf.zeros_like(tokens[:, :1], tf.bool), tokens[:, 1:] != ""], axis=1)
-        return tf.strings.reduce_join(tf.where(later, self.separator + tokens, tokens), axis=-1)
+        first = tf.zeros_like(tokens[:, :1], tf.bool)
+        needs_separator = tf.concat([first, tokens[:, 1:] != ""], axis=1)
+        tokens = tf.where(needs_separator, self.separator + tokens, tokens)
+        return tf.strings.reduce_join(tokens, axis=-1)
 
     def compute_output_spec(self, tokens):
         return keras.KerasTensor(tokens.shape[:-1], dtype="string")
@@ -93,33 +119,40 @@ class JoinTokens(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ClassNames(keras.layers.Layer):
-    """The names of classes, given their numbers or a probability for each.
+    """Maps class ids, or the most probable class, to class names.
 
-    Shapes: int `(...)` or float `(..., classes)` -> `(...)`, string.
-    Masking: takes `mask=` `(...)`; where it says padding, the name is "".
+    Shapes: class ids `(...)`, int, or probabilities `(..., classes)`, float -> `(...)`, string.
+    Masking: takes `mask=` `(...)`; the name of padding is "".
     State: none.
 
     Args:
-        names: list of str.
+        names: list of str in the order of the class ids.
+        **kwargs: those of `keras.layers.Layer`.
+
+    Example:
+
+    >>> from keras_seqzoo.layers import ClassNames
+    >>> ClassNames(["Play", "Stop"])(np.array([1, 0])).numpy().tolist()
+    [b'Stop', b'Play']
     """
 
     def __init__(self, names: list[str], **kwargs: Any):
         super().__init__(**kwargs)
         self.names = list(names)
 
-    def call(self, answers, mask=None):
+    def call(self, predictions, mask=None):
         import tensorflow as tf
 
-        if answers.dtype.is_floating:
-            answers = tf.argmax(answers, -1)
-        names = tf.gather(tf.constant(self.names), answers)
+        if predictions.dtype.is_floating:
+            predictions = tf.argmax(predictions, -1)
+        names = tf.gather(tf.constant(self.names), predictions)
         return names if mask is None else tf.where(mask, names, "")
 
-    def compute_mask(self, answers, previous_mask=None):
+    def compute_mask(self, predictions, previous_mask=None):
         return None
 
-    def compute_output_spec(self, answers, mask=None):
-        shape = answers.shape[:-1] if "float" in answers.dtype else answers.shape
+    def compute_output_spec(self, predictions, mask=None):
+        shape = predictions.shape[:-1] if "float" in predictions.dtype else predictions.shape
         return keras.KerasTensor(shape, dtype="string")
 
     def get_config(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def pooled(memory: Memory, layer, /, inputs, mask=None):
 
 def last(memory: Memory, layer, /, inputs, mask=None):
     """`layers.LastState`."""
-    if layer.both_ways:
+    if layer.bidirectional:
         raise CannotStep("looks at the first step of what is read from the end")
     mask = inputs.mask if mask is None else mask.step
     if mask is None:

@@ -1,4 +1,4 @@
-"""A linear RNN in NumPy, whose measures follow from its weights."""
+"""A linear RNN in NumPy: its leakage and recoverability follow from its weights."""
 
 from __future__ import annotations
 

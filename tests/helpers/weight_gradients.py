@@ -1,4 +1,4 @@
-"""Gradients by weights, on whichever backend runs."""
+"""Gradients by weights on every Keras backend."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 
 
 def weight_gradients(loss, weights) -> list[np.ndarray | None]:
-    """The gradient of `loss()` by each of these Keras variables; None where there is none.
+    """Return the gradients of `loss()` by Keras variables, None for unconnected variables.
 
-    On JAX, where that cannot be told from a gradient of zero, it is zero.
+    JAX does not tell an unconnected variable from a gradient of zero; it is zero there.
     """
-    found = _FOUND[keras.backend.backend()](loss, weights)
-    return [None if one is None else keras.ops.convert_to_numpy(one) for one in found]
+    gradients = _BACKENDS[keras.backend.backend()](loss, weights)
+    return [None if grad is None else keras.ops.convert_to_numpy(grad) for grad in gradients]
 
 
 def _by_tensorflow(loss, weights):
@@ -20,19 +20,19 @@ def _by_tensorflow(loss, weights):
 
     with tf.GradientTape() as tape:
         value = loss()
-    found = tape.gradient(value, [weight.value for weight in weights])
-    # That of an embedding is of some rows.
-    return [None if one is None else tf.convert_to_tensor(one) for one in found]
+    gradients = tape.gradient(value, [weight.value for weight in weights])
+    # The gradient by an embedding is `tf.IndexedSlices`.
+    return [None if grad is None else tf.convert_to_tensor(grad) for grad in gradients]
 
 
 def _by_jax(loss, weights):
     import jax
 
-    def given(values):
+    def loss_of(values):
         with keras.StatelessScope(list(zip(weights, values, strict=True))):
             return loss()
 
-    return jax.grad(given)([weight.value for weight in weights])
+    return jax.grad(loss_of)([weight.value for weight in weights])
 
 
 def _by_torch(loss, weights):
@@ -41,4 +41,4 @@ def _by_torch(loss, weights):
     return torch.autograd.grad(loss(), [weight.value for weight in weights], allow_unused=True)
 
 
-_FOUND = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}
+_BACKENDS = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}

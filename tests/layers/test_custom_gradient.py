@@ -1,4 +1,4 @@
-"""Gradients written by hand in graphs that come and go."""
+"""Custom gradients, and their release with the graphs that use them."""
 
 import gc
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.tensorflow
 
 @custom_gradient
 def tripled(x):
-    """With a gradient that no other has."""
+    """`3 x` with a gradient of 30, which automatic differentiation would not give."""
     return 3 * x, lambda upstream: 30 * upstream
 
 
@@ -29,13 +29,13 @@ def slope(x):
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])
-def test_the_gradient_is_the_one_given(jit_compile):
+def test_gradient_is_the_custom_one(jit_compile):
     x = tf.constant([1.0, 2.0])
     function = slope if jit_compile is None else tf.function(slope, jit_compile=jit_compile)
     np.testing.assert_array_equal(function(x), [30, 30])
 
 
-def test_a_function_that_is_differentiated_from_outside_has_it_too():
+def test_traced_function_has_the_custom_gradient():
     x, function = tf.constant([1.0, 2.0]), tf.function(tripled)
     gc.collect()
     with tf.GradientTape() as tape:
@@ -44,7 +44,7 @@ def test_a_function_that_is_differentiated_from_outside_has_it_too():
     np.testing.assert_array_equal(tape.gradient(y, x), [30, 30])
 
 
-def test_a_loop_in_a_graph_has_it_too():
+def test_loop_in_a_graph_has_the_custom_gradient():
     @tf.function(autograph=False)
     def looped(x):
         with tf.GradientTape() as tape:
@@ -55,7 +55,7 @@ def test_a_loop_in_a_graph_has_it_too():
     np.testing.assert_array_equal(looped(tf.constant([1.0])), [30.0**3])
 
 
-def test_a_loaded_artifact_can_be_differentiated(tmp_path):
+def test_loaded_saved_model_has_the_custom_gradient(tmp_path):
     module = tf.Module()
     module.call = tf.function(tripled, input_signature=[tf.TensorSpec([None])])
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
@@ -68,10 +68,10 @@ def test_a_loaded_artifact_can_be_differentiated(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gru_classifier", "bilstm_crf_tagger"])
-def test_the_graphs_of_a_model_that_was_trained_go_with_it(name):
+def test_deleting_a_trained_model_releases_its_gradients(name):
     rng = np.random.default_rng(0)
     x, tags = rng.normal(size=(4, 5, 2)).astype("float32"), rng.integers(0, 3, (4, 5))
-    before = traces()
+    before = count_registered_gradients()
     model = zoo.get(name, features=2, units=3, classes=3, normalize=False)
     if name == "gru_classifier":
         model.compile(Adam(), "sparse_categorical_crossentropy")
@@ -79,13 +79,13 @@ def test_the_graphs_of_a_model_that_was_trained_go_with_it(name):
     else:
         model.compile(Adam())
         model.fit(x, tags, verbose=0)
-    assert traces() > before
+    assert count_registered_gradients() > before
     del model
     keras.backend.clear_session()
-    assert traces() == before
+    assert count_registered_gradients() == before
 
 
-def traces() -> int:
-    """How many gradients TensorFlow knows that were registered for one trace."""
+def count_registered_gradients() -> int:
+    """The number of gradients in the registry of TensorFlow that belong to one trace."""
     gc.collect()
     return sum(name.startswith("CustomGradient") for name in gradient_registry.list())

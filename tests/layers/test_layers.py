@@ -1,4 +1,4 @@
-"""Masks, scaling and the loss, each against NumPy."""
+"""Masks, normalization and the normalized loss against NumPy."""
 
 from __future__ import annotations
 
@@ -34,63 +34,63 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [NAN, 0.0, -1.0, 1e30, INF])
-def test_a_step_is_padding_if_every_feature_says_so(value):
+def test_step_is_padding_if_all_features_are_the_mask_value(value):
     x = random(2, 5, 3)
     x[0, 1] = value
     x[0, 2, :2] = value  # two of three features: a real step
     x[1, 3:] = value
     expected = np.ones((2, 5), bool)
     expected[0, 1] = expected[1, 3] = expected[1, 4] = False
-    found = array(StepMask(value)(x))
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found, expected)
+    actual = array(StepMask(value)(x))
+    assert actual.dtype == bool
+    np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(array(StepMask(value).compute_mask(x)), expected)
 
 
-def test_a_zero_reading_is_a_reading_when_nan_is_padding():
+def test_zero_readings_are_real_with_nan_as_mask_value():
     assert array(StepMask(NAN)(np.zeros((2, 3, 1), "float32"))).all()
 
 
-def test_a_mask_that_comes_with_the_input_is_kept():
+def test_input_mask_is_combined_with_the_mask_value():
     x = random(1, 3, 2)
     x[0, 2] = NAN
-    found = StepMask(NAN)(x, mask=np.array([[False, True, True]]))
-    np.testing.assert_array_equal(array(found), [[False, True, False]])
+    actual = StepMask(NAN)(x, mask=np.array([[False, True, True]]))
+    np.testing.assert_array_equal(array(actual), [[False, True, False]])
 
 
-def test_symbolic_and_actual_masks_have_the_same_shape_and_type():
+def test_symbolic_mask_has_shape_and_dtype_of_the_mask():
     symbolic = StepMask(0.0)(keras.Input((None, 3)))
     assert symbolic.shape == (None, None)
     assert symbolic.dtype == "bool"
 
 
-def test_step_mask_is_none_where_nothing_is_padding():
+def test_step_mask_without_mask_value_is_none():
     assert step_mask(keras.Input((None, 1)), None) is None
 
 
 @pytest.mark.parametrize("value", [True, "nan", [0.0], 10**400, 1e39, -1e300, 1j])
-def test_a_mask_value_that_is_no_number_is_refused(value):
+def test_invalid_mask_values_are_rejected(value):
     with pytest.raises(ArgumentError, match="`mask_value`"):
         step_mask(keras.Input((None, 1)), value)
 
 
 @pytest.mark.parametrize("value", [np.float32(-1), np.int64(-1), -1, INF, NAN])
-def test_a_mask_value_may_be_any_number(value):
+def test_mask_value_may_be_any_number(value):
     assert step_mask(keras.Input((None, 1)), value).shape == (None, None)
 
 
 # --------------------------------------------------------------------------------------- ApplyMask
 
 
-def test_padded_steps_become_zero_and_carry_the_mask():
+def test_apply_mask_zeroes_padding_and_carries_the_mask():
     x, mask = random(2, 4, 3), np.array([[1, 1, 0, 0], [0, 1, 1, 1]], bool)
-    found = ApplyMask()([x, mask])
-    np.testing.assert_array_equal(array(found), np.where(mask[..., None], x, 0))
+    actual = ApplyMask()([x, mask])
+    np.testing.assert_array_equal(array(actual), np.where(mask[..., None], x, 0))
     np.testing.assert_array_equal(array(ApplyMask().compute_mask([x, mask])), mask)
-    np.testing.assert_array_equal(array(found._keras_mask), mask)
+    np.testing.assert_array_equal(array(actual._keras_mask), mask)
 
 
-def test_nan_padding_reaches_no_gradient():
+def test_nan_padding_does_not_reach_gradients():
     x = keras.Variable(np.where([[[True], [False]]], random(1, 2, 1), np.nan))
     (gradient,) = weight_gradients(
         lambda: 3.0 * keras.ops.sum(ApplyMask()([x, np.array([[True, False]])])), [x]
@@ -98,7 +98,7 @@ def test_nan_padding_reaches_no_gradient():
     np.testing.assert_array_equal(gradient, [[[3.0], [0.0]]])
 
 
-def test_a_loss_behind_a_mask_is_the_mean_over_real_steps():
+def test_loss_after_apply_mask_is_the_mean_over_real_steps():
     inputs = keras.Input((None, 2))
     model = keras.Model(inputs, ApplyMask()([inputs, StepMask(NAN)(inputs)]))
     model.compile(loss="mse")
@@ -112,7 +112,7 @@ def test_a_loss_behind_a_mask_is_the_mean_over_real_steps():
 # ----------------------------------------------------------------------------------- Normalization
 
 
-def test_scaling_is_that_of_numpy_and_its_inverse_undoes_it():
+def test_normalization_matches_numpy_and_invert_is_its_inverse():
     x = random(6, 5, 3) * [1, 10, 100] + [5, 50, -500]
     scale, unscale = Normalization(), Normalization(invert=True)
     for layer in (scale, unscale):
@@ -124,7 +124,7 @@ def test_scaling_is_that_of_numpy_and_its_inverse_undoes_it():
     np.testing.assert_allclose(array(unscale(scaled)), x, rtol=1e-5)
 
 
-def test_keras_own_adapt_works_too():
+def test_adapt_of_the_layer_works_as_in_keras():
     x = random(50, 3) * 7 + 2
     layer = Normalization()
     layer.adapt(x)
@@ -133,16 +133,16 @@ def test_keras_own_adapt_works_too():
     assert layer.adapted
 
 
-def test_a_fixed_mean_and_variance_work_as_in_keras():
+def test_fixed_mean_and_variance_match_keras():
     x = random(4, 2)
     ours, theirs = (
-        kind(mean=[1.0, 2.0], variance=[4.0, 9.0])
-        for kind in (Normalization, keras.layers.Normalization)
+        layer(mean=[1.0, 2.0], variance=[4.0, 9.0])
+        for layer in (Normalization, keras.layers.Normalization)
     )
     np.testing.assert_array_equal(array(ours(x, training=True)), array(theirs(x)))
 
 
-def test_a_feature_without_variance_is_only_shifted():
+def test_constant_feature_is_only_shifted():
     layer = Normalization()
     layer.build((None, 2))
     layer.set_statistics(np.array([3.0, 0.0]), np.array([0.0, 4.0]), 10)
@@ -150,7 +150,7 @@ def test_a_feature_without_variance_is_only_shifted():
 
 
 @pytest.mark.tensorflow
-def test_weights_set_late_are_seen_by_a_compiled_function():
+def test_compiled_function_uses_weights_that_are_set_later():
     layer = Normalization()
     layer.build((None, 1))
     compiled = tf.function(lambda x: layer(x))
@@ -160,7 +160,7 @@ def test_weights_set_late_are_seen_by_a_compiled_function():
     np.testing.assert_array_equal(compiled(x), [[2.0]])
 
 
-def test_whether_it_was_adapted_is_kept_in_the_model_file(tmp_path):
+def test_model_file_restores_whether_the_layer_was_adapted(tmp_path):
     for adapted in (False, True):
         model = zoo.get("simple_rnn_identity")
         if adapted:
@@ -169,7 +169,7 @@ def test_whether_it_was_adapted_is_kept_in_the_model_file(tmp_path):
         assert zoo.load(tmp_path / "model.keras").get_layer("scale").adapted is adapted
 
 
-def test_a_great_count_of_steps_does_not_overflow():
+def test_large_step_count_does_not_overflow():
     layer = Normalization()
     layer.build((None, 1))
     layer.set_statistics(np.zeros(1), np.ones(1), 2**40)
@@ -200,22 +200,22 @@ def identity(**config) -> keras.Model:
     ],
     ids=["rank", "features", "empty", "nan", "inf", "text", "complex", "ragged", "huge", "none"],
 )
-def test_rows_that_cannot_be_learned_from_are_refused_and_change_nothing(x):
+def test_invalid_rows_are_rejected_without_changing_the_model(x):
     model = identity()
     before = model.get_weights()
     with pytest.raises(DataError):
         adapt(model, x)
-    for weight, known in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, known)
+    for weight, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 @pytest.mark.parametrize("mask", [np.ones((4, 6), bool), np.ones((4, 5)), [[True], [True, False]]])
-def test_a_mask_of_another_shape_or_type_is_refused(mask):
+def test_mask_of_wrong_shape_or_dtype_is_rejected(mask):
     with pytest.raises(DataError, match="`mask`"):
         adapt(identity(), random(4, 5, 2), mask=mask)
 
 
-def test_a_mask_and_a_mask_value_both_count():
+def test_adapt_combines_mask_and_mask_value():
     model = identity(mask_value=NAN)
     x = random(2, 4, 2)
     x[0, 3] = NAN
@@ -229,17 +229,17 @@ def test_a_mask_and_a_mask_value_both_count():
     assert int(model.get_layer("scale").count) == real.sum() == 5
 
 
-def test_rows_that_are_all_padding_are_refused():
+def test_rows_without_real_steps_are_rejected():
     with pytest.raises(DataError, match="at least one real step"):
         adapt(identity(mask_value=0.0), np.zeros((2, 3, 2)))
 
 
-def test_a_model_without_scaling_is_refused():
+def test_model_without_normalization_is_rejected():
     with pytest.raises(ArgumentError, match="normalize=True"):
         adapt(identity(normalize=False), random(2, 3, 2))
 
 
-class Halves(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):
     def __init__(self, *parts):
         super().__init__()
         self.parts = parts
@@ -256,30 +256,30 @@ class Halves(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("kind", ["iterator", "dataset"])
-def test_rows_in_batches_are_learned_as_if_they_were_one_array(kind):
+def test_adapt_to_batches_equals_adapt_to_one_array(kind):
     x = 1e4 + random(9, 5, 2) * [1, 100]
     x[7, 3] = NAN
     parts = [x[:2], x[2:3], x[3:]]
     model, whole = identity(mask_value=NAN), identity(mask_value=NAN)
-    adapt(model, iter(parts) if kind == "iterator" else Halves(*parts))
+    adapt(model, iter(parts) if kind == "iterator" else Batches(*parts))
     adapt(whole, x)
     for name in ("scale", "unscale"):
-        for one, other in zip(
+        for batched, expected in zip(
             model.get_layer(name).get_weights(), whole.get_layer(name).get_weights(), strict=True
         ):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
+            np.testing.assert_allclose(batched, expected, rtol=1e-6)
 
 
-def test_of_batches_with_targets_the_inputs_count():
+def test_adapt_uses_the_inputs_of_batches_with_targets():
     x, other = random(4, 5, 2), 100 + random(4, 5, 2)
     model = identity()
-    adapt(model, Halves((x[:3], other[:3]), (x[3:], other[3:])))
+    adapt(model, Batches((x[:3], other[:3]), (x[3:], other[3:])))
     np.testing.assert_allclose(
         model.get_layer("scale").get_weights()[0], x.mean(axis=(0, 1)), rtol=1e-5
     )
 
 
-def test_batches_that_cannot_be_learned_from_are_refused_and_change_nothing():
+def test_invalid_batches_are_rejected_without_changing_the_model():
     model, x = identity(), random(4, 5, 2)
     before = model.get_weights()
     with pytest.raises(DataError, match="at least one batch"):
@@ -288,48 +288,48 @@ def test_batches_that_cannot_be_learned_from_are_refused_and_change_nothing():
         adapt(model, iter([x, x * NAN]))
     with pytest.raises(ArgumentError, match="`mask` must be None where `x` comes in batches"):
         adapt(model, iter([x]), mask=np.ones((4, 5), bool))
-    for weight, known in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(weight, known)
+    for weight, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 # ---------------------------------------------------------------------- NormalizedMeanSquaredError
 
 
-def test_the_loss_is_the_squared_error_over_the_variance():
-    y, found = random(4, 5, 3), random(4, 5, 3, seed=1)
+def test_normalized_loss_is_the_squared_error_over_the_variance():
+    y, predicted = random(4, 5, 3), random(4, 5, 3, seed=1)
     variance = np.array([0.5, 2.0, 100.0])
-    expected = ((y - found) ** 2 / variance).mean()
+    expected = ((y - predicted) ** 2 / variance).mean()
     np.testing.assert_allclose(
-        array(NormalizedMeanSquaredError(variance)(y, found)), expected, rtol=1e-5
+        array(NormalizedMeanSquaredError(variance)(y, predicted)), expected, rtol=1e-5
     )
     np.testing.assert_allclose(
-        array(NormalizedMeanSquaredError()(y, found)), ((y - found) ** 2).mean(), rtol=1e-5
+        array(NormalizedMeanSquaredError()(y, predicted)), ((y - predicted) ** 2).mean(), rtol=1e-5
     )
 
 
-def test_the_mean_as_a_constant_answer_gets_one():
+def test_normalized_loss_of_the_mean_is_one():
     y = random(8, 50, 2) * [1, 30] + [5, 70]
     y = y.astype("float32")
-    answer = np.broadcast_to(y.mean(axis=(0, 1)), y.shape)
+    prediction = np.broadcast_to(y.mean(axis=(0, 1)), y.shape)
     loss = NormalizedMeanSquaredError(y.var(axis=(0, 1)))
-    np.testing.assert_allclose(array(loss(y, answer)), 1, rtol=1e-4)
+    np.testing.assert_allclose(array(loss(y, prediction)), 1, rtol=1e-4)
     assert array(loss(y, y)) == 0
 
 
-def test_masked_steps_do_not_count_in_the_normalized_loss():
-    y, found = random(3, 4, 2), random(3, 4, 2, seed=1)
+def test_normalized_loss_leaves_out_masked_steps():
+    y, predicted = random(3, 4, 2), random(3, 4, 2, seed=1)
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
     variance = np.array([0.5, 3.0])
-    prediction = keras.ops.convert_to_tensor(found)
+    prediction = keras.ops.convert_to_tensor(predicted)
     prediction._keras_mask = keras.ops.convert_to_tensor(mask)
-    expected = ((y - found) ** 2 / variance).mean(axis=-1)[mask].mean()
+    expected = ((y - predicted) ** 2 / variance).mean(axis=-1)[mask].mean()
     np.testing.assert_allclose(
         array(NormalizedMeanSquaredError(variance)(y, prediction)), expected, rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("variance", [[1.0, 0.0], [-1.0], [NAN]])
-def test_a_variance_that_cannot_be_divided_by_is_refused(variance):
+def test_variances_that_are_not_positive_are_rejected(variance):
     with pytest.raises(ArgumentError, match="`variance`"):
         NormalizedMeanSquaredError(variance)
     loss = NormalizedMeanSquaredError()
@@ -339,7 +339,7 @@ def test_a_variance_that_cannot_be_divided_by_is_refused(variance):
 
 
 @pytest.mark.parametrize("variance", [None, [0.5, 2.0]])
-def test_the_loss_survives_its_config_and_a_model_file(variance, tmp_path):
+def test_config_and_model_file_restore_the_normalized_loss(variance, tmp_path):
     loss = NormalizedMeanSquaredError(variance)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert isinstance(again, NormalizedMeanSquaredError)
@@ -356,7 +356,7 @@ def test_the_loss_survives_its_config_and_a_model_file(variance, tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_scaling_keeps_its_precision_under_a_mixed_policy(tmp_path):
+def test_normalization_keeps_its_precision_under_a_mixed_policy(tmp_path):
     x = (20_000 + np.random.default_rng(0).normal(size=(32, 6, 1))).astype("float32")
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -373,7 +373,7 @@ def test_scaling_keeps_its_precision_under_a_mixed_policy(tmp_path):
     assert parity.difference <= parity.tolerance == 1e-2
 
 
-def test_masks_see_raw_readings_under_a_mixed_policy():
+def test_masks_compare_raw_readings_under_a_mixed_policy():
     x = np.array([[[5000.25], [4999.5], [-999.9]]], "float32")
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -435,7 +435,7 @@ ROWS = {
     ),
     "Ensemble": Row(layers.Ensemble, lambda: {"0": [speaker()]}),
     "JoinTokens": layer(layers.JoinTokens, separator=" "),
-    "LastState": layer(layers.LastState, both_ways=True),
+    "LastState": layer(layers.LastState, bidirectional=True),
     "LinearChainCRF": layer(
         layers.LinearChainCRF, classes=3, allowed=None, allowed_start=None, allowed_end=None
     ),

@@ -507,7 +507,7 @@ def test_report_is_one_file_that_needs_nothing_else(finished):
         ({"unit": 3}, UnknownArgumentError, "Did you mean 'units'"),
         ({"space": {"unit": [3]}}, UnknownArgumentError, "units"),
         ({"space": {"units": "many"}}, ArgumentError, "list of choices"),
-        ({"features": 5}, DataError, "as 'simple_rnn_identity' takes it"),
+        ({"features": 5}, DataError, "for 'simple_rnn_identity'"),
         ({"activation": "tanhh"}, ArgumentError, "activation"),
         ({"x": np.ones((9, 3, 1))}, DataError, "must vary"),
         ({"x": np.zeros((9, 1, 1))}, DataError, "at least 2 steps"),

@@ -1,4 +1,4 @@
-"""Which tags may follow which, for tagging schemes such as BIO."""
+"""Transition constraints of tagging schemes such as BIO."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from keras_seqzoo.utils.argument_validation import (
 
 
 def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list]:
-    """Which tags may follow which, where tags mark spans, for `LinearChainCRF(n, **constraints)`.
+    """Transition constraints of a tagging scheme, as arguments of `LinearChainCRF`.
 
-    "BIO": `I-x` only after `B-x` or `I-x`. "BIOES": a span is `B-x`, any number of `I-x` and
+    "BIO": `I-x` follows only `B-x` or `I-x`. "BIOES": a span is `B-x`, any number of `I-x` and
     `E-x`, or the single `S-x`, and is always closed.
 
     Args:
-        tag_names: list of str in the order of the tags: "O", "B-x", "I-x", and "E-x" and "S-x" in
-            the scheme "BIOES", for any kinds x of spans.
+        tag_names: list of str in the order of the tag ids: "O", "B-x" and "I-x" for any span types
+            x, and with the scheme "BIOES" also "E-x" and "S-x".
         scheme: "BIO" or "BIOES".
 
     Returns:
         dict with `allowed`, `allowed_start` and `allowed_end`, lists of bool.
 
     Raises:
-        ArgumentError: if a name is none of these or comes twice, or the scheme is neither.
+        ArgumentError: if a tag name does not belong to the scheme or is repeated, or if `scheme` is
+            neither "BIO" nor "BIOES".
 
     Example:
 
-    >>> from keras_seqzoo.layers import bio_constraints
-    >>> bio_constraints(["O", "B-city", "I-city"])["allowed"]
+    >>> from keras_seqzoo.layers import LinearChainCRF, bio_constraints
+    >>> constraints = bio_constraints(["O", "B-city", "I-city"])
+    >>> constraints["allowed"]
     [[True, True, False], [True, True, True], [True, True, True]]
+    >>> crf = LinearChainCRF(3, **constraints)
 
     Reference: [Ramshaw & Marcus, 1995](https://aclanthology.org/W95-0107)
     """
     check_choice("scheme", scheme, ("BIO", "BIOES"))
     check_sequence(tag_names=tag_names)
-    tags = [_parsed(name, scheme) for name in tag_names]
+    tags = [_parse_tag(name, scheme) for name in tag_names]
     if len(tags) < 2 or len(set(tags)) < len(tags):
         raise ArgumentError(
             argument_message("tag_names", "at least two different names", tag_names)
@@ -52,17 +55,20 @@ def bio_constraints(tag_names: list[str], scheme: str = "BIO") -> dict[str, list
     }
 
 
-def _parsed(name: Any, scheme: str) -> tuple[str, str]:
+def _parse_tag(name: Any, scheme: str) -> tuple[str, str]:
+    """A tag name as prefix and span type: "B-city" -> ("B", "city")."""
     name = name if isinstance(name, str) else ""
-    position, _, kind = name.partition("-")
-    if name != "O" and not (kind and position in set(scheme) - {"O"}):
-        marks = " or ".join(f'"{mark}-..."' for mark in scheme if mark != "O")
-        raise ArgumentError(argument_message("tag_names", f'names that are "O" or {marks}', name))
-    return position, kind
+    prefix, _, span_type = name.partition("-")
+    if name != "O" and not (span_type and prefix in set(scheme) - {"O"}):
+        prefixes = " or ".join(f'"{letter}-..."' for letter in scheme if letter != "O")
+        raise ArgumentError(
+            argument_message("tag_names", f'names that are "O" or {prefixes}', name)
+        )
+    return prefix, span_type
 
 
-def _may_follow(before: tuple[str, str], after: tuple[str, str], scheme: str) -> bool:
-    is_open = before[0] in ("B", "I")
-    if after[0] in ("I", "E"):
-        return is_open and before[1] == after[1]
-    return scheme == "BIO" or not is_open
+def _may_follow(previous: tuple[str, str], tag: tuple[str, str], scheme: str) -> bool:
+    in_span = previous[0] in ("B", "I")
+    if tag[0] in ("I", "E"):
+        return in_span and previous[1] == tag[1]
+    return scheme == "BIO" or not in_span

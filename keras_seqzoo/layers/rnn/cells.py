@@ -1,4 +1,4 @@
-"""Recurrent cells: their equations, one forward step and one backward step each.
+"""Equations of the recurrent cells, with hand-written derivatives of one step.
 
 With `a` the activation, `p_t = x_t W + b` the projected input and `R` the recurrent kernel:
 
@@ -9,8 +9,14 @@ With `a` the activation, `p_t = x_t W + b` the projected input and `R` the recur
                 h_t = z h_{t-1} + (1 - z) n
     GRU, reset before:   n = tanh(p_n + (r h_{t-1}) R_n)
 
-**Sigmoids** are tanhs, `sigmoid(x) = (1 + tanh(x / 2)) / 2`, with the half multiplied into the
-weights (exactly: it is a power of two), so that all gates of a step are one call.
+A cell is a forward step and a backward step. The forward step also returns its residuals, which are
+the values that the backward pass needs. The backward step multiplies the gradient of the loss by
+the states with the cell's local gradients, which depend on the forward pass alone and are computed
+for all steps at once.
+
+Sigmoids are computed as tanhs, `sigmoid(x) = (1 + tanh(x / 2)) / 2`, so that all gates of a step
+are one call. The factor 1/2 is multiplied into the weights, which is exact as it is a power of two.
+Residuals hold these tanhs.
 """
 
 from __future__ import annotations
@@ -22,7 +28,13 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-# Derivatives of activations, by their values.
+ACTIVATIONS: dict[str, Callable] = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "sigmoid": tf.sigmoid,
+    "tanh": tf.tanh,
+}
+# Derivatives as functions of the activation's output.
 DERIVATIVES: dict[str, Callable] = {
     "linear": tf.ones_like,
     "relu": lambda h: tf.cast(h > 0, h.dtype),
@@ -31,186 +43,199 @@ DERIVATIVES: dict[str, Callable] = {
 }
 
 
-ACTIVATIONS: dict[str, Callable] = {
-    "linear": tf.identity,
-    "relu": tf.nn.relu,
-    "sigmoid": tf.sigmoid,
-    "tanh": tf.tanh,
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class SimpleRNN:
-    """`h_t = a(p_t + h_{t-1} R)`."""
+    """`h_t = a(p_t + h_{t-1} R)`. The residual is `h_t`."""
 
     units: int
     activation: str = "tanh"
-    gates: ClassVar[int] = 1
-    sigmoids: ClassVar[tuple[int, ...]] = ()
-    # Arrays of width `units`, kept on the way there and written on the way back, beside the first.
-    residuals_beside: ClassVar[int] = 0
-    written_beside: ClassVar[int] = 0
+    num_gates: ClassVar[int] = 1
+    sigmoid_gates: ClassVar[tuple[int, ...]] = ()
+    # Arrays of width `units` beside the first residual, and beside the first gradient of a step.
+    num_extra_residuals: ClassVar[int] = 0
+    num_extra_gradients: ClassVar[int] = 0
 
-    def step(self, projection, states, kernel, bias):
-        """One step: the new states, and what the way back needs beside them."""
-        hidden = ACTIVATIONS[self.activation](projection + states[0] @ kernel)
+    def step(self, projection, states, recurrent_kernel, recurrent_bias):
+        """One forward step: the new states and the residuals."""
+        hidden = ACTIVATIONS[self.activation](projection + states[0] @ recurrent_kernel)
         return (hidden,), (hidden,)
 
-    def factors(self, before, after, kept):
-        """What `back` multiplies, for all steps at once; deltas take the place of the first."""
-        return (DERIVATIVES[self.activation](kept[0]),)
+    def local_gradients(self, previous_states, states, residuals):
+        """What `backward_step` multiplies gradients with, of all steps at once.
 
-    def back(self, gradients, factors, transposed):
-        """One step back: the delta (and what is written beside it), and the gradients before."""
-        delta = gradients[0] * factors[0]
-        return (delta,), (delta @ transposed,)
+        The first has the shape of the gates; the gradients by the pre-activations overwrite it.
+        """
+        return (DERIVATIVES[self.activation](residuals[0]),)
 
-    def delta(self, written):
-        """The derivative by the projection, from that by the product with the recurrent kernel."""
-        return written[0]
+    def backward_step(self, state_grads, local_gradients, transposed_kernel):
+        """One backward step: gradients by the pre-activations and by the previous states.
 
-    def recurrent_gradient(self, before, delta, kept):
-        """The recurrent kernel's, of all steps; `before` are the hidden states before each."""
-        return outer(before, delta)
+        The first of the former is the gradient by the output of the recurrent product.
+        """
+        pre_activation_grad = state_grads[0] * local_gradients[0]
+        return (pre_activation_grad,), (pre_activation_grad @ transposed_kernel,)
+
+    def projection_grad(self, pre_activation_grads):
+        """The gradient by the projected input, from the first results of `backward_step`."""
+        return pre_activation_grads[0]
+
+    def recurrent_kernel_grad(self, previous_hidden, pre_activation_grad, residuals):
+        """The gradient by the recurrent kernel, summed over all steps."""
+        return sum_outer_products(previous_hidden, pre_activation_grad)
 
 
 @dataclasses.dataclass(frozen=True)
 class LSTM(SimpleRNN):
-    """Gates `i, f, g, o`; keeps them."""
+    """Gates `i, f, g, o`, which are the residual."""
 
-    gates: ClassVar[int] = 4
-    sigmoids: ClassVar[tuple[int, ...]] = (0, 1, 3)
+    num_gates: ClassVar[int] = 4
+    sigmoid_gates: ClassVar[tuple[int, ...]] = (0, 1, 3)
 
-    def step(self, projection, states, kernel, bias):
+    def step(self, projection, states, recurrent_kernel, recurrent_bias):
         hidden, carry = states
-        gates = tf.tanh(projection + hidden @ kernel)
+        gates = tf.tanh(projection + hidden @ recurrent_kernel)
         i, f, g, o = tf.split(gates, 4, axis=-1)
-        carry = _half(f) * carry + _half(i) * g
-        return (_half(o) * tf.tanh(carry), carry), (gates,)
+        carry = _sigmoid(f) * carry + _sigmoid(i) * g
+        return (_sigmoid(o) * tf.tanh(carry), carry), (gates,)
 
-    def factors(self, before, after, kept):
-        i, f, g, o = tf.split(kept[0], 4, axis=-1)
-        i, f, o = _half(i), _half(f), _half(o)
-        squashed = tf.tanh(after[1])
-        slopes = (
+    def local_gradients(self, previous_states, states, residuals):
+        i, f, g, o = tf.split(residuals[0], 4, axis=-1)
+        i, f, o = _sigmoid(i), _sigmoid(f), _sigmoid(o)
+        carry_tanh = tf.tanh(states[1])
+        by_gate = (
             g * i * (1 - i),
-            before[1] * f * (1 - f),
+            previous_states[1] * f * (1 - f),
             i * (1 - g * g),
-            squashed * o * (1 - o),
+            carry_tanh * o * (1 - o),
         )
-        return tf.concat(slopes, -1), o * (1 - squashed * squashed), f
+        return tf.concat(by_gate, -1), o * (1 - carry_tanh * carry_tanh), f
 
-    def back(self, gradients, factors, transposed):
-        slopes, through_output, forget = factors
-        hidden, carry = gradients
-        carry = carry + hidden * through_output
-        delta = tf.concat((carry, carry, carry, hidden), -1) * slopes
-        return (delta,), (delta @ transposed, carry * forget)
+    def backward_step(self, state_grads, local_gradients, transposed_kernel):
+        by_gate, hidden_by_carry, forget = local_gradients
+        hidden, carry = state_grads
+        carry = carry + hidden * hidden_by_carry
+        pre_activation_grad = tf.concat((carry, carry, carry, hidden), -1) * by_gate
+        return (pre_activation_grad,), (pre_activation_grad @ transposed_kernel, carry * forget)
 
 
 @dataclasses.dataclass(frozen=True)
 class GRU(SimpleRNN):
-    """Gates `z, r, n`, reset after the product; keeps them, and `h_{t-1} R_n + b_n`."""
+    """Gates `z, r, n`, reset after the product. Residuals: the gates, and `h_{t-1} R_n + b_n`."""
 
-    gates: ClassVar[int] = 3
-    sigmoids: ClassVar[tuple[int, ...]] = (0, 1)
-    residuals_beside: ClassVar[int] = 1
-    written_beside: ClassVar[int] = 1
+    num_gates: ClassVar[int] = 3
+    sigmoid_gates: ClassVar[tuple[int, ...]] = (0, 1)
+    num_extra_residuals: ClassVar[int] = 1
+    num_extra_gradients: ClassVar[int] = 1
 
-    def step(self, projection, states, kernel, bias):
+    def step(self, projection, states, recurrent_kernel, recurrent_bias):
         (hidden,) = states
-        inner = hidden @ kernel + bias
+        recurrent = hidden @ recurrent_kernel + recurrent_bias
         units = self.units
-        halves = tf.tanh(projection[..., : 2 * units] + inner[..., : 2 * units])
-        z, r = _half(halves[..., :units]), _half(halves[..., units:])
-        inner = inner[..., 2 * units :]
-        n = tf.tanh(projection[..., 2 * units :] + r * inner)
-        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1), inner)
+        zr = tf.tanh(projection[..., : 2 * units] + recurrent[..., : 2 * units])
+        z, r = _sigmoid(zr[..., :units]), _sigmoid(zr[..., units:])
+        recurrent = recurrent[..., 2 * units :]
+        n = tf.tanh(projection[..., 2 * units :] + r * recurrent)
+        return (z * (hidden - n) + n,), (tf.concat((zr, n), -1), recurrent)
 
-    def _gates(self, kept):
-        z, r, n = tf.split(kept[0], 3, axis=-1)
-        return _half(z), _half(r), n
+    def _split_gates(self, residuals):
+        z, r, n = tf.split(residuals[0], 3, axis=-1)
+        return _sigmoid(z), _sigmoid(r), n
 
-    def factors(self, before, after, kept):
-        z, r, n = self._gates(kept)
+    def local_gradients(self, previous_states, states, residuals):
+        z, r, n = self._split_gates(residuals)
         candidate = (1 - z) * (1 - n * n)
-        inner = candidate * r
-        slopes = ((before[0] - n) * z * (1 - z), inner * kept[1] * (1 - r), inner)
-        return tf.concat(slopes, -1), z, candidate
+        recurrent = candidate * r
+        by_gate = (
+            (previous_states[0] - n) * z * (1 - z),
+            recurrent * residuals[1] * (1 - r),
+            recurrent,
+        )
+        return tf.concat(by_gate, -1), z, candidate
 
-    def back(self, gradients, factors, transposed):
-        slopes, z, candidate = factors
-        (hidden,) = gradients
-        delta = tf.concat((hidden, hidden, hidden), -1) * slopes
-        return (delta, hidden * candidate), (delta @ transposed + hidden * z,)
+    def backward_step(self, state_grads, local_gradients, transposed_kernel):
+        by_gate, z, candidate = local_gradients
+        (hidden,) = state_grads
+        pre_activation_grad = tf.concat((hidden, hidden, hidden), -1) * by_gate
+        previous_hidden = pre_activation_grad @ transposed_kernel + hidden * z
+        return (pre_activation_grad, hidden * candidate), (previous_hidden,)
 
-    def delta(self, written):
-        recurrent, candidate = written
+    def projection_grad(self, pre_activation_grads):
+        # The reset gate multiplies the recurrent part of the candidate, not its projection.
+        recurrent, candidate = pre_activation_grads
         return tf.concat((recurrent[..., : 2 * self.units], candidate), -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class GRUResetBefore(GRU):
-    """Gates `z, r, n`, reset before the product; keeps them."""
+    """Gates `z, r, n`, reset before the product; the gates are the residual."""
 
-    residuals_beside: ClassVar[int] = 0
-    written_beside: ClassVar[int] = 0
+    num_extra_residuals: ClassVar[int] = 0
+    num_extra_gradients: ClassVar[int] = 0
 
-    def step(self, projection, states, kernel, bias):
+    def step(self, projection, states, recurrent_kernel, recurrent_bias):
         (hidden,) = states
         units = self.units
-        halves = tf.tanh(projection[..., : 2 * units] + hidden @ kernel[..., : 2 * units])
-        z, r = _half(halves[..., :units]), _half(halves[..., units:])
-        n = tf.tanh(projection[..., 2 * units :] + (r * hidden) @ kernel[..., 2 * units :])
-        return (z * (hidden - n) + n,), (tf.concat((halves, n), -1),)
+        zr = tf.tanh(projection[..., : 2 * units] + hidden @ recurrent_kernel[..., : 2 * units])
+        z, r = _sigmoid(zr[..., :units]), _sigmoid(zr[..., units:])
+        n = tf.tanh(
+            projection[..., 2 * units :] + (r * hidden) @ recurrent_kernel[..., 2 * units :]
+        )
+        return (z * (hidden - n) + n,), (tf.concat((zr, n), -1),)
 
-    def factors(self, before, after, kept):
-        z, r, n = self._gates(kept)
-        before = before[0]
-        slopes = ((before - n) * z * (1 - z), before * r * (1 - r), (1 - z) * (1 - n * n))
-        return tf.concat(slopes, -1), z, r
+    def local_gradients(self, previous_states, states, residuals):
+        z, r, n = self._split_gates(residuals)
+        hidden = previous_states[0]
+        by_gate = ((hidden - n) * z * (1 - z), hidden * r * (1 - r), (1 - z) * (1 - n * n))
+        return tf.concat(by_gate, -1), z, r
 
-    def back(self, gradients, factors, transposed):
-        slopes, z, r = factors
-        (hidden,) = gradients
+    def backward_step(self, state_grads, local_gradients, transposed_kernel):
+        by_gate, z, r = local_gradients
+        (hidden,) = state_grads
         units = self.units
-        update, reset, candidate = tf.split(slopes, 3, axis=-1)
+        update, reset, candidate = tf.split(by_gate, 3, axis=-1)
         candidate = hidden * candidate
-        through_reset = candidate @ transposed[..., 2 * units :, :]
-        halves = tf.concat((hidden * update, through_reset * reset), -1)
-        before = halves @ transposed[..., : 2 * units, :] + through_reset * r + hidden * z
-        return (tf.concat((halves, candidate), -1),), (before,)
+        reset_hidden = candidate @ transposed_kernel[..., 2 * units :, :]  # by r h_{t-1}
+        zr = tf.concat((hidden * update, reset_hidden * reset), -1)
+        previous_hidden = (
+            zr @ transposed_kernel[..., : 2 * units, :] + reset_hidden * r + hidden * z
+        )
+        return (tf.concat((zr, candidate), -1),), (previous_hidden,)
 
-    def delta(self, written):
-        return written[0]
+    def projection_grad(self, pre_activation_grads):
+        return pre_activation_grads[0]
 
-    def recurrent_gradient(self, before, delta, kept):
-        _, r, _ = self._gates(kept)
-        halves, candidate = delta[..., : 2 * self.units], delta[..., 2 * self.units :]
-        return tf.concat((outer(before, halves), outer(r * before, candidate)), -1)
+    def recurrent_kernel_grad(self, previous_hidden, pre_activation_grad, residuals):
+        _, r, _ = self._split_gates(residuals)
+        zr = pre_activation_grad[..., : 2 * self.units]
+        candidate = pre_activation_grad[..., 2 * self.units :]
+        products = (
+            sum_outer_products(previous_hidden, zr),
+            sum_outer_products(r * previous_hidden, candidate),
+        )
+        return tf.concat(products, -1)
 
 
 Cell = SimpleRNN | LSTM | GRU | GRUResetBefore
 
 
 def project(steps, kernel):
-    """`steps @ kernel` for `(time, rows, features)`, as one product."""
+    """`steps @ kernel` for `(time, batch, features)`, as one product."""
     return tf.tensordot(steps, kernel, 1)
 
 
-def outer(steps, deltas):
-    """`sum_t steps_t^T deltas_t`, as one product."""
-    rows, columns = (tf.reshape(one, (-1, one.shape[-1])) for one in (steps, deltas))
-    return tf.matmul(rows, columns, transpose_a=True)
+def sum_outer_products(steps, gradients):
+    """`sum_t steps_t^T gradients_t`, as one product."""
+    steps, gradients = (tf.reshape(x, (-1, x.shape[-1])) for x in (steps, gradients))
+    return tf.matmul(steps, gradients, transpose_a=True)
 
 
-def halves(cell: Cell, dtype):
-    """What weights are multiplied by so that sigmoids may be tanhs, `(gates * units,)`."""
-    scale = np.ones((cell.gates, cell.units))
-    scale[list(cell.sigmoids)] = 0.5
+def gate_scale(cell: Cell, dtype):
+    """The factors `(num_gates * units,)` of the weights: 1/2 for the gates that are sigmoids."""
+    scale = np.ones((cell.num_gates, cell.units))
+    scale[list(cell.sigmoid_gates)] = 0.5
     return tf.constant(scale.reshape(-1), dtype)
 
 
-def _half(tanh):
-    """The sigmoid whose argument's half has this tanh."""
-    return 0.5 * tanh + 0.5
+def _sigmoid(half_tanh):
+    """`sigmoid(x)`, given `tanh(x / 2)`."""
+    return 0.5 * half_tanh + 0.5

@@ -396,7 +396,7 @@ class Decoder(keras.layers.Layer):
         own = layer.cell.recurrent_kernel, layer._biases()[1]
         own += look.query_kernel, look.bias, look.score
         h, weights = attention_rnn.run(
-            layer._recurrence(),
+            layer.fused_cell(),
             self._fed(inputs, kernels),
             source.keys,
             source.values,
@@ -404,7 +404,7 @@ class Decoder(keras.layers.Layer):
             *(None if weight is None else self._cast(weight) for weight in own),
             source_mask=source.mask,
             mask=target_mask,
-            keep=bool(training),
+            keep_residuals=bool(training),
             jit_compile=layer.jit_compile and bool(training),
         )
         shown = self._beside(inputs, kernels) + ops.matmul(weights, source.shown)

@@ -455,18 +455,18 @@ class Packed:
             initial = [zeros] * (2 if isinstance(layer, layers.LSTM) else 1)
         else:
             initial = states[layer.name]
-        recurrence = dataclasses.replace(layer._recurrence(), units=units)
+        recurrence = dataclasses.replace(layer.fused_cell(), units=units)
         arguments = (recurrence, x, initial, *self._weights_of(cell, weights))
         if record is None:
             steps, last = bptt.run(
                 *arguments,
                 mask=mask,
-                keep=training,
+                keep_residuals=training,
                 return_sequences=layer.return_sequences,
-                contain=True,
+                contain_overflow=True,
             )
         else:
-            record[layer.name] = histories = bptt.histories(*arguments, mask=mask)
+            record[layer.name] = histories = bptt.record_states(*arguments, mask=mask)
             steps = tf.transpose(histories[0][1:], (1, 0, 2)) if layer.return_sequences else None
             last = [one[-1] for one in histories]
         output, steps, _ = layer._outputs(steps, last, mask)
@@ -482,14 +482,14 @@ class Packed:
         units = both[1].shape[-2]
         zeros = tf.zeros((2, _sizes(x)[0], units), x.dtype)
         steps, states = bptt.run(
-            dataclasses.replace(layer.forward_layer._recurrence(), units=units),
+            dataclasses.replace(layer.forward_layer.fused_cell(), units=units),
             x,
             [zeros] * (2 if isinstance(layer.forward_layer, layers.LSTM) else 1),
             *both,
             mask=mask,
-            keep=training,
+            keep_residuals=training,
             return_sequences=layer.return_sequences,
-            contain=True,
+            contain_overflow=True,
         )
         if steps is None:
             found = tf.concat((states[0][0], states[0][1]), -1)
@@ -544,9 +544,9 @@ def _contained(y):
     """What overflows in one member, there or on the way back, must not reach the others."""
 
     def back(upstream):
-        return bptt.held(upstream, bptt.LARGEST_GRADIENT)
+        return bptt.replace_overflow(upstream, bptt.LARGEST_GRADIENT)
 
-    return bptt.held(y, bptt.LARGEST_STATE), back
+    return bptt.replace_overflow(y, bptt.LARGEST_STATE), back
 
 
 def _producer(layer) -> keras.Layer:
@@ -562,7 +562,7 @@ def _one_way(layer):
 def _concatenates(layer) -> bool:
     """Whether two directions are alike, and their outputs side by side."""
     inputs_dropped = layer.forward_layer.cell.dropout or layer.backward_layer.cell.dropout
-    return layer.merge_mode == "concat" and not inputs_dropped and layer._runs_together(True)
+    return layer.merge_mode == "concat" and not inputs_dropped and layer.fuses_directions(True)
 
 
 def _dropout_of(layer) -> tuple[float, Any] | None:

@@ -299,7 +299,7 @@ class Program:
             total = tf.reduce_sum(loss)
         gradients = tape.gradient(total, moving.weights)
         gradients = [
-            tf.where(mine > 0, bptt.held(gradient, bptt.LARGEST_GRADIENT), 0)
+            tf.where(mine > 0, bptt.replace_overflow(gradient, bptt.LARGEST_GRADIENT), 0)
             for gradient, mine in zip(gradients, own, strict=True)
         ]
         bad = [

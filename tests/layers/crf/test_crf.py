@@ -1,4 +1,4 @@
-"""The linear-chain CRF against the enumeration of all sequences, and the model that trains it."""
+"""The linear-chain CRF layer against an enumeration of all sequences, and the CRF model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import CRFModel, LinearChainCRF, StepMask, bio_constraints
 from keras_seqzoo.layers.crf import forward_backward
-from keras_seqzoo.layers.crf import layer as crf_module
 from tests.helpers.weight_gradients import weight_gradients
 
 BATCH, TIME, CLASSES = 4, 5, 3
@@ -31,9 +30,10 @@ MASKS = {
     "empty_row": [[0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 0, 0]],
 }
 by_mask = pytest.mark.parametrize("mask", MASKS)
-# PyTorch's backend takes one step a call, and warns of itself where it compiles one.
+# The PyTorch backend of Keras runs one step a call, and its compilation emits warnings.
 on_graphs = pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="the backend is torch: steps are run as they come"
+    keras.backend.backend() == "torch",
+    reason="the PyTorch backend has no compiled or multi-step calls",
 )
 
 
@@ -58,7 +58,7 @@ def boolean(mask: str) -> np.ndarray | None:
 
 
 class Enumeration:
-    """All sequences of one row's real steps, with their log weights, -inf where forbidden."""
+    """All tag sequences of the real steps of one row, with their scores, -inf where forbidden."""
 
     def __init__(self, crf, scores):
         transitions, start, end = (np.float64(weight) for weight in crf.get_weights())
@@ -70,7 +70,7 @@ class Enumeration:
             if allowed is not None:
                 weights[~np.array(allowed)] = -np.inf
         self.tags = list(itertools.product(range(len(start)), repeat=len(scores)))
-        self.weights = np.zeros(len(self.tags))
+        self.scores = np.zeros(len(self.tags))
         for place, tags in enumerate(self.tags):
             if tags:
                 total = start[tags[0]] + end[tags[-1]]
@@ -78,30 +78,35 @@ class Enumeration:
                     np.float64(score[tag]) for score, tag in zip(scores, tags, strict=True)
                 )
                 total += sum(transitions[a, b] for a, b in itertools.pairwise(tags))
-                self.weights[place] = total
-        self.normalizer = np.logaddexp.reduce(self.weights)
-        self.chances = np.exp(self.weights - self.normalizer)
+                self.scores[place] = total
+        self.log_partition = np.logaddexp.reduce(self.scores)
+        self.probabilities = np.exp(self.scores - self.log_partition)
 
-    def chance(self, start):
-        """Of all sequences that begin with `start`."""
-        same = [tags[: len(start)] == tuple(start) for tags in self.tags]
-        return self.chances[same].sum()
+    def prefix_probability(self, prefix):
+        """The probability of all sequences that begin with `prefix`."""
+        selected = [tags[: len(prefix)] == tuple(prefix) for tags in self.tags]
+        return self.probabilities[selected].sum()
 
     def marginals(self, classes):
         tags = np.array(self.tags)
         return [
-            [self.chances[tags[:, step] == tag].sum() for tag in range(classes)]
+            [self.probabilities[tags[:, step] == tag].sum() for tag in range(classes)]
             for step in range(tags.shape[1])
         ]
 
 
 def enumerations(crf, scores, mask):
     real = np.ones(scores.shape[:2], bool) if mask is None else mask
-    return real, [Enumeration(crf, row[kept]) for row, kept in zip(scores, real, strict=True)]
+    return real, [
+        Enumeration(crf, row[selected]) for row, selected in zip(scores, real, strict=True)
+    ]
 
 
 def constrained(**options) -> LinearChainCRF:
-    """No B after A, none begins with C, none ends with A; every length has some sequence."""
+    """Tag 1 may not follow 0, nor 2 follow 2; none starts with 2 or ends with 0.
+
+    There is an allowed sequence of every length.
+    """
     allowed = np.ones((3, 3), bool)
     allowed[0, 1] = allowed[2, 2] = False
     return make(allowed=allowed, allowed_start=[True, True, False], allowed_end=[False, True, True])
@@ -111,70 +116,70 @@ KINDS = {"free": make, "steep": lambda: make(scale=20.0), "constrained": constra
 by_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-# ------------------------------------------------------------------------------- all the sequences
+# -------------------------------------------------------------------------------------- enumeration
 
 
 @by_mask
 @by_kind
-def test_likelihoods_marginals_and_tags_are_those_of_the_enumeration(kind, mask):
+def test_likelihoods_marginals_and_decoding_match_the_enumeration(kind, mask):
     crf, mask, scores = KINDS[kind](), boolean(mask), random(BATCH, TIME, CLASSES) * 3
     real, rows = enumerations(crf, scores, mask)
-    normalizer = [row.normalizer for row in rows]
-    np.testing.assert_allclose(array(crf.log_normalizer(scores, mask)), normalizer, rtol=1e-5)
-    marginals, found = array(crf.marginals(scores, mask)), array(crf(scores, mask=mask))
-    losses = array(crf.step_losses(scores, found, mask))
-    assert found.dtype == "int32"
+    log_partition = [row.log_partition for row in rows]
+    np.testing.assert_allclose(array(crf.log_partition(scores, mask)), log_partition, rtol=1e-5)
+    marginals, actual = array(crf.marginals(scores, mask)), array(crf(scores, mask=mask))
+    losses = array(crf.step_losses(scores, actual, mask))
+    assert actual.dtype == "int32"
     for b, row in enumerate(rows):
         if real[b].any():
             np.testing.assert_allclose(marginals[b, real[b]], row.marginals(CLASSES), atol=1e-5)
-        best = row.tags[row.weights.argmax()]
-        assert tuple(found[b, real[b]]) == best
-        np.testing.assert_allclose(losses[b].sum(), -np.log(row.chances.max()), atol=1e-4)
-    for padded in (marginals[~real], found[~real], losses[~real]):
+        best = row.tags[row.scores.argmax()]
+        assert tuple(actual[b, real[b]]) == best
+        np.testing.assert_allclose(losses[b].sum(), -np.log(row.probabilities.max()), atol=1e-4)
+    for padded in (marginals[~real], actual[~real], losses[~real]):
         np.testing.assert_array_equal(padded, 0)
 
 
 @by_mask
 @by_kind
-def test_each_step_loses_by_its_tag_given_those_before(kind, mask):
+def test_step_losses_are_conditional_negative_log_likelihoods(kind, mask):
     crf, mask, scores = KINDS[kind](), boolean(mask), random(BATCH, TIME, CLASSES) * 2
     real, rows = enumerations(crf, scores, mask)
     for draw in range(4):
         rng = np.random.default_rng(draw)
         tags = np.full((BATCH, TIME), -1)  # padded steps may hold anything
         for b, row in enumerate(rows):
-            possible = np.flatnonzero(row.chances > 0)
+            possible = np.flatnonzero(row.probabilities > 0)
             tags[b, real[b]] = row.tags[rng.choice(possible)]
         losses = array(crf.step_losses(scores, tags, mask))
         for b, row in enumerate(rows):
-            known = tags[b, real[b]]
-            chances = [row.chance(known[:n]) for n in range(len(known) + 1)]
-            expected = -np.log(np.divide(chances[1:], chances[:-1]))
+            gold = tags[b, real[b]]
+            prefixes = [row.prefix_probability(gold[:n]) for n in range(len(gold) + 1)]
+            expected = -np.log(np.divide(prefixes[1:], prefixes[:-1]))
             np.testing.assert_allclose(losses[b, real[b]], expected, rtol=1e-4, atol=2e-5)
         np.testing.assert_array_equal(losses[~real], 0)
 
 
 @by_mask
 @by_kind
-def test_the_best_n_are_those_of_the_enumeration(kind, mask):
+def test_n_best_matches_the_enumeration(kind, mask):
     crf, mask, scores, n = KINDS[kind](), boolean(mask), random(BATCH, TIME, CLASSES), 12
     real, rows = enumerations(crf, scores, mask)
-    tags, logs = (array(x) for x in crf.n_best(scores, n, mask))
+    tags, log_probs = (array(x) for x in crf.n_best(scores, n, mask))
     assert tags.shape == (BATCH, n, TIME)
     for b, row in enumerate(rows):
-        order = [i for i in np.argsort(-row.weights)[:n] if row.chances[i] > 0]
+        order = [i for i in np.argsort(-row.scores)[:n] if row.probabilities[i] > 0]
         np.testing.assert_allclose(
-            logs[b, : len(order)], np.log(row.chances[order]), rtol=1e-4, atol=1e-4
+            log_probs[b, : len(order)], np.log(row.probabilities[order]), rtol=1e-4, atol=1e-4
         )
-        assert [tuple(one) for one in tags[b, : len(order), real[b]].T] == [
+        assert [tuple(sequence) for sequence in tags[b, : len(order), real[b]].T] == [
             row.tags[i] for i in order
         ]
-        np.testing.assert_array_equal(logs[b, len(order) :], -np.inf)
+        np.testing.assert_array_equal(log_probs[b, len(order) :], -np.inf)
         np.testing.assert_array_equal(tags[b, len(order) :], 0)
         np.testing.assert_array_equal(tags[b][:, ~real[b]], 0)
 
 
-def test_without_transitions_it_is_a_softmax_of_each_step():
+def test_crf_without_transition_scores_is_a_softmax_of_each_step():
     crf, scores = LinearChainCRF(CLASSES), random(BATCH, TIME, CLASSES)
     tags = np.random.default_rng(0).integers(0, CLASSES, (BATCH, TIME))
     expected = keras.losses.sparse_categorical_crossentropy(tags, scores, from_logits=True)
@@ -184,10 +189,12 @@ def test_without_transitions_it_is_a_softmax_of_each_step():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("compiled", [None, False, True], ids=["eager", "graph", "xla"])
-@pytest.mark.parametrize("safe", [forward_backward.SAFE, 700.0], ids=["products", "logarithms"])
+@pytest.mark.parametrize(
+    "log_safe", [forward_backward.LOG_SAFE, 700.0], ids=["products", "logarithms"]
+)
 @by_kind
-def test_gradients_are_finite_differences(kind, safe, compiled, monkeypatch):
-    monkeypatch.setattr(crf_module, "SAFE", safe)  # nothing is safe enough: logarithms
+def test_gradients_match_finite_differences(kind, log_safe, compiled, monkeypatch):
+    monkeypatch.setattr(forward_backward, "LOG_SAFE", log_safe)  # 700: always in log space
     base = KINDS[kind]()
     options = {"allowed": base.allowed, "allowed_end": base.allowed_end, "dtype": "float64"}
     crf = LinearChainCRF(CLASSES, **options)
@@ -200,7 +207,7 @@ def test_gradients_are_finite_differences(kind, safe, compiled, monkeypatch):
     def loss(scores):
         return tf.reduce_sum(crf.step_losses(scores, tags, mask) * weights)
 
-    def both(scores):
+    def loss_and_gradients(scores):
         with tf.GradientTape() as tape:
             tape.watch(scores)
             total = loss(scores)
@@ -208,44 +215,49 @@ def test_gradients_are_finite_differences(kind, safe, compiled, monkeypatch):
 
     if compiled is not None:
         signature = [tf.TensorSpec((None, None, CLASSES), "float64")]
-        both = tf.function(both, input_signature=signature, jit_compile=compiled)
+        loss_and_gradients = tf.function(
+            loss_and_gradients, input_signature=signature, jit_compile=compiled
+        )
     crf.set_weights(values[1:])
-    found = both(tf.constant(values[0]))[1]
+    actual = loss_and_gradients(tf.constant(values[0]))[1]
     rng = np.random.default_rng(1)
-    for place, gradient in enumerate(found):
+    for place, gradient in enumerate(actual):
         direction = rng.normal(size=values[place].shape)
         sides = []
         for sign in (1, -1):
-            moved = list(values)
-            moved[place] = values[place] + 1e-5 * sign * direction
-            crf.set_weights(moved[1:])
-            sides.append(float(loss(tf.constant(moved[0]))))
+            shifted = list(values)
+            shifted[place] = values[place] + 1e-5 * sign * direction
+            crf.set_weights(shifted[1:])
+            sides.append(float(loss(tf.constant(shifted[0]))))
         np.testing.assert_allclose(
             (array(gradient) * direction).sum(), (sides[0] - sides[1]) / 2e-5, rtol=1e-4, atol=1e-4
         )
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4, 1e6])
-def test_products_and_logarithms_agree(scale, doubles):
+def test_probability_space_matches_log_space(scale, doubles):
     crf = constrained()
     scores, mask = random(8, 20, CLASSES) * np.float32(scale), random(8, 20, seed=1) > -0.7
-    scores, real, steps, end = crf._chain(scores, mask)
-    scores, steps, end = (keras.ops.cast(x, "float64") for x in (scores, steps, end))
+    scores, real, transitions, end = crf._chain(scores, mask)
+    scores, transitions, end = (keras.ops.cast(x, "float64") for x in (scores, transitions, end))
     gradient = random(*scores.shape, seed=2, dtype="float64")
-    found, adjoint = forward_backward.messages_with_backward(scores, steps, end, real)
-    expected = forward_backward.log_messages(scores, steps, end, real, keras.ops.logsumexp)
-    alive = array(expected[0]) > forward_backward.NEG_INF / 2
-    gradient = np.where(alive, gradient, 0)
-    np.testing.assert_array_equal(array(found[0]) > forward_backward.NEG_INF / 2, alive)
-    flows = forward_backward._log_backward(gradient, scores, steps, end, real, *expected)
-    pairs = list(zip([*found, *adjoint(gradient)], [*expected, *flows], strict=True))
-    for one, other in pairs:
-        one, other = array(one), array(other)
-        assert np.isfinite(one).all()
-        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-7)
+    actual, vjp = forward_backward.backward_messages_with_vjp(scores, transitions, end, real)
+    expected = forward_backward.log_space_messages(
+        scores, transitions, end, real, keras.ops.logsumexp
+    )
+    allowed = array(expected[0]) > forward_backward.NEG_INF / 2
+    gradient = np.where(allowed, gradient, 0)
+    np.testing.assert_array_equal(array(actual[0]) > forward_backward.NEG_INF / 2, allowed)
+    expected_grads = forward_backward._log_space_vjp(
+        gradient, scores, transitions, end, real, *expected
+    )
+    pairs = list(zip([*actual, *vjp(gradient)], [*expected, *expected_grads], strict=True))
+    for result, reference in pairs:
+        assert np.isfinite(array(result)).all()
+        np.testing.assert_allclose(array(result), array(reference), rtol=1e-7, atol=1e-7)
 
 
-def test_a_long_sequence_keeps_its_precision():
+def test_long_sequences_keep_their_precision():
     crf = make()
     scores = np.tile(random(1, 20, CLASSES), (1, 100, 1))
     tags = np.tile(np.random.default_rng(0).integers(0, CLASSES, (1, 20)), (1, 100))
@@ -257,31 +269,33 @@ def test_a_long_sequence_keeps_its_precision():
 
 
 @by_mask
-def test_padding_and_other_rows_are_invisible(mask):
+def test_results_do_not_depend_on_padding_or_other_rows(mask):
     crf, mask = make(), boolean(mask)
     scores = random(BATCH, TIME, CLASSES) * 3
     tags = np.random.default_rng(2).integers(0, CLASSES, (BATCH, TIME))
     real = np.ones((BATCH, TIME), bool) if mask is None else mask
-    dirty = np.where(real[..., None], scores, np.nan)
+    nan_padded = np.where(real[..., None], scores, np.nan)
 
-    def outcomes(scores, tags, mask):
+    def results(scores, tags, mask):
         return [
             crf.step_losses(scores, tags, mask),
             crf.marginals(scores, mask),
             crf.decode(scores, mask),
         ]
 
-    whole = [array(x) for x in outcomes(dirty, tags, mask)]
+    whole = [array(x) for x in results(nan_padded, tags, mask)]
     for b in range(BATCH):
-        kept = real[b]
-        if not kept.any():
+        selected = real[b]
+        if not selected.any():
             continue
-        alone = outcomes(scores[b : b + 1, kept], tags[b : b + 1, kept], None)
-        for one, other in zip(whole, alone, strict=True):
-            np.testing.assert_allclose(one[b, kept], array(other)[0], rtol=1e-6, atol=1e-6)
+        alone = results(scores[b : b + 1, selected], tags[b : b + 1, selected], None)
+        for batch_result, row_result in zip(whole, alone, strict=True):
+            np.testing.assert_allclose(
+                batch_result[b, selected], array(row_result)[0], rtol=1e-6, atol=1e-6
+            )
 
 
-def test_nan_in_padding_reaches_no_gradient():
+def test_nan_padding_does_not_reach_gradients():
     crf, mask = make(), boolean("empty_row")
     scores = keras.Variable(np.where(mask[..., None], random(BATCH, TIME, CLASSES), np.nan))
     tags = np.zeros((BATCH, TIME), int)
@@ -293,14 +307,14 @@ def test_nan_in_padding_reaches_no_gradient():
     assert all(gradient.any() for gradient in gradients)
 
 
-def test_an_empty_batch_is_no_error():
+def test_empty_batch_gives_empty_results():
     crf, scores, mask = make(), random(0, TIME, CLASSES), np.zeros((0, TIME), bool)
     assert crf(scores, mask=mask).shape == (0, TIME)
     assert crf.step_losses(scores, np.zeros((0, TIME), int), mask).shape == (0, TIME)
     assert crf.marginals(scores, mask).shape == (0, TIME, CLASSES)
 
 
-def test_the_output_carries_the_mask():
+def test_output_carries_the_mask():
     mask = boolean("middle")
     tags = make()(random(BATCH, TIME, CLASSES), mask=mask)
     np.testing.assert_array_equal(array(tags._keras_mask), mask)
@@ -312,53 +326,53 @@ def test_half_precision_policies_compute_in_float32(policy):
     scores = random(BATCH, TIME, CLASSES)
     tags = np.zeros((BATCH, TIME), int)
     assert {weight.dtype for weight in half.weights} == {"float32"}
-    found = half.step_losses(scores, tags)
-    np.testing.assert_array_equal(array(found), array(exact.step_losses(scores, tags)))
+    actual = half.step_losses(scores, tags)
+    np.testing.assert_array_equal(array(actual), array(exact.step_losses(scores, tags)))
 
 
 # ------------------------------------------------------------------------------------- constraints
 
 
-def is_legal(crf, tags) -> bool:
+def is_allowed(crf, tags) -> bool:
     transitions, start, end = crf._allowed()
-    steps = all(transitions[a, b] for a, b in itertools.pairwise(tags))
-    return not len(tags) or bool(start[tags[0]] and end[tags[-1]] and steps)
+    allowed = all(transitions[a, b] for a, b in itertools.pairwise(tags))
+    return not len(tags) or bool(start[tags[0]] and end[tags[-1]] and allowed)
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 1e6]))
-def test_no_illegal_sequence_is_ever_predicted(scheme, seed, scale):
+def test_forbidden_sequences_are_never_predicted(scheme, seed, scale):
     names = BIO if scheme == "BIO" else [*BIO, "E-a", "S-a"]
     crf = LinearChainCRF(len(names), **bio_constraints(names, scheme))
     rng = np.random.default_rng(seed)
-    # Whole numbers: many ties.
+    # Integers, so that there are many ties.
     scores = (rng.integers(-2, 3, (3, 6, len(names))) * scale).astype("float32")
     mask = rng.random((3, 6)) < 0.7
     for b, tags in enumerate(array(crf.decode(scores, mask))):
-        assert is_legal(crf, tags[mask[b]]), tags
-    tags, logs = (array(x) for x in crf.n_best(scores, 3, mask))
+        assert is_allowed(crf, tags[mask[b]]), tags
+    tags, log_probs = (array(x) for x in crf.n_best(scores, 3, mask))
     for b, r in itertools.product(range(3), range(3)):
-        assert is_legal(crf, tags[b, r][mask[b]]) or logs[b, r] == -np.inf
+        assert is_allowed(crf, tags[b, r][mask[b]]) or log_probs[b, r] == -np.inf
 
 
-def test_huge_scores_for_an_illegal_sequence_do_not_help_it():
+def test_large_scores_do_not_allow_a_forbidden_sequence():
     crf = LinearChainCRF(len(BIO), **bio_constraints(BIO))
     scores = np.zeros((1, 300, len(BIO)), "float32")
     scores[0, ::2, 2] = scores[0, 1::2, 4] = 1e6  # I-a, I-b, I-a, ...
-    assert is_legal(crf, array(crf.decode(scores))[0])
+    assert is_allowed(crf, array(crf.decode(scores))[0])
     assert array(crf.marginals(scores))[0, 0, 2] == 0
 
 
-def test_an_illegal_gold_sequence_costs_much_but_not_everything():
+def test_forbidden_gold_sequence_has_a_large_finite_loss():
     crf, scores = LinearChainCRF(len(BIO), **bio_constraints(BIO)), random(1, 4, len(BIO))
-    legal, once, twice = [[0, 1, 2, 0]], [[0, 2, 2, 0]], [[2, 0, 4, 0]]
-    losses = [array(crf.step_losses(scores, np.array(y))).sum() for y in (legal, once, twice)]
+    allowed, once, twice = [[0, 1, 2, 0]], [[0, 2, 2, 0]], [[2, 0, 4, 0]]
+    losses = [array(crf.step_losses(scores, np.array(y))).sum() for y in (allowed, once, twice)]
     assert losses[0] < 50
     np.testing.assert_allclose(losses[1:], [1e4, 2e4], rtol=0.01)
 
 
-def test_a_length_that_no_sequence_has_gives_numbers():
+def test_length_without_an_allowed_sequence_gives_finite_results():
     crf = make(
         allowed=~np.eye(3, dtype=bool),
         allowed_start=[True, False, False],
@@ -366,12 +380,12 @@ def test_a_length_that_no_sequence_has_gives_numbers():
     )
     scores = random(2, 1, CLASSES)
     tags = np.array([[0], [1]])
-    for found in (crf.step_losses(scores, tags), crf.marginals(scores), crf.log_normalizer(scores)):
-        assert np.isfinite(array(found)).all()
+    for actual in (crf.step_losses(scores, tags), crf.marginals(scores), crf.log_partition(scores)):
+        assert np.isfinite(array(actual)).all()
     assert array(crf.decode(scores)).max() < CLASSES
 
 
-def test_bio_constraints_are_the_rules_of_the_schemes():
+def test_bio_constraints_follow_the_tagging_schemes():
     bio = bio_constraints(["O", "B-a", "I-a", "I-b"])
     assert bio["allowed"] == [
         [True, True, False, False],
@@ -388,7 +402,7 @@ def test_bio_constraints_are_the_rules_of_the_schemes():
     assert bioes["allowed_end"] == [True, False, False, True, True, True]
 
 
-# ------------------------------------------------------------------------------------------- model
+# ----------------------------------------------------------------------------------------- CRFModel
 
 
 def tagger(masked: bool = True, policy=None, **options) -> CRFModel:
@@ -402,7 +416,7 @@ def tagger(masked: bool = True, policy=None, **options) -> CRFModel:
 
 
 def cycles(rows: int, seed: int = 0):
-    """Tags go 0, 1, 2, 0, ... from a random one; only some steps show which one they are."""
+    """Tags cycle through 0, 1, 2 from a random start; the inputs show only some of them."""
     rng = np.random.default_rng(seed)
     y = (rng.integers(0, 3, (rows, 1)) + np.arange(9)) % 3
     x = np.eye(3)[y][..., :2] * 2 + rng.normal(size=(rows, 9, 2)) * 0.2
@@ -412,15 +426,15 @@ def cycles(rows: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=on_graphs)])
-def test_fitting_learns_which_tag_follows_which(jit):
+def test_fit_learns_transitions(jit):
     model, (x, y, real) = tagger(), cycles(256)
     model.compile(keras.optimizers.Adam(0.05), metrics=["accuracy"], jit_compile=jit)
     history = model.fit(x, y, epochs=12, verbose=0).history
     assert history["loss"][-1] < 0.2 * history["loss"][0]
     x, y, real = cycles(64, seed=1)
-    found = model.predict(x, verbose=0)
-    assert found.dtype == "int32"
-    accuracy = (found == y)[real].mean()
+    actual = model.predict(x, verbose=0)
+    assert actual.dtype == "int32"
+    accuracy = (actual == y)[real].mean()
     assert accuracy > 0.95
     report = model.evaluate(x, y, verbose=0, return_dict=True)
     np.testing.assert_allclose(report["accuracy"], accuracy, rtol=1e-5)
@@ -435,13 +449,13 @@ def scores_of(model, x):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("weights", [None, "row", "step"])
-def test_the_loss_is_averaged_as_keras_averages_one(masked, weights):
-    """An untrained CRF is a softmax; there Keras's own loss says what is right."""
+def test_loss_is_averaged_as_in_keras(masked, weights):
+    """An untrained CRF is a softmax, and the crossentropy of Keras is the reference."""
     crf, (x, y, _) = tagger(masked), cycles(32)
     x = x if masked else np.nan_to_num(x)
     scores = crf.get_layer("scores").output
     masks = {"mask": crf.get_layer("mask").output} if masked else {}
-    softmax = keras.Model(crf.input, Carry()(scores, **masks))
+    softmax = keras.Model(crf.input, CarryMask()(scores, **masks))
     softmax.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     crf.compile()
     sample_weight = None
@@ -450,13 +464,13 @@ def test_the_loss_is_averaged_as_keras_averages_one(masked, weights):
     each_step = None if weights is None else np.broadcast_to(sample_weight, y.shape)
     expected = softmax.evaluate(x, y, sample_weight=each_step, verbose=0)
     rows = sample_weight[:, 0] if weights == "row" else sample_weight
-    found = crf.evaluate(x, y, sample_weight=rows, verbose=0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = crf.evaluate(x, y, sample_weight=rows, verbose=0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 @keras.saving.register_keras_serializable(package="test_crf")
-class Carry(keras.layers.Layer):
-    """Scores that carry a mask."""
+class CarryMask(keras.layers.Layer):
+    """Passes scores on with a mask."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -469,7 +483,7 @@ class Carry(keras.layers.Layer):
         return previous_mask
 
 
-def test_weighted_metrics_and_regularizers_count():
+def test_weighted_metrics_and_regularizers_apply():
     model, (x, y, real) = tagger(transition_regularizer="l2"), cycles(32)
     model.compile(metrics=["accuracy"], weighted_metrics=["accuracy"])
     weights = np.random.default_rng(0).random(32)
@@ -488,7 +502,7 @@ def test_weighted_metrics_and_regularizers_count():
     np.testing.assert_allclose(report["loss"], expected, rtol=1e-5)
 
 
-def test_training_decodes_only_for_metrics_and_runs_the_network_once(monkeypatch):
+def test_training_decodes_for_metrics_only_and_calls_the_network_once(monkeypatch):
     decoded, hidden = [], []
     monkeypatch.setattr(
         LinearChainCRF, "decode", lambda self, x, mask=None: decoded.append(1) or x[..., 0]
@@ -499,14 +513,14 @@ def test_training_decodes_only_for_metrics_and_runs_the_network_once(monkeypatch
     monkeypatch.setattr(layer, "call", lambda *a, **k: hidden.append(1) or call(*a, **k))
     for metrics in ([], ["accuracy"]):
         model.compile("adam", metrics=metrics, run_eagerly=True)
-        model.train_on_batch(x, y)  # PyTorch's backend looks at what it is to train, once
+        model.train_on_batch(x, y)  # the PyTorch backend traces the trainable weights once
         decoded.clear(), hidden.clear()
         model.train_on_batch(x, y)
         assert len(hidden) == 1
         assert bool(decoded) == bool(metrics)
 
 
-def test_dropout_is_on_in_training_alone():
+def test_dropout_is_active_in_training_only():
     inputs = keras.Input((None, CLASSES))
     model = CRFModel(inputs, LinearChainCRF(CLASSES)(keras.layers.Dropout(0.9)(inputs)))
     model.compile(keras.optimizers.SGD(0.0))
@@ -516,7 +530,7 @@ def test_dropout_is_on_in_training_alone():
 
 
 @on_graphs
-def test_several_steps_in_one_call_learn_as_one_by_one():
+def test_steps_per_execution_does_not_change_training():
     x, y, _ = cycles(64)
     losses = []
     for steps in (1, 4):
@@ -528,7 +542,7 @@ def test_several_steps_in_one_call_learn_as_one_by_one():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_a_model_file_and_a_clone_hold_everything(tmp_path):
+def test_model_file_and_clone_restore_the_model(tmp_path):
     options = bio_constraints(["O", "B-a", "I-a"]) | {"transition_regularizer": "l2"}
     model, (x, y, _) = tagger(**options), cycles(32)
     model.compile("adam", metrics=["accuracy"])
@@ -543,9 +557,9 @@ def test_a_model_file_and_a_clone_hold_everything(tmp_path):
     clone.set_weights(model.get_weights())
     for other in (loaded, clone):
         np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
-        found, expected = (m.evaluate(x, y, verbose=0, return_dict=True) for m in (other, model))
-        assert found.keys() == expected.keys() == {"loss", "accuracy"}
-        np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+        actual, expected = (m.evaluate(x, y, verbose=0, return_dict=True) for m in (other, model))
+        assert actual.keys() == expected.keys() == {"loss", "accuracy"}
+        np.testing.assert_allclose(list(actual.values()), list(expected.values()), rtol=1e-5)
     trained = [m.train_on_batch(x, y)[0] for m in (loaded, model)]
     np.testing.assert_allclose(*trained, rtol=1e-5)
     assert loaded.get_layer("tags").get_config() == model.get_layer("tags").get_config()
@@ -553,40 +567,40 @@ def test_a_model_file_and_a_clone_hold_everything(tmp_path):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("jit", [False, True])
-def test_an_exported_function_gives_tags_for_any_batch_and_time(jit):
+def test_traced_function_predicts_tags_for_any_batch_size_and_time(jit):
     model, (x, _, _) = tagger(), cycles(16)
     signature = [tf.TensorSpec((None, None, 2))]
     serve = tf.function(
         lambda x: model(x, training=False), input_signature=signature, jit_compile=jit
     )
     for part in (x, x[:3, :4], x[:1, :1]):
-        found = serve(part)
-        assert found.dtype == tf.int32
-        np.testing.assert_array_equal(array(found), model.predict(part, verbose=0))
+        actual = serve(part)
+        assert actual.dtype == tf.int32
+        np.testing.assert_array_equal(array(actual), model.predict(part, verbose=0))
 
 
-def test_a_mixed_policy_trains():
+def test_training_works_with_a_mixed_policy():
     model, (x, y, _) = tagger(policy="mixed_float16"), cycles(32)
     model.compile("adam", metrics=["accuracy"])
     assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
 
 
-# --------------------------------------------------------------------------------------- bad input
+# ------------------------------------------------------------------------------- rejected arguments
 
 
 @pytest.mark.parametrize("classes", [1, 0, 2.0, True, None])
-def test_a_number_of_classes_that_is_none_is_refused(classes):
+def test_invalid_number_of_classes_is_rejected(classes):
     with pytest.raises(ArgumentError, match="`classes`"):
         LinearChainCRF(classes)
 
 
 @pytest.mark.parametrize("allowed", [[[True]], [[1, 0], [0, 1]], [[True], [True, False]], True])
-def test_constraints_of_another_shape_or_type_are_refused(allowed):
+def test_constraints_of_wrong_shape_or_dtype_are_rejected(allowed):
     with pytest.raises(ArgumentError, match="`allowed`"):
         LinearChainCRF(2, allowed=allowed)
 
 
-def test_constraints_that_leave_nothing_are_refused():
+def test_constraints_without_an_allowed_sequence_are_rejected():
     with pytest.raises(ArgumentError, match="at least one sequence"):
         LinearChainCRF(2, allowed_start=[False, False])
     with pytest.raises(ArgumentError, match="at least one sequence"):
@@ -595,13 +609,13 @@ def test_constraints_that_leave_nothing_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 5), (2, 4, 3, 1)])
-def test_scores_of_another_shape_are_refused(shape):
-    for give in (LinearChainCRF(3), LinearChainCRF(3).marginals, make().decode):
+def test_scores_of_wrong_shape_are_rejected(shape):
+    for function in (LinearChainCRF(3), LinearChainCRF(3).marginals, make().decode):
         with pytest.raises(ArgumentError, match="`scores`"):
-            give(np.zeros(shape, "float32"))
+            function(np.zeros(shape, "float32"))
 
 
-def test_tags_masks_and_n_of_another_shape_are_refused():
+def test_invalid_tags_masks_and_n_are_rejected():
     crf, scores = make(), random(2, 4, CLASSES)
     with pytest.raises(ArgumentError, match="`tags`"):
         crf.step_losses(scores, np.zeros((2, 4, 3)))
@@ -612,25 +626,25 @@ def test_tags_masks_and_n_of_another_shape_are_refused():
 
 
 @pytest.mark.parametrize("names", [["O", "X-a"], ["O", "B"], ["O", "B-"], ["O", 3], ["O", "E-a"]])
-def test_tag_names_that_are_none_are_refused(names):
+def test_invalid_tag_names_are_rejected(names):
     with pytest.raises(ArgumentError, match="`tag_names`"):
         bio_constraints(names)
 
 
 @pytest.mark.parametrize("names", [[], ["O"], ["O", "B-a", "O"]])
-def test_too_few_tag_names_are_refused(names):
+def test_too_few_tag_names_and_unknown_schemes_are_rejected(names):
     with pytest.raises(ArgumentError, match="`tag_names`"):
         bio_constraints(names)
     with pytest.raises(ArgumentError, match="`scheme`"):
         bio_constraints(["O", "B-a"], "IOB1")
 
 
-def test_a_loss_beside_the_crf_is_refused():
+def test_compile_with_a_loss_is_rejected():
     with pytest.raises(ArgumentError, match="`loss`"):
         tagger().compile("adam", "mse")
 
 
-def test_outputs_that_no_crf_gave_are_refused():
+def test_outputs_of_other_layers_are_rejected():
     inputs = keras.Input((None, 3))
     with pytest.raises(ArgumentError, match="`outputs`"):
         CRFModel(inputs, keras.layers.Dense(3)(inputs))
@@ -638,7 +652,7 @@ def test_outputs_that_no_crf_gave_are_refused():
 
 # ---------------------------------------------------------------------------------- other backends
 
-ELSEWHERE = """
+PROGRAM = """
 import keras, numpy as np
 from keras_seqzoo.layers import CRFModel, LinearChainCRF, bio_constraints
 rng = np.random.default_rng(0)
@@ -647,32 +661,32 @@ crf.build((None, None, 3))
 crf.set_weights([rng.normal(size=w.shape) for w in crf.weights])
 x, mask = rng.normal(size=(4, 6, 3)).astype("float32"), rng.random((4, 6)) < 0.7
 y = np.array(crf.decode(x, mask))
-found = [crf.step_losses(x, y, mask), y, crf.marginals(x, mask), *crf.n_best(x, 3, mask)]
+results = [crf.step_losses(x, y, mask), y, crf.marginals(x, mask), *crf.n_best(x, 3, mask)]
 inputs, masks = keras.Input((None, 3)), keras.Input((None,), dtype="bool")
 dense = keras.layers.Dense(3, kernel_initializer="ones")
 model = CRFModel([inputs, masks], crf(dense(inputs), mask=masks))
 model.compile(keras.optimizers.SGD(0.1), metrics=["accuracy"], jit_compile=JIT)
 model.fit([x, mask], y, epochs=2, verbose=0)
-found += [*model.evaluate([x, mask], y, verbose=0), *crf.get_weights()]
-found.append(model.predict([x, mask], verbose=0))
-np.savez(PATH, *[keras.ops.convert_to_numpy(one) for one in found])
+results += [*model.evaluate([x, mask], y, verbose=0), *crf.get_weights()]
+results.append(model.predict([x, mask], verbose=0))
+np.savez(PATH, *[keras.ops.convert_to_numpy(result) for result in results])
 """
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_find_and_learn_the_same(backend, tmp_path):
+def test_other_backends_match_tensorflow(backend, tmp_path):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     results = []
     for name in ("tensorflow", backend):
         path = tmp_path / f"{name}.npz"
-        code = ELSEWHERE.replace("PATH", repr(str(path))).replace("JIT", str(name == "jax"))
+        code = PROGRAM.replace("PATH", repr(str(path))).replace("JIT", str(name == "jax"))
         environment = os.environ | {"KERAS_BACKEND": name, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
         with np.load(path) as arrays:
             results.append([arrays[name] for name in arrays.files])
-    for one, other in zip(*results, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    for result, reference in zip(*results, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The loop that looks at a source before each step, against its equations and their derivatives."""
+"""The attention loop against its equations and their automatic derivatives."""
 
 import numpy as np
 import pytest
@@ -14,56 +14,66 @@ CELLS = {
     "lstm": cells.LSTM,
 }
 MASKS = ("none", "source", "target", "both")
-COMPARED, RECURRENT_BIAS = 3, -4
+ATTENTION_UNITS, RECURRENT_BIAS = 3, -4
 pytestmark = pytest.mark.tensorflow
 
 
-def given(cell, batch=3, time=4, source=5, dtype="float64"):
-    """Random tensors in the order of `looking.run`."""
+def random_tensors(cell, batch=3, time=4, source=5, dtype="float64"):
+    """Random tensors: projections, keys, values, states and the weights of `attention_rnn.run`."""
     rng = np.random.default_rng(1)
-    gates = cell.gates * cell.units
+    gates = cell.num_gates * cell.units
     shapes = [
-        (batch, time, gates), (batch, source, COMPARED), (batch, source, gates),
+        (batch, time, gates), (batch, source, ATTENTION_UNITS), (batch, source, gates),
         *[(batch, cell.units)] * (2 if isinstance(cell, cells.LSTM) else 1),
-        (cell.units, gates), (gates,), (cell.units, COMPARED), (COMPARED,), (COMPARED,),
+        (cell.units, gates), (gates,), (cell.units, ATTENTION_UNITS),
+        (ATTENTION_UNITS,), (ATTENTION_UNITS,),
     ]  # fmt: skip
     tensors = [tf.constant(rng.normal(0, 0.7, shape), dtype) for shape in shapes]
     if type(cell) is not cells.GRU:
-        tensors[RECURRENT_BIAS] *= 0  # no other has one, and nobody asks for its gradient
+        # The other cells have no recurrent bias; its gradient is not compared.
+        tensors[RECURRENT_BIAS] *= 0
     return tensors
 
 
-def masks(which, batch=3, time=4, source=5):
-    """Of the source, whose first row is empty, and of the target, padded on either side."""
-    there = np.arange(source) < np.array([0, source, 2, *[3] * batch])[:batch, None]
-    real = np.ones((batch, time), bool)
-    real[0, :2] = real[1:2, -1:] = False
+def masks(masked, batch=3, time=4, source=5):
+    """A source mask whose first row is all padding, and a target mask with padding at both ends."""
+    source_mask = np.arange(source) < np.array([0, source, 2, *[3] * batch])[:batch, None]
+    mask = np.ones((batch, time), bool)
+    mask[0, :2] = mask[1:2, -1:] = False
     return (
-        there if which in ("source", "both") else None,
-        real if which in ("target", "both") else None,
+        source_mask if masked in ("source", "both") else None,
+        mask if masked in ("target", "both") else None,
     )
 
 
-def run(cell, tensors, there, real, **options):
-    fed, keys, values, *states = tensors[:-5]
+def run(cell, tensors, source_mask, mask, **options):
+    projections, keys, values, *states = tensors[:-5]
     return attention_rnn.run(
-        cell, fed, keys, values, states, *tensors[-5:], source_mask=there, mask=real, **options
+        cell,
+        projections,
+        keys,
+        values,
+        states,
+        *tensors[-5:],
+        source_mask=source_mask,
+        mask=mask,
+        **options,
     )
 
 
-def by_the_equations(cell, tensors, there, real):
-    """Step by step, as written, for automatic differentiation."""
-    fed, keys, values, *states = tensors[:-5]
+def reference(cell, tensors, source_mask, mask):
+    """The equations step by step, for automatic differentiation."""
+    projections, keys, values, *states = tensors[:-5]
     recurrent_kernel, recurrent_bias, query_kernel, bias, score = tensors[-5:]
-    hidden, weights, units = [], [], cell.units
-    for t in range(fed.shape[1]):
-        seen = tf.tanh((states[0] @ query_kernel + bias)[:, None] + keys)
-        powers = tf.exp(tf.reduce_sum(seen * score, -1))
-        if there is not None:
-            powers = tf.where(there, powers, 0)
+    hidden, attention, units = [], [], cell.units
+    for t in range(projections.shape[1]):
+        compared = tf.tanh((states[0] @ query_kernel + bias)[:, None] + keys)
+        powers = tf.exp(tf.reduce_sum(compared * score, -1))
+        if source_mask is not None:
+            powers = tf.where(source_mask, powers, 0)
         sums = tf.reduce_sum(powers, -1, keepdims=True)
-        shares = tf.math.divide_no_nan(powers, sums)
-        projected, h = fed[:, t] + tf.einsum("bs,bsv->bv", shares, values), states[0]
+        w = tf.math.divide_no_nan(powers, sums)
+        projected, h = projections[:, t] + tf.einsum("bs,bsv->bv", w, values), states[0]
         if isinstance(cell, cells.LSTM):
             i, f, g, o = tf.split(projected + h @ recurrent_kernel, 4, -1)
             c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
@@ -77,91 +87,94 @@ def by_the_equations(cell, tensors, there, real):
             new = [z * h + (1 - z) * tf.tanh(projected[:, 2 * units :] + after)]
         else:
             new = [cells.ACTIVATIONS[cell.activation](projected + h @ recurrent_kernel)]
-        if real is not None:
-            new = [tf.where(real[:, t, None], *pair) for pair in zip(new, states, strict=True)]
+        if mask is not None:
+            new = [tf.where(mask[:, t, None], *pair) for pair in zip(new, states, strict=True)]
         states = new
         hidden.append(states[0])
-        weights.append(shares)
-    return tf.stack(hidden, 1), tf.stack(weights, 1)
+        attention.append(w)
+    return tf.stack(hidden, 1), tf.stack(attention, 1)
 
 
 def with_gradients(function, tensors):
-    """Its results, and their gradients where each number has a weight of its own."""
+    """The results of a function, and the gradients of their weighted sum."""
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         results = function(tensors)
-        weighed = [
-            tf.tensordot(
-                tf.reshape(one, [-1]), tf.cos(tf.cast(tf.range(tf.size(one)), one.dtype)), 1
-            )
-            for one in results
+        weighted_sums = [
+            tf.tensordot(tf.reshape(y, [-1]), tf.cos(tf.cast(tf.range(tf.size(y)), y.dtype)), 1)
+            for y in results
         ]
-    return results, tape.gradient(weighed, tensors, unconnected_gradients="zero")
+    return results, tape.gradient(weighted_sums, tensors, unconnected_gradients="zero")
 
 
-def assert_same(cell, found, wanted, atol):
-    """By the place of each, but for the gradient that nobody asks for."""
-    skipped = None if type(cell) is cells.GRU else len(wanted) + RECURRENT_BIAS
-    for number, pair in enumerate(zip(found, wanted, strict=True)):
-        if number != skipped:
-            np.testing.assert_allclose(*pair, atol=atol, err_msg=str(number))
+def assert_gradients_close(cell, actual, expected, atol):
+    """All gradients but that by a recurrent bias that the cell does not have."""
+    skipped = None if type(cell) is cells.GRU else len(expected) + RECURRENT_BIAS
+    for index, pair in enumerate(zip(actual, expected, strict=True)):
+        if index != skipped:
+            np.testing.assert_allclose(*pair, atol=atol, err_msg=str(index))
 
 
-def check(cell, tensors, there, real, atol, **options):
-    """Results and gradients by all tensors are those of the equations."""
-    wanted = with_gradients(lambda x: by_the_equations(cell, x, there, real), tensors)
-    found = with_gradients(lambda x: run(cell, x, there, real, **options), tensors)
-    for pair in zip(found[0], wanted[0], strict=True):
+def check(cell, tensors, source_mask, mask, atol, **options):
+    """Compare results and gradients by all tensors with the reference."""
+    expected = with_gradients(lambda x: reference(cell, x, source_mask, mask), tensors)
+    actual = with_gradients(lambda x: run(cell, x, source_mask, mask, **options), tensors)
+    for pair in zip(actual[0], expected[0], strict=True):
         np.testing.assert_allclose(*pair, atol=atol)
-    assert_same(cell, found[1], wanted[1], atol)
+    assert_gradients_close(cell, actual[1], expected[1], atol)
 
 
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("which", MASKS)
+@pytest.mark.parametrize("keep_residuals", [True, False])
+@pytest.mark.parametrize("masked", MASKS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_results_and_gradients_are_those_of_the_equations(cell, which, keep):
+def test_results_and_gradients_match_the_equations(cell, masked, keep_residuals):
     cell = CELLS[cell](4)
-    check(cell, given(cell), *masks(which), 1e-11, keep=keep)
+    check(cell, random_tensors(cell), *masks(masked), 1e-11, keep_residuals=keep_residuals)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("batch", [1, 5, 6])
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
-def test_parts_of_rows_give_what_rows_give(cell, batch, jit_compile):
-    cell, sizes = CELLS[cell](batch_splitting.SPLIT_FROM), {"batch": batch, "time": 3, "source": 4}
-    tensors = given(cell, **sizes)
-    assert batch_splitting.parts_of(cell, tensors[0], True) == (2 if batch > 3 else 1)
+def test_split_batches_match_the_equations(cell, batch, jit_compile):
+    cell = CELLS[cell](batch_splitting.MIN_TRAINING_WIDTH)
+    sizes = {"batch": batch, "time": 3, "source": 4}
+    tensors = random_tensors(cell, **sizes)
+    assert batch_splitting.count_parts(cell, tensors[0], True) == (2 if batch > 3 else 1)
     check(cell, tensors, *masks("both", **sizes), 1e-8, jit_compile=jit_compile)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_whole_steps_compile_and_sizes_may_be_unknown(jit_compile):
-    cell, (there, real) = cells.GRU(4), masks("both")
-    tensors = given(cell)
-    unknown = [tf.TensorSpec((None, None, one.shape[-1]), one.dtype) for one in tensors[:3]]
-    unknown += [tf.TensorSpec((None, 4), one.dtype) for one in tensors[3:-5]]
-    unknown += [tf.TensorSpec(one.shape, one.dtype) for one in tensors[-5:]]
+def test_compiled_training_step_with_dynamic_shapes_matches_the_equations(jit_compile):
+    cell, (source_mask, mask) = cells.GRU(4), masks("both")
+    tensors = random_tensors(cell)
+    dynamic = [
+        tf.TensorSpec((None, None, tensor.shape[-1]), tensor.dtype) for tensor in tensors[:3]
+    ]
+    dynamic += [tf.TensorSpec((None, 4), tensor.dtype) for tensor in tensors[3:-5]]
+    dynamic += [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors[-5:]]
 
-    @tf.function(input_signature=[unknown], jit_compile=jit_compile, autograph=False)
-    def whole(tensors):
-        return with_gradients(lambda x: run(cell, x, there, real), tensors)
+    @tf.function(input_signature=[dynamic], jit_compile=jit_compile, autograph=False)
+    def training_step(tensors):
+        return with_gradients(lambda x: run(cell, x, source_mask, mask), tensors)
 
-    wanted = with_gradients(lambda x: by_the_equations(cell, x, there, real), tensors)
-    for ours, theirs in zip(whole(tensors), wanted, strict=True):
+    expected = with_gradients(lambda x: reference(cell, x, source_mask, mask), tensors)
+    for ours, theirs in zip(training_step(tensors), expected, strict=True):
         for pair in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(*pair, atol=1e-11)
 
 
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
-def test_gradients_of_gradients_are_those_of_the_equations(cell):
-    cell, (there, real) = CELLS[cell](3), masks("both")
-    tensors = given(cell)
+def test_second_gradients_match_the_equations(cell):
+    cell, (source_mask, mask) = CELLS[cell](3), masks("both")
+    tensors = random_tensors(cell)
 
-    def slopes(function):
+    def second_gradients(function):
         def first(tensors):
             return with_gradients(function, tensors)[1][:3]
 
         return with_gradients(first, tensors)[1]
 
-    wanted = slopes(lambda x: by_the_equations(cell, x, there, real))
-    assert_same(cell, slopes(lambda x: run(cell, x, there, real)), wanted, 1e-10)
+    expected = second_gradients(lambda x: reference(cell, x, source_mask, mask))
+    assert_gradients_close(
+        cell, second_gradients(lambda x: run(cell, x, source_mask, mask)), expected, 1e-10
+    )

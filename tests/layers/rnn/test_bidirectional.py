@@ -1,4 +1,4 @@
-"""Both directions in one loop, and recurrences compiled alone: numbers stay Keras's."""
+"""Both directions in actual loop, and recurrent layers compiled by themselves, against Keras."""
 
 import keras
 import numpy as np
@@ -19,18 +19,18 @@ MASKS = {
 
 
 def pair(cell: str, *, merge_mode="concat", **options):
-    """Keras's layer and ours with the same random weights."""
-    made = [
-        kind.Bidirectional(getattr(kind, cell)(5, **options), merge_mode=merge_mode)
-        for kind in (keras.layers, layers)
+    """The layer of Keras and ours with the same random weights."""
+    pair = [
+        module.Bidirectional(getattr(module, cell)(5, **options), merge_mode=merge_mode)
+        for module in (keras.layers, layers)
     ]
     rng = np.random.default_rng(1)
-    made[0].build((None, None, 3))
-    made[1].build((None, None, 3))
-    weights = [0.5 * rng.normal(size=weight.shape) for weight in made[0].weights]
-    for layer in made:
+    for layer in pair:
+        layer.build((None, None, 3))
+    weights = [0.5 * rng.normal(size=weight.shape) for weight in pair[0].weights]
+    for layer in pair:
         layer.set_weights(weights)
-    return made
+    return pair
 
 
 def inputs() -> tf.Tensor:
@@ -38,14 +38,14 @@ def inputs() -> tf.Tensor:
 
 
 def with_gradients(layer, x, mask, *, jit_compile: bool):
-    """The output, and the gradients of some function of it by the input and all weights."""
+    """The output, and the gradients of a function of it by the input and all weights."""
 
     @tf.function(jit_compile=jit_compile)
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            found = layer(x, mask=mask, training=True)
-            flat = tf.concat([tf.reshape(one, (-1,)) for one in tf.nest.flatten(found)], 0)
+            outputs = tf.nest.flatten(layer(x, mask=mask, training=True))
+            flat = tf.concat([tf.reshape(output, (-1,)) for output in outputs], 0)
             loss = tf.reduce_sum(tf.sin(flat) * tf.range(tf.cast(tf.size(flat), tf.float32)))
         weights = [weight.value for weight in layer.trainable_variables]
         return flat, tape.gradient(loss, [x, *weights])
@@ -56,55 +56,55 @@ def with_gradients(layer, x, mask, *, jit_compile: bool):
 @pytest.mark.parametrize("padding", MASKS)
 @pytest.mark.parametrize("sequences", [True, False])
 @pytest.mark.parametrize("cell", CELLS)
-def test_both_directions_give_what_keras_gives(cell, sequences, padding):
+def test_outputs_and_gradients_match_keras(cell, sequences, padding):
     theirs, ours = pair(cell, return_sequences=sequences)
-    assert ours._runs_together(training=True)
+    assert ours.fuses_directions(training=True)
     mask = None if MASKS[padding] is None else tf.constant(np.array(MASKS[padding], bool))
     expected, gradients = with_gradients(theirs, inputs(), mask, jit_compile=False)
     for jit_compile in (False, True):
-        found, by = with_gradients(ours, inputs(), mask, jit_compile=jit_compile)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-        for one, other in zip(by, gradients, strict=True):
-            size = np.abs(other).max() + 1e-6
-            np.testing.assert_allclose(one / size, other / size, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(  # inference runs other code
+        output, ours_gradients = with_gradients(ours, inputs(), mask, jit_compile=jit_compile)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+        for actual, reference in zip(ours_gradients, gradients, strict=True):
+            size = np.abs(reference).max() + 1e-6
+            np.testing.assert_allclose(actual / size, reference / size, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(  # inference runs without residuals
         np.ravel(ours(inputs(), mask=mask)), expected, rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("options", [{"use_bias": False}, {"reset_after": False}])
-def test_options_of_the_layers_inside_are_kept(options):
+def test_options_of_the_wrapped_layers_apply(options):
     theirs, ours = pair("GRU", return_sequences=True, **options)
     np.testing.assert_allclose(ours(inputs()), theirs(inputs()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("merge_mode", ["sum", "mul", "ave", None])
 @pytest.mark.parametrize("sequences", [True, False])
-def test_every_merge_mode_gives_what_keras_gives(merge_mode, sequences):
+def test_every_merge_mode_matches_keras(merge_mode, sequences):
     theirs, ours = pair("LSTM", merge_mode=merge_mode, return_sequences=sequences)
-    for one, other in zip(
+    for actual, reference in zip(
         tf.nest.flatten(ours(inputs())), tf.nest.flatten(theirs(inputs())), strict=True
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"return_state": True}, {"dropout": 0.5}, {"recurrent_dropout": 0.5}, {"activation": "elu"}],
 )
-def test_what_does_not_run_together_runs_as_in_keras(options):
+def test_unsupported_layers_run_the_loop_of_keras(options):
     theirs, ours = pair("LSTM", return_sequences=True, **options)
-    assert not ours._runs_together(training=True)
-    for one, other in zip(
+    assert not ours.fuses_directions(training=True)
+    for actual, reference in zip(
         tf.nest.flatten(ours(inputs())), tf.nest.flatten(theirs(inputs())), strict=True
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_file_gives_the_layer_back(tmp_path):
-    given = keras.Input((None, 3))
+def test_model_file_restores_the_layer(tmp_path):
+    input_tensor = keras.Input((None, 3))
     layer = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")
-    model = keras.Model(given, layer(given))
+    model = keras.Model(input_tensor, layer(input_tensor))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded.get_layer("both")) is layers.Bidirectional
@@ -112,24 +112,24 @@ def test_a_model_file_gives_the_layer_back(tmp_path):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_recurrences_compiled_alone_train_alike(cell):
+def test_compiled_recurrences_train_to_equal_weights(cell):
     def trained(jit_compile: bool):
         keras.utils.set_random_seed(0)
-        given = keras.Input((None, 3))
-        x = getattr(layers, cell)(4, return_sequences=True)(given)
+        input_tensor = keras.Input((None, 3))
+        x = getattr(layers, cell)(4, return_sequences=True)(input_tensor)
         x = layers.Bidirectional(getattr(layers, cell)(4))(x)
-        model = keras.Model(given, keras.layers.Dense(1)(x))
+        model = keras.Model(input_tensor, keras.layers.Dense(1)(x))
         layers.compile_recurrences(model, jit_compile)
         model.compile("adam", "mse", jit_compile=False)
         for steps in (6, 4, 6):
             model.train_on_batch(inputs()[:, :steps], np.ones((4, 1)))
         return model.get_weights()
 
-    for one, other in zip(trained(True), trained(False), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for actual, reference in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_allclose(actual, reference, rtol=1e-4, atol=1e-6)
 
 
-def test_recurrences_to_be_compiled_are_so_in_training_alone():
+def test_recurrences_are_compiled_in_training_only():
     layer = layers.LSTM(4)
     layers.compile_recurrences(keras.Sequential([keras.Input((None, 3)), layer]))
 
