@@ -417,7 +417,7 @@ ROWS = {
         layers.CharacterCNN, vocabulary_size=5, units=4, embedding_dim=3, width=3
     ),
     "CodeDecoder": layer(
-        layers.CodeDecoder, outputs=2, units=3, mode="repeat", cell="gru", num_layers=1,
+        layers.CodeDecoder, output_dim=2, units=3, mode="repeat", cell="gru", num_layers=1,
         attention=None, num_heads=1, dropout=0.1,
     ),
     "Decoder": layer(
@@ -501,7 +501,7 @@ MORE = {
         speaker, "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "beam",
                  "num_beams": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
-                 "temperature": 1.0, "top_k": None, "top_p": None, "num_return": None,
+                 "temperature": 1.0, "top_k": None, "top_p": None, "num_return_sequences": None,
                  "return_attention": False, "seed": 0, "batch_size": 8},
     ),
     "EncoderDecoderModel.attention": method(
@@ -509,8 +509,8 @@ MORE = {
     ),
     "EncoderDecoderModel.plot_attention": method(
         speaker, "plot_attention",
-        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
-                 "target_names": ["x"]},
+        lambda: {"source": [2, 3], "target": [4], "source_labels": ["a", "b"],
+                 "target_labels": ["x"]},
     ),
     "Ensemble.generate": method(
         functools.cache(lambda: layers.Ensemble([speaker(), speaker()])), "generate",
@@ -573,7 +573,7 @@ RESULTS = (
     diagnostics.AuditReport, diagnostics.LipschitzBound, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    metrics.LabelScores, metrics.Seq2SeqScores, layers.Generated, tasks.Memory,
+    metrics.LabelScores, metrics.Seq2SeqScores, layers.GenerationOutput, tasks.Memory,
     tasks.TrainingResult, tasks.TrainedOnWindows, tuning.Search,
 )  # fmt: skip
 

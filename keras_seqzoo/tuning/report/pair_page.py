@@ -91,8 +91,8 @@ def _examples(search: Search, network: Any) -> list[Figure]:
             if looks and isinstance(source, tuple) and source and target:
                 numbers = rows.preprocessor.target.encode(target)
                 ax = network.plot_attention(
-                    rows.preprocessor.sources([source])[0], numbers, source_names=source,
-                    target_names=target,
+                    rows.preprocessor.sources([source])[0], numbers, source_labels=source,
+                    target_labels=target,
                 )  # fmt: skip
                 found.append(ax.figure)
             continue
