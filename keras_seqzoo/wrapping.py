@@ -116,7 +116,7 @@ def inner_model(model: keras.Model) -> keras.Model:
     if not is_end_to_end(model):
         raise ArgumentError(_NAMELESS.format(getattr(model, "name", type(model).__name__)))
     answers = generator_layer(model)
-    return model.get_layer(NETWORK) if answers is None else answers.network
+    return model.get_layer(NETWORK) if answers is None else answers.model
 
 
 def preprocessor_of(model: keras.Model) -> SequencePreprocessor | PairPreprocessor:
@@ -207,7 +207,7 @@ def decodes(model: keras.Model) -> bool:
 def preprocessor_of_generator(model: keras.Model) -> PairPreprocessor:
     """The preprocessor inside a model that `generator_end_to_end` gave."""
     known = {layer.name: layer for layer in model.layers}
-    network = known[ANSWERS].network
+    network = known[ANSWERS].model
     source: Vocabulary | int = network.inputs[0].shape[-1]
     masked = {}
     if NUMBERS in known:

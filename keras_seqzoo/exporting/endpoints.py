@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_seqzoo.inspection.model_graph import decoder_of, input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
-from keras_seqzoo.layers.seq2seq.decoder import DecoderState, Source
+from keras_seqzoo.layers.seq2seq.decoder import AttentionMemory, DecoderState
 from keras_seqzoo.streaming.stream import Streamer, streamer_of
 
 NUM_BEAMS = 5
@@ -116,15 +116,15 @@ def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
 
     def step(before, *state):
         known = dict(zip(states, state, strict=True))
-        looked_at = Source(*map(known.get, Source._fields))
+        looked_at = AttentionMemory(*map(known.get, AttentionMemory._fields))
         said, after, _ = network.step(before, _state(known), looked_at)
         return {"said": said} | _carried(after)
 
     def greedy(source, max_length):
-        return _answers(network.say(source, max_length=max_length))
+        return _answers(network.decode(source, max_length=max_length))
 
     def beam(source, max_length):
-        said = network.say(source, max_length=max_length, strategy="beam", width=NUM_BEAMS)
+        said = network.decode(source, max_length=max_length, strategy="beam", num_beams=NUM_BEAMS)
         return _answers(said)
 
     found = {
@@ -148,7 +148,7 @@ def _answers(said: Any) -> dict[str, Any]:
     return {"sequences": said.sequences} | scores
 
 
-def _named(source: Source, state: DecoderState) -> dict[str, Any]:
+def _named(source: AttentionMemory, state: DecoderState) -> dict[str, Any]:
     """What a decoder looks at and carries, by names, without what it does not have."""
     found = {name: tensor for name, tensor in source._asdict().items() if tensor is not None}
     return found | _carried(state)

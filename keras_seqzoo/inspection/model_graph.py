@@ -113,4 +113,4 @@ def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
     if isinstance(model, EncoderDecoderModel):
         return model
     answers = generator_layer(model)
-    return None if answers is None else answers.network
+    return None if answers is None else answers.model

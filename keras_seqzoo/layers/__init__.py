@@ -4,7 +4,7 @@ from keras_seqzoo.layers.crf.constraints import bio_constraints
 from keras_seqzoo.layers.crf.layer import LinearChainCRF
 from keras_seqzoo.layers.crf.model import CRFModel
 from keras_seqzoo.layers.embeddings import CharacterBiLSTM, CharacterCNN, TokenMask, WordDropout
-from keras_seqzoo.layers.generation.generate import Generated
+from keras_seqzoo.layers.generation.generate import GenerationOutput
 from keras_seqzoo.layers.leakage_penalty import LeakagePenalty
 from keras_seqzoo.layers.masking import AllSteps, ApplyMask, StepMask, step_mask
 from keras_seqzoo.layers.normalization import Normalization, adapt, has_scaling
@@ -28,29 +28,29 @@ from keras_seqzoo.losses import NormalizedMeanSquaredError, SmoothedCrossentropy
 from keras_seqzoo.regularizers import SpectralNorm
 
 __all__ = [
-    "ClassNames",
     "GRU",
     "LSTM",
     "AllSteps",
-    "SequenceGenerator",
     "ApplyMask",
     "Bidirectional",
     "CRFModel",
     "CharacterBiLSTM",
     "CharacterCNN",
+    "ClassNames",
     "CodeDecoder",
     "Decoder",
     "EncoderDecoderModel",
     "Ensemble",
-    "Generated",
+    "GenerationOutput",
     "JoinTokens",
-    "LeakagePenalty",
     "LastState",
+    "LeakagePenalty",
     "LinearChainCRF",
     "Normalization",
     "NormalizedMeanSquaredError",
     "Pooling",
     "ScheduledSampling",
+    "SequenceGenerator",
     "SimpleRNN",
     "SmoothedCrossentropy",
     "SourceAttention",

@@ -1,13 +1,15 @@
-"""What several families are built of: the input and its mask, and the recurrent layers."""
+"""Blocks of the families: inputs with their masks, and stacks of recurrent layers."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.seq2seq.decoder import CELLS
-from keras_seqzoo.models.identifiers import identifier
+from keras_seqzoo.models.identifiers import from_identifier
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_bool,
@@ -24,8 +26,13 @@ def readings_input(
     normalize: bool,
     time: int | None,
     name: str = "readings",
-):
-    """Raw readings in: the input, what a network sees of it, and the mask or None."""
+) -> tuple[Any, Any, Any]:
+    """Input of raw readings.
+
+    Returns:
+        The input `(batch, time, features)`, the same with padding set to 0 and scaled with
+        `normalize`, and the mask `(batch, time)`, or None without `mask_value`.
+    """
     check_size(features=features, **({} if time is None else {"time": time}))
     check_bool(normalize=normalize)
     inputs = keras.Input((time, features), name=name)  # (batch, time, features)
@@ -43,8 +50,13 @@ def tokens_input(
     word_dropout: float,
     time: int | None,
     name: str = "tokens",
-):
-    """Tokens in: the input, their vectors, and the mask, which leaves 0 out."""
+) -> tuple[Any, Any, Any]:
+    """Input of tokens.
+
+    Returns:
+        The input `(batch, time)`, its embeddings `(batch, time, embedding_dim)`, and the mask
+        `(batch, time)`, False for tokens of 0.
+    """
     check_size(
         vocabulary_size=vocabulary_size,
         embedding_dim=embedding_dim,
@@ -58,18 +70,22 @@ def tokens_input(
     return inputs, x, mask
 
 
-def steps_input(
+def sequence_input(
     *,
-    features,
-    vocabulary_size,
-    embedding_dim,
-    word_dropout,
-    normalize,
-    mask_value,
-    time,
+    features: int | None,
+    vocabulary_size: int | None,
+    embedding_dim: int,
+    normalize: bool,
+    mask_value: float | None,
+    time: int | None = None,
+    word_dropout: float = 0.0,
     name: str | None = None,
-):
-    """Readings or tokens in, whichever width is given; one reading per step if none is."""
+) -> tuple[Any, Any, Any]:
+    """`tokens_input` if `vocabulary_size` is given, else `readings_input`, of 1 feature by default.
+
+    Raises:
+        ArgumentError: if arguments of both are given.
+    """
     if vocabulary_size is None:
         if word_dropout:
             raise ArgumentError(
@@ -111,20 +127,19 @@ def recurrent_stack(
     num_layers: int,
     bidirectional: bool,
     dropout: float,
-    recurrent_regularizer,
+    recurrent_regularizer: Any,
     return_sequences: bool = True,
-):
-    """`num_layers` recurrent layers, dropout behind each.
+) -> Any:
+    """Stack of `num_layers` recurrent layers, each followed by dropout.
 
     Shapes: `(batch, time, features)` -> `(batch, time, units)`, or `(batch, units)` without
-        `return_sequences`: the last real step, of either direction where there are two, which
-        doubles the units.
+        `return_sequences`, the last state; `2 * units` in place of `units` if `bidirectional`.
     """
     check_choice("cell", cell, CELLS)
     check_size(units=units, num_layers=num_layers)
     check_bool(bidirectional=bidirectional)
     check_rate(dropout=dropout)
-    regularizer = identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
+    regularizer = from_identifier(keras.regularizers, recurrent_regularizer=recurrent_regularizer)
     for index in range(1, num_layers + 1):
         recurrent = CELLS[cell](
             units,

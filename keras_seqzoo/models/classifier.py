@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.layers.pooling import POOLINGS
-from keras_seqzoo.models.blocks import recurrent_stack, steps_input
-from keras_seqzoo.models.identifiers import check_name, identifier, takes_numpy_numbers
+from keras_seqzoo.models.blocks import recurrent_stack, sequence_input
+from keras_seqzoo.models.identifiers import accepts_numpy_scalars, check_name, from_identifier
 from keras_seqzoo.utils.argument_validation import check_choice, check_rate, check_size
 
 
-@takes_numpy_numbers
+@accepts_numpy_scalars
 def sequence_classifier(
     *,
     features: int | None = None,
@@ -26,42 +28,41 @@ def sequence_classifier(
     word_dropout: float = 0.0,
     input_dropout: float = 0.0,
     dropout: float = 0.0,
-    recurrent_regularizer=None,
+    recurrent_regularizer: Any = None,
     normalize: bool = True,
     mask_value: float | None = None,
-    classifier_activation="softmax",
+    classifier_activation: Any = "softmax",
     time: int | None = None,
     name: str = "sequence_classifier",
 ) -> keras.Model:
-    """Recurrent layers over the whole sequence, one vector of it, and a probability per class.
+    """Stacked recurrent layers over the whole sequence, then one probability per class.
 
-    Takes readings (`features`), scaled inside once `keras_seqzoo.adapt(model, x_train)` was
-    called, or tokens (`vocabulary_size`).
+    Takes readings (`features`) or tokens (`vocabulary_size`). With `normalize`, readings are scaled
+    inside the model, by statistics that `keras_seqzoo.adapt(model, x_train)` sets.
 
     Shapes: `(batch, time, features)` or int `(batch, time)` -> `(batch, classes)`.
-    Masking: steps equal to `mask_value` in every feature, or tokens of 0, are padding and change
-        no answer, on either side.
+    Masking: steps equal to `mask_value` in every feature, or tokens of 0, are padding and do not
+        change the output, at either end of the sequence.
     State: none kept between calls.
 
     Args:
-        features: int, at least 1, readings per step; None stands for 1 unless `vocabulary_size`
-            is given.
+        features: int, at least 1, readings per step; None means 1, or none with `vocabulary_size`.
         vocabulary_size: int, tokens with padding (0) and unknown ones (1), or None for readings.
-        classes: int, at least 1, how many there are.
-        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
+        classes: int, at least 1, number of classes.
+        cell: "linear" (a SimpleRNN without activation), "simple_rnn", "gru" or "lstm".
         units: int, at least 1, size of each recurrent state, per direction.
-        num_layers: int, at least 1, recurrent layers one upon the other.
-        bidirectional: bool, whether a second layer reads the sequence from its end.
-        pooling: what stands for the sequence: "last", the state after the last real step (and
-            before the first, where it is read both ways), "mean" or "max" of all, or
-            "attention", a mean whose weights are learned.
-        embedding_dim: int, at least 1, size of a token's vector.
-        word_dropout: float in [0, 1), share of tokens taken for unknown in training.
-        input_dropout: float in [0, 1), share of inputs, scaled or embedded, set to 0 in training.
-        dropout: float in [0, 1), the same behind each recurrent layer.
+        num_layers: int, at least 1, stacked recurrent layers.
+        bidirectional: bool, whether each recurrent layer reads the sequence in both directions.
+        pooling: "last", the state after the last real step, and, if bidirectional, the backward
+            layer's state at the first; "mean" or "max" over all steps; or "attention", a mean with
+            learned weights.
+        embedding_dim: int, at least 1, size of the token embeddings.
+        word_dropout: float in [0, 1), rate of tokens replaced by the unknown token in training.
+        input_dropout: float in [0, 1), rate of the dropout of the scaled or embedded inputs.
+        dropout: float in [0, 1), rate of the dropout after each recurrent layer.
         recurrent_regularizer: Keras regularizer of the recurrent kernels: "l1", "l2", "l1_l2", a
             config, a `Regularizer`, or None.
-        normalize: bool, scale each feature in front; of no account with tokens.
+        normalize: bool, whether to scale each feature of readings; without effect on tokens.
         mask_value: number that fills padded steps of readings, NaN included, or None.
         classifier_activation: "softmax" for probabilities, None for logits, or another activation.
         time: int, at least 1, to fix the number of steps, or None for any number.
@@ -71,7 +72,7 @@ def sequence_classifier(
         A Functional `keras.Model`, uncompiled.
 
     Raises:
-        ArgumentError: if an argument cannot be used; the message says what it must be.
+        ArgumentError: if an argument is out of range, or does not go with another one.
 
     Example:
 
@@ -85,7 +86,7 @@ def sequence_classifier(
     check_size(classes=classes)
     check_choice("pooling", pooling, ("last", *POOLINGS))
     check_rate(input_dropout=input_dropout)
-    inputs, x, mask = steps_input(
+    inputs, x, mask = sequence_input(
         features=features,
         vocabulary_size=vocabulary_size,
         embedding_dim=embedding_dim,
@@ -106,9 +107,9 @@ def sequence_classifier(
         dropout=dropout,
         recurrent_regularizer=recurrent_regularizer,
         return_sequences=pooling != "last",
-    )  # (batch, units), or (batch, time, units) if it is to be pooled
+    )  # (batch, units), or (batch, time, units) to be pooled
     if pooling != "last":
         x = layers.Pooling(pooling, name="pooling")(x, mask=mask)
-    activation = identifier(keras.activations, classifier_activation=classifier_activation)
+    activation = from_identifier(keras.activations, classifier_activation=classifier_activation)
     outputs = keras.layers.Dense(classes, activation, name="classes")(x)
     return keras.Model(inputs, outputs, name=check_name(name))

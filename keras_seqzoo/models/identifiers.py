@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that need Keras."""
+"""Conversion and validation of constructor arguments that are Keras objects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from keras_seqzoo.regularizers import SpectralNorm
 from keras_seqzoo.utils.argument_validation import argument_message
 
 
-def takes_numpy_numbers(constructor: Callable) -> Callable:
-    """A constructor that may be given numbers of NumPy, which Keras refuses."""
+def accepts_numpy_scalars(constructor: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a constructor so that it takes NumPy scalars, which Keras refuses in a config."""
 
     @functools.wraps(constructor)
     def build(**arguments: Any):
@@ -30,11 +30,15 @@ def takes_numpy_numbers(constructor: Callable) -> Callable:
     return build
 
 
-def identifier(module: ModuleType, **argument: Any) -> Any:
-    """What Keras makes of an identifier: `identifier(keras.regularizers, kernel_regularizer="l2")`.
+def from_identifier(module: ModuleType, **argument: Any) -> Any:
+    """Resolves a Keras identifier: `from_identifier(keras.regularizers, kernel_regularizer="l2")`.
+
+    Args:
+        module: `keras.activations`, `keras.initializers` or `keras.regularizers`.
+        **argument: one argument of the constructor, its name and value.
 
     Raises:
-        ArgumentError: if Keras does not know it, or it belongs to another kind of object.
+        ArgumentError: if Keras does not know the identifier, or it belongs to another module.
     """
     ((name, value),) = argument.items()
     kind = module.__name__.rpartition(".")[2]
@@ -45,25 +49,26 @@ def identifier(module: ModuleType, **argument: Any) -> Any:
     if kind == "regularizers" and isinstance(value, str) and value == "spectral_norm":
         return SpectralNorm()
     try:
-        found = module.get(value)
-    except Exception as error:  # Keras raises whatever the identifier makes it trip over
+        resolved = module.get(value)
+    except Exception as error:  # Keras may raise any exception here
         raise ArgumentError(
-            argument_message(name, f"an identifier of keras.{kind}", value, f"Keras says: {error}")
+            argument_message(name, f"an identifier of keras.{kind}", value, f"Keras: {error}")
         ) from error
-    if found is not None:
-        _smoke_test(kind, found, name, value)
-    return found
+    if resolved is not None:
+        _smoke_test(kind, resolved, name, value)
+    return resolved
 
 
-def _smoke_test(kind: str, found: Any, name: str, value: Any) -> None:
-    """Runs what an identifier stands for on 2 by 2 numbers: abstract classes and other callables
-    would fail only when the model is built, or called.
+def _smoke_test(kind: str, resolved: Any, name: str, value: Any) -> None:
+    """Calls what an identifier resolved to on a `(2, 2)` tensor.
+
+    Abstract classes and unrelated callables would otherwise fail when the model is built or called.
     """
     sample = ops.zeros((2, 2))
     try:
-        result = found((2, 2), dtype="float32") if kind == "initializers" else found(sample)
+        result = resolved((2, 2), dtype="float32") if kind == "initializers" else resolved(sample)
         shape = tuple(result.shape)
-    except Exception as error:  # whatever a foreign callable trips over
+    except Exception as error:  # a foreign callable may raise any exception
         raise ArgumentError(
             argument_message(name, f"an identifier of keras.{kind}", value, f"It fails: {error!r}")
         ) from error
@@ -75,10 +80,10 @@ def _smoke_test(kind: str, found: Any, name: str, value: Any) -> None:
 
 
 def check_name(name: Any) -> str:
-    """`name` itself, if a model can be called that.
+    """Validates the name of a model and returns it.
 
     Raises:
-        ArgumentError: if it is not a non-empty string without a slash, which Keras refuses.
+        ArgumentError: if it is not a non-empty string, or has a slash, which Keras refuses.
     """
     if not isinstance(name, str) or not name or "/" in name:
         raise ArgumentError(argument_message("name", "a non-empty string without '/'", name))

@@ -1,54 +1,56 @@
-"""The identity family: what goes in is to come out, owing nothing to what came before."""
+"""The identity family: models that output their input, independent of earlier steps."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
 from keras_seqzoo import layers
 from keras_seqzoo.models.blocks import readings_input
-from keras_seqzoo.models.identifiers import check_name, identifier, takes_numpy_numbers
+from keras_seqzoo.models.identifiers import accepts_numpy_scalars, check_name, from_identifier
 from keras_seqzoo.utils.argument_validation import check_bool, check_size
 
 
-@takes_numpy_numbers
+@accepts_numpy_scalars
 def simple_rnn_identity(
     *,
     features: int = 1,
     units: int = 8,
     return_sequences: bool = True,
-    activation="tanh",
-    recurrent_regularizer=None,
-    kernel_regularizer=None,
-    recurrent_initializer="orthogonal",
+    activation: Any = "tanh",
+    recurrent_regularizer: Any = None,
+    kernel_regularizer: Any = None,
+    recurrent_initializer: Any = "orthogonal",
     normalize: bool = True,
     mask_value: float | None = None,
     time: int | None = None,
     name: str = "simple_rnn_identity",
 ) -> keras.Model:
-    """One SimpleRNN layer and a linear read-out, to be trained to return its input.
+    """One SimpleRNN layer and a linear read-out, to be trained with its input as the target.
 
-    Whatever the recurrent kernel carries over from earlier steps leaks into the output;
-    `keras_seqzoo.leakage` measures it and `recurrent_regularizer` presses it down. With
-    `normalize`, raw readings go in and come out while the activation works in its range: call
-    `keras_seqzoo.adapt(model, x_train)` before training.
+    The recurrent kernel makes the output depend on earlier steps. `keras_seqzoo.leakage` measures
+    this dependence, and `recurrent_regularizer` reduces it. With `normalize`, input and output are
+    in the units of the readings, and scaled inside the model, by statistics that
+    `keras_seqzoo.adapt(model, x_train)` sets.
 
-    Shapes: `(batch, time, features)` -> `(batch, time, features)`, both in the units of the
-        readings; `(batch, features)`, the last real step, with `return_sequences=False`.
-    Masking: steps equal to `mask_value` in every feature are padding: they change no other step,
-        come out as 0, and count in no loss.
+    Shapes: `(batch, time, features)` -> `(batch, time, features)`; with `return_sequences=False`,
+        `(batch, features)`, the last real step.
+    Masking: steps equal to `mask_value` in every feature are padding: they do not change other
+        steps, their outputs are 0, and losses leave them out.
     State: none kept between calls.
 
     Args:
         features: int, at least 1, readings per step.
         units: int, at least 1, size of the recurrent state.
-        return_sequences: bool, every step (True) or the last real one alone (False).
+        return_sequences: bool, whether to output every step, or the last real one alone.
         activation: Keras activation of the recurrent layer, or None for a linear one.
         recurrent_regularizer: Keras regularizer of the recurrent kernel: "l1", "l2", "l1_l2", a
             config, a `Regularizer`, or None.
         kernel_regularizer: Keras regularizer of the input kernel, or None.
-        recurrent_initializer: Keras initializer of the recurrent kernel; "zeros" starts without
-            any memory.
-        normalize: bool, scale each feature in front and undo it behind.
+        recurrent_initializer: Keras initializer of the recurrent kernel; with "zeros", training
+            starts from a model without memory.
+        normalize: bool, whether to scale each feature of the input, and the output back.
         mask_value: number that fills padded steps, NaN included, or None for no padding.
         time: int, at least 1, to fix the number of steps, or None for any number.
         name: str, name of the model.
@@ -57,7 +59,7 @@ def simple_rnn_identity(
         A Functional `keras.Model`, uncompiled.
 
     Raises:
-        ArgumentError: if an argument cannot be used; the message says what it must be.
+        ArgumentError: if an argument is out of range.
 
     Example:
 
@@ -75,14 +77,16 @@ def simple_rnn_identity(
     )
     x = layers.SimpleRNN(
         units,
-        activation=identifier(keras.activations, activation=activation),
-        recurrent_initializer=identifier(
+        activation=from_identifier(keras.activations, activation=activation),
+        recurrent_initializer=from_identifier(
             keras.initializers, recurrent_initializer=recurrent_initializer
         ),
-        recurrent_regularizer=identifier(
+        recurrent_regularizer=from_identifier(
             keras.regularizers, recurrent_regularizer=recurrent_regularizer
         ),
-        kernel_regularizer=identifier(keras.regularizers, kernel_regularizer=kernel_regularizer),
+        kernel_regularizer=from_identifier(
+            keras.regularizers, kernel_regularizer=kernel_regularizer
+        ),
         return_sequences=return_sequences,
         name="recurrent",
     )(x, mask=mask)  # (batch, time, units) or (batch, units)

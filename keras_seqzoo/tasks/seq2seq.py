@@ -318,8 +318,8 @@ class Seq2SeqTask(SequenceTask):
                 ax = model.plot_attention(
                     preprocessor.sources([source])[0],
                     preprocessor.target.encode(target),
-                    source_names=source,
-                    target_names=target,
+                    source_labels=source,
+                    target_labels=target,
                 )
                 yield ax.figure
 

@@ -305,7 +305,8 @@ def _decoder_step(layer, one, states, output, memory, config):
 
 
 def _context(layer, query, memory, config) -> np.ndarray:
-    known = {weight.name: np.asarray(weight, np.float64) for weight in layer.look.weights}
+    weights = layer.source_attention.weights
+    known = {weight.name: np.asarray(weight, np.float64) for weight in weights}
     if config["attention"] == "multi_head":
         q, k, v = query @ known["query_kernel"], memory @ known["key_kernel"], None
         v = memory @ known["value_kernel"]
@@ -343,7 +344,8 @@ def _autoencoded_row(model, steps, config) -> np.ndarray:
 def _said(layer, code, memory, truth, config) -> np.ndarray:
     """Cho et al. 2014: the code gives the first states and goes into each step."""
     bounded = (lambda z: z) if config["cell"] == "linear" else np.tanh
-    states = _grouped([bounded(_affine(initial, code)) for initial in layer.initial], config)
+    start = [bounded(_affine(initial, code)) for initial in layer.initial_state_layers]
+    states = _grouped(start, config)
     activation = (lambda z: z) if config["vocabulary_size"] is None else softmax
     said, found = np.zeros(truth.shape[1]), []
     for number in range(1 if config["reconstruct"] == "last" else len(truth)):

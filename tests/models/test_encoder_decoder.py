@@ -1,4 +1,4 @@
-"""Encoder-decoders: attention, both ways through a target, and what `generate` says."""
+"""Encoder-decoders: attention, step-by-step decoding, `generate`, ensembles, training."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ KINDS = [
     {"attention": None, "cell": "lstm"},
 ]
 IDS = [f"{kind['attention']}_{kind['cell']}" for kind in KINDS]
-BEAM = {"strategy": "beam", "num_beams": 3}  # one everywhere: each is compiled anew
+BEAM = {"strategy": "beam", "num_beams": 3}  # shared, as each set of options is compiled
 SIZES = {"source_vocabulary_size": 9, "target_vocabulary_size": 6, "units": 8, "embedding_dim": 5}
 
 
 def sources(rows: int = 4, time: int = 7) -> np.ndarray:
     rng = np.random.default_rng(0)
-    found = rng.integers(1, 9, (rows, time)).astype("int32")
-    found[0, 4:] = 0
-    return found
+    tokens = rng.integers(1, 9, (rows, time)).astype("int32")
+    tokens[0, 4:] = 0
+    return tokens
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=IDS)
 def model(request):
-    """With weights large enough that one answer is much more probable than another."""
+    """A model with weights so large that sequences differ much in probability."""
     keras.utils.set_random_seed(0)
     model = sequence_encoder_decoder(**SIZES, **request.param)
     for weight in model.trainable_weights:
@@ -53,22 +53,23 @@ def model(request):
     return model
 
 
-def said(tokens: np.ndarray) -> list[int]:
-    """A row of `generate` with its end, if it has come to one."""
+def without_padding(tokens: np.ndarray) -> list[int]:
     return [token for token in tokens if token]
 
 
-def forced(model, source: np.ndarray, answers: list[list[int]], max_length: int) -> list[float]:
-    """The log-probabilities of answers where they are given as targets."""
-    says = [[*one, END] if len(one) < max_length else one for one in answers]
-    targets = np.zeros((len(says), max_length), "int32")
-    for target, one in zip(targets, says, strict=True):
-        target[: len(one)] = [START, *one[:-1]]
-    sources = np.repeat(source[None], len(says), 0)
-    probabilities = model.predict([sources, targets], batch_size=len(says), verbose=0)
+def forced_scores(
+    model, source: np.ndarray, sequences: list[list[int]], max_length: int
+) -> list[float]:
+    """Log-probabilities of sequences, from `predict` with the sequences as targets."""
+    ended = [[*row, END] if len(row) < max_length else row for row in sequences]
+    targets = np.zeros((len(ended), max_length), "int32")
+    for target, row in zip(targets, ended, strict=True):
+        target[: len(row)] = [START, *row[:-1]]
+    sources = np.repeat(source[None], len(ended), 0)
+    probabilities = model.predict([sources, targets], batch_size=len(ended), verbose=0)
     return [
-        float(np.log(attention_weights[range(len(one)), one]).sum())
-        for attention_weights, one in zip(probabilities, says, strict=True)
+        float(np.log(by_step[range(len(row)), row]).sum())
+        for by_step, row in zip(probabilities, ended, strict=True)
     ]
 
 
@@ -78,7 +79,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["additive", "dot", "general", "multi_head"])
-def test_attention_is_that_of_its_equation(kind, float64):
+def test_attention_equals_its_equation(kind, float64):
     rng = np.random.default_rng(1)
     queries, memory = rng.normal(size=(2, 3, 6)), rng.normal(size=(2, 5, 6))
     mask = np.array([[True] * 5, [True, True, False, False, False]])
@@ -91,75 +92,72 @@ def test_attention_is_that_of_its_equation(kind, float64):
         steps = np.flatnonzero(mask[row])
         q, m = queries[row, query], memory[row, steps]
         if kind == "multi_head":
-            asked, keys, values = q @ w["query_kernel"], m @ w["key_kernel"], m @ w["value_kernel"]
-            heads = [slice(0, 2), slice(2, 4)]
-            attention_weights = [
-                softmax(keys[:, head] @ asked[head] / np.sqrt(2)) for head in heads
-            ]
-            mixed = [
-                share @ values[:, head]
-                for share, head in zip(attention_weights, heads, strict=True)
-            ]
-            expected, share = (
-                np.concatenate(mixed) @ w["context_kernel"],
-                np.mean(attention_weights, 0),
+            query_heads, keys, values = (
+                x @ w[f"{name}_kernel"] for x, name in ((q, "query"), (m, "key"), (m, "value"))
             )
+            heads = [slice(0, 2), slice(2, 4)]
+            by_head = [softmax(keys[:, head] @ query_heads[head] / np.sqrt(2)) for head in heads]
+            mixed = [w_head @ values[:, head] for w_head, head in zip(by_head, heads, strict=True)]
+            context = np.concatenate(mixed) @ w["context_kernel"]
+            expected = np.mean(by_head, 0)
         else:
             if kind == "additive":
                 score = np.tanh(q @ w["query_kernel"] + m @ w["key_kernel"] + w["bias"])
                 score = score @ w["score"]
             else:
                 score = (m if kind == "dot" else m @ w["key_kernel"]) @ q
-            share = softmax(score)
-            expected = share @ m
-        np.testing.assert_allclose(weights[row, query, steps], share, atol=1e-9)
-        np.testing.assert_allclose(contexts[row, query], expected, atol=1e-9)
+            expected = softmax(score)
+            context = expected @ m
+        np.testing.assert_allclose(weights[row, query, steps], expected, atol=1e-9)
+        np.testing.assert_allclose(contexts[row, query], context, atol=1e-9)
     assert (weights[1, :, 2:] == 0).all()
 
 
 @pytest.mark.parametrize("scores", [[2.0], [0.0, -60.0], [1.0, 3.0, -2.0]])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_shares_of_attention_have_the_gradient_of_a_softmax(scores, masked):
-    by = np.random.default_rng(0).normal(size=len(scores) + masked).astype("float32")
-    given = keras.Variable([*scores, 5.0] if masked else scores)
+def test_attention_weights_have_the_gradient_of_a_softmax(scores, masked):
+    factors = np.random.default_rng(0).normal(size=len(scores) + masked).astype("float32")
+    variable = keras.Variable([*scores, 5.0] if masked else scores)
     real = np.array([True] * len(scores) + [False]) if masked else None
 
     def total():
-        found = attention_weights(keras.ops.convert_to_tensor(given), real)
-        return keras.ops.sum(keras.ops.multiply(found, by))
+        weights = attention_weights(keras.ops.convert_to_tensor(variable), real)
+        return keras.ops.sum(keras.ops.multiply(weights, factors))
 
-    (found,) = weight_gradients(total, [given])
-    share, by = softmax(np.array(scores)), by[: len(scores)]
-    expected = share * (by - share @ by)
-    np.testing.assert_allclose(found, [*expected, 0.0] if masked else expected, atol=1e-6)
+    (gradient,) = weight_gradients(total, [variable])
+    weights, factors = softmax(np.array(scores)), factors[: len(scores)]
+    expected = weights * (factors - weights @ factors)
+    np.testing.assert_allclose(gradient, [*expected, 0.0] if masked else expected, atol=1e-6)
 
 
-def test_attention_to_nothing_gives_zeros():
+def test_attention_is_zero_for_a_source_without_real_steps():
     layer = layers.SourceAttention("general", 4)
     contexts, weights = layer(np.ones((1, 2, 3)), np.ones((1, 4, 5)), mask=np.zeros((1, 4), bool))
     assert not as_numpy(contexts).any() and not as_numpy(weights).any()
 
 
-def test_a_target_at_once_is_a_target_step_by_step(model):
+def test_steps_equal_the_whole_target_at_once(model):
     source = sources()
     target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
     at_once = np.log(np.asarray(model.predict([source, target], verbose=0)))
-    looked, state = model.encode(source)
+    memory, state = model.encode(source)
     for step in range(5):
-        logs, state, _ = model.step(keras.ops.convert_to_tensor(target[:, step]), state, looked)
-        np.testing.assert_allclose(logs, at_once[:, step], atol=2e-5)
+        tokens = keras.ops.convert_to_tensor(target[:, step])
+        log_probs, state, _ = model.step(tokens, state, memory)
+        np.testing.assert_allclose(log_probs, at_once[:, step], atol=2e-5)
 
 
-def test_what_is_said_has_the_probability_that_it_has_as_a_target(model):
+def test_scores_of_generated_sequences_equal_those_of_predict(model):
     source = sources()
     for options in ({}, BEAM, {"strategy": "sample", "seed": 3}):
-        found = model.generate(source, max_length=6, **options)
+        generated = model.generate(source, max_length=6, **options)
         for row in range(4):
-            (expected,) = forced(model, source[row], [said(found.sequences[row])], 6)
-            assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+            tokens = without_padding(generated.sequences[row])
+            (expected,) = forced_scores(model, source[row], [tokens], 6)
+            assert generated.scores[row] == pytest.approx(expected, abs=2e-5)
 
 
-def test_a_row_alone_says_what_it_says_among_others(model):
+def test_rows_of_a_batch_do_not_affect_what_is_generated(model):
     source = sources()
     for options in ({}, BEAM, {"return_attention": True}):
         if "return_attention" in options and model.get_layer("decoder").attention is None:
@@ -172,43 +170,46 @@ def test_a_row_alone_says_what_it_says_among_others(model):
             np.testing.assert_allclose(alone.attention, together.attention[1:2], atol=1e-5)
 
 
-def test_greedy_says_the_most_probable_token_each_time(model):
+def test_greedy_search_takes_the_most_probable_token_at_each_step(model):
     source = sources()
-    found = model.generate(source, max_length=6).sequences
+    sequences = model.generate(source, max_length=6).sequences
     for row in range(4):
-        answer: list[int] = []
-        while len(answer) < 6:
-            target = np.array([[START, *answer]], "int32")
+        expected: list[int] = []
+        while len(expected) < 6:
+            target = np.array([[START, *expected]], "int32")
             probabilities = np.asarray(model.predict([source[row : row + 1], target], verbose=0))
             last = probabilities[0, -1]
             last[[0, START]] = 0
             if last.argmax() == END:
                 break
-            answer.append(int(last.argmax()))
-        assert said(found[row]) == answer
+            expected.append(int(last.argmax()))
+        assert without_padding(sequences[row]) == expected
 
 
-def test_a_beam_that_covers_all_finds_the_best(model):
+def test_a_beam_wide_enough_for_all_sequences_finds_the_most_probable(model):
     source, length = sources(), 3
     tokens = [1, 4, 5]
     sizes = range(length + 1)
-    answers = [list(one) for size in sizes for one in itertools.product(tokens, repeat=size)]
-    found = model.generate(source, max_length=length, strategy="beam", num_beams=40, num_return=5)
+    sequences = [list(row) for size in sizes for row in itertools.product(tokens, repeat=size)]
+    options = {"strategy": "beam", "num_beams": 40}
+    generated = model.generate(source, max_length=length, num_return_sequences=5, **options)
     for row in (0, 2):
-        by_target = forced(model, source[row], answers, length)
-        scores = dict(zip(map(tuple, answers), by_target, strict=True))
+        forced = forced_scores(model, source[row], sequences, length)
+        scores = dict(zip(map(tuple, sequences), forced, strict=True))
         best = sorted(scores, key=scores.get, reverse=True)[:5]
-        np.testing.assert_allclose(found.scores[row], [scores[one] for one in best], atol=2e-5)
-        of_each = [scores[tuple(said(one))] for one in found.sequences[row]]
-        np.testing.assert_allclose(found.scores[row], of_each, atol=2e-5)
-        assert said(found.sequences[row, 0]) == list(best[0])
-    few = model.generate(source, max_length=1, strategy="beam", num_beams=40, num_return=7)
-    assert {tuple(said(one)) for one in few.sequences[1, :4]} == {(), (1,), (4,), (5,)}
+        best_scores = [scores[sequence] for sequence in best]
+        np.testing.assert_allclose(generated.scores[row], best_scores, atol=2e-5)
+        of_each = [scores[tuple(without_padding(x))] for x in generated.sequences[row]]
+        np.testing.assert_allclose(generated.scores[row], of_each, atol=2e-5)
+        assert without_padding(generated.sequences[row, 0]) == list(best[0])
+    few = model.generate(source, max_length=1, num_return_sequences=7, **options)
+    shortest = {tuple(without_padding(x)) for x in few.sequences[1, :4]}
+    assert shortest == {(), (1,), (4,), (5,)}
     assert np.isfinite(few.scores[:, :4]).all()
     assert not few.sequences[:, 4:].any() and (few.scores[:, 4:] == -np.inf).all()
 
 
-def test_padding_and_company_change_nothing_that_is_said(model):
+def test_padding_and_other_rows_do_not_change_beam_search(model):
     source = sources()
     together = model.generate(source, max_length=6, **BEAM)
     longer = model.generate(np.pad(source, ((0, 0), (0, 11))), max_length=6, **BEAM)
@@ -219,19 +220,19 @@ def test_padding_and_company_change_nothing_that_is_said(model):
     np.testing.assert_allclose(together.scores[:1], alone.scores, atol=1e-5)
 
 
-def test_padding_of_a_target_counts_in_no_loss():
+def test_padding_of_a_target_does_not_change_the_loss():
     target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
-    so_far = np.concatenate([np.full((4, 1), START, "int32"), target[:, :-1]], axis=1)
-    found = []
+    inputs = np.concatenate([np.full((4, 1), START, "int32"), target[:, :-1]], axis=1)
+    results = []
     for padding in (0, 6):
         keras.utils.set_random_seed(5)
         model = sequence_encoder_decoder(**SIZES)
         model.compile(keras.optimizers.SGD(1.0), crossentropy(), run_eagerly=True)
-        x, y = (np.pad(one, ((0, 0), (0, padding))) for one in (so_far, target))
+        x, y = (np.pad(array, ((0, 0), (0, padding))) for array in (inputs, target))
         loss = model.train_on_batch([sources(), x], y)
-        found.append((loss, model.get_weights()))
+        results.append((loss, model.get_weights()))
         assert not np.asarray(model([sources(), x]))[:, 5:].any()
-    (loss, weights), (padded_loss, padded_weights) = found
+    (loss, weights), (padded_loss, padded_weights) = results
     assert padded_loss == pytest.approx(loss, rel=1e-5)
     for weight, padded in zip(weights, padded_weights, strict=True):
         np.testing.assert_allclose(padded, weight, rtol=1e-4, atol=1e-6)
@@ -240,18 +241,18 @@ def test_padding_of_a_target_counts_in_no_loss():
 def test_every_weight_gets_a_gradient(model):
     target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
     weights = model.trainable_weights
-    found = weight_gradients(
+    gradients = weight_gradients(
         lambda: keras.ops.sum(model([sources(), target], training=True)[..., 3] ** 2), weights
     )
-    for weight, gradient in zip(weights, found, strict=True):
+    for weight, gradient in zip(weights, gradients, strict=True):
         assert gradient is not None, weight.path
         assert np.abs(gradient).max() > 0, weight.path
 
 
-def test_penalties_rank_answers_anew():
+def test_penalties_rank_hypotheses_as_in_wu_et_al():
     keras.utils.set_random_seed(1)
     model = sequence_encoder_decoder(**SIZES)
-    options = {"max_length": 6, "strategy": "beam", "num_beams": 5, "num_return": 5}
+    options = {"max_length": 6, "strategy": "beam", "num_beams": 5, "num_return_sequences": 5}
     plain = model.generate(sources(), **options)
     assert (np.diff(plain.scores, axis=1) <= 0).all()
     alpha = 1.5
@@ -259,106 +260,109 @@ def test_penalties_rank_answers_anew():
     lengths = np.minimum((longer.sequences > 0).sum(-1) + 1, 6)  # with the end
     ranks = longer.scores / ((5 + lengths) / 6) ** alpha
     assert (np.diff(ranks, axis=1) <= 1e-6).all()
-    assert {tuple(one) for one in longer.sequences[1]} == {tuple(one) for one in plain.sequences[1]}
-    seen = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
+    assert set(map(tuple, longer.sequences[1])) == set(map(tuple, plain.sequences[1]))
+    covering = model.generate(sources(), coverage_penalty=2.0, return_attention=True, **options)
     real = sources()[:, None] != 0
-    covered = seen.attention.sum(2)
-    looked = np.where(real, np.log(np.clip(covered, 1e-9, 1)), 0).sum(-1)
-    assert (np.diff(seen.scores + 2 * looked, axis=1) <= 1e-5).all()
-    for answer, weights in zip(seen.sequences[1], seen.attention[1], strict=True):
-        asked = model.attention(sources()[1], said(answer))[:6]
-        np.testing.assert_allclose(weights[: len(asked)], asked, atol=1e-5)
-        assert not weights[len(asked) :].any()
+    coverage = covering.attention.sum(2)
+    log_coverage = np.where(real, np.log(np.clip(coverage, 1e-9, 1)), 0).sum(-1)
+    assert (np.diff(covering.scores + 2 * log_coverage, axis=1) <= 1e-5).all()
+    for sequence, weights in zip(covering.sequences[1], covering.attention[1], strict=True):
+        expected = model.attention(sources()[1], without_padding(sequence))[:6]
+        np.testing.assert_allclose(weights[: len(expected)], expected, atol=1e-5)
+        assert not weights[len(expected) :].any()
 
 
-def test_attention_is_given_for_what_was_said():
+def test_attention_weights_of_generated_tokens_sum_to_one_until_the_end():
     keras.utils.set_random_seed(1)
     model = sequence_encoder_decoder(**SIZES)
-    found = model.generate(sources(), max_length=6, return_attention=True)
-    ends = np.minimum((found.sequences > 0).sum(1) + 1, 6)
+    generated = model.generate(sources(), max_length=6, return_attention=True)
+    ends = np.minimum((generated.sequences > 0).sum(1) + 1, 6)
     for row, end in enumerate(ends):
-        np.testing.assert_allclose(found.attention[row, :end].sum(-1), 1, atol=1e-5)
-        assert not found.attention[row, end:].any()
-    assert found.attention.shape[-1] == sources().shape[1]
-    assert not found.attention[0, :, 4:].any()  # padding
+        np.testing.assert_allclose(generated.attention[row, :end].sum(-1), 1, atol=1e-5)
+        assert not generated.attention[row, end:].any()
+    assert generated.attention.shape[-1] == sources().shape[1]
+    assert not generated.attention[0, :, 4:].any()  # padding
 
 
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("float64", marks=pytest.mark.tensorflow)]
 )
-def test_it_says_something_under_any_policy(policy):
+def test_generation_is_finite_under_any_dtype_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         model = sequence_encoder_decoder(**SIZES)
         for options in ({}, {"strategy": "sample"}, {"strategy": "beam", "coverage_penalty": 1.0}):
-            found = model.generate(sources(), max_length=4, **options)
-            assert np.isfinite(found.scores).all()
-        said_ = sequence_encoder_decoder(**VECTORS).generate(readings(), max_length=3).sequences
-        assert np.isfinite(said_).all()
+            generated = model.generate(sources(), max_length=4, **options)
+            assert np.isfinite(generated.scores).all()
+        generated = sequence_encoder_decoder(**VECTORS).generate(readings(), max_length=3)
+        assert np.isfinite(generated.sequences).all()
     finally:
         keras.config.set_dtype_policy(before)
 
 
-def test_draws_follow_the_seed_and_the_probabilities():
+def test_samples_follow_the_seed_and_the_distribution():
     keras.utils.set_random_seed(2)
     model = sequence_encoder_decoder(**SIZES)
     source = np.repeat(sources()[1:2], 2000, axis=0)
     options = {"max_length": 1, "strategy": "sample", "batch_size": 2000}
-    drawn = model.generate(source, seed=5, **options).sequences[:, 0]
-    np.testing.assert_array_equal(drawn, model.generate(source, seed=5, **options).sequences[:, 0])
-    assert (drawn != model.generate(source, seed=6, **options).sequences[:, 0]).any()
+
+    def sample(**more):
+        return model.generate(source, **options, **more).sequences[:, 0]
+
+    def distinct(tokens):
+        return set(np.where(tokens == 0, END, tokens))
+
+    tokens = sample(seed=5)
+    np.testing.assert_array_equal(tokens, sample(seed=5))
+    assert (tokens != sample(seed=6)).any()
     expected = np.asarray(model.predict([source[:1], np.array([[START]])], verbose=0))[0, 0]
     expected[[0, START]] = 0
     expected /= expected.sum()
-    counts = np.bincount(np.where(drawn == 0, END, drawn), minlength=6) / 2000
+    counts = np.bincount(np.where(tokens == 0, END, tokens), minlength=6) / 2000
     np.testing.assert_allclose(counts, expected, atol=0.05)
     order = np.argsort(-expected)
-    two = model.generate(source, top_k=2, **options).sequences[:, 0]
-    assert set(np.where(two == 0, END, two)) == set(order[:2])
-    nucleus = model.generate(source, top_p=float(expected[order[0]]) + 0.01, **options).sequences
-    assert set(np.where(nucleus[:, 0] == 0, END, nucleus[:, 0])) == set(order[:2])
-    cold = model.generate(source, temperature=1e-6, **options).sequences[:, 0]
-    assert set(np.where(cold == 0, END, cold)) == {order[0]}
+    assert distinct(sample(top_k=2)) == set(order[:2])
+    assert distinct(sample(top_p=float(expected[order[0]]) + 0.01)) == set(order[:2])
+    assert distinct(sample(temperature=1e-6)) == {order[0]}
 
 
-SAY_AGAIN = """
+GENERATE = """
 import pathlib, sys
 import numpy as np
 import keras_seqzoo as zoo
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
     strategy = "greedy" if path.stem == "readings" else "beam"
-    found = zoo.load(path).generate(
+    generated = zoo.load(path).generate(
         np.load(path.with_suffix(".npy")), max_length=6, strategy=strategy
     )
-    scores = {} if found.scores is None else {"scores": found.scores}
-    np.savez(path.with_suffix(".npz"), sequences=found.sequences, **scores)
+    scores = {} if generated.scores is None else {"scores": generated.scores}
+    np.savez(path.with_suffix(".npz"), sequences=generated.sequences, **scores)
 """
 
 
-def test_loaded_models_say_the_same_in_a_fresh_process(tmp_path):
-    known = {}
-    for number in (0, 1, 4):
-        kind = KINDS[number]
-        keras.utils.set_random_seed(number)
-        known[f"tokens_{number}"] = sequence_encoder_decoder(**SIZES, **kind), sources()
-    known["readings"] = sequence_encoder_decoder(**VECTORS), readings()
-    for name, (model, source) in known.items():
+def test_loaded_models_generate_the_same_in_a_fresh_process(tmp_path):
+    models = {}
+    for index in (0, 1, 4):
+        keras.utils.set_random_seed(index)
+        models[f"tokens_{index}"] = sequence_encoder_decoder(**SIZES, **KINDS[index]), sources()
+    models["readings"] = sequence_encoder_decoder(**VECTORS), readings()
+    for name, (model, source) in models.items():
         model.save(tmp_path / f"{name}.keras")
         np.save(tmp_path / f"{name}.npy", source)
-    subprocess.run([sys.executable, "-c", SAY_AGAIN, str(tmp_path)], check=True)
-    for name, (model, source) in known.items():
+    subprocess.run([sys.executable, "-c", GENERATE, str(tmp_path)], check=True)
+    for name, (model, source) in models.items():
         strategy = "greedy" if name == "readings" else "beam"
         expected = model.generate(source, max_length=6, strategy=strategy)
-        with np.load(tmp_path / f"{name}.npz") as found:
+        with np.load(tmp_path / f"{name}.npz") as loaded:
             if name == "readings":
-                np.testing.assert_allclose(found["sequences"], expected.sequences, rtol=1e-5)
+                np.testing.assert_allclose(loaded["sequences"], expected.sequences, rtol=1e-5)
                 continue
-            np.testing.assert_array_equal(found["sequences"], expected.sequences, err_msg=name)
-            np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5, err_msg=name)
+            np.testing.assert_array_equal(loaded["sequences"], expected.sequences, err_msg=name)
+            np.testing.assert_allclose(loaded["scores"], expected.scores, atol=1e-5, err_msg=name)
 
 
-def test_rows_in_parts_say_what_they_say_at_once():
+def test_batch_size_does_not_change_what_is_generated():
     model = sequence_encoder_decoder(**SIZES)
     options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
     at_once = model.generate(sources(5), **options)
@@ -369,31 +373,32 @@ def test_rows_in_parts_say_what_they_say_at_once():
 
 
 @pytest.mark.tensorflow  # elsewhere a loop is traced, not run step by step
-def test_a_loop_ends_when_every_row_has_ended():
-    asked = []
+def test_loops_stop_once_every_row_is_finished():
+    steps = []
 
-    def step(token, state):  # each row ends after as many steps as its state says
-        asked.append(len(asked))
-        logs = np.full((token.shape[0], 6), -9.0, "float32")
-        logs[np.arange(len(logs)), np.where(np.asarray(state) > len(asked), 4, END)] = 0
-        return keras.ops.convert_to_tensor(logs), state, None
+    def step(token, state):  # each row ends after as many steps as its state
+        steps.append(len(steps))
+        log_probs = np.full((token.shape[0], 6), -9.0, "float32")
+        tokens = np.where(np.asarray(state) > len(steps), 4, END)
+        log_probs[np.arange(len(log_probs)), tokens] = 0
+        return keras.ops.convert_to_tensor(log_probs), state, None
 
     ends = keras.ops.convert_to_tensor(np.array([2, 3, 1], "int32"))
-    found = samplers.greedy_search(step, ends, 3, 50, samplers.argmax_sampler)
-    assert len(asked) == 3
-    assert np.asarray(found.sequences).sum(1).tolist() == [4, 8, 0]
-    asked.clear()
+    result = samplers.greedy_search(step, ends, 3, 50, samplers.argmax_sampler)
+    assert len(steps) == 3
+    assert np.asarray(result.sequences).sum(1).tolist() == [4, 8, 0]
+    steps.clear()
     samplers.beam_search(step, ends, 3, 50, 1)
-    assert len(asked) == 3
+    assert len(steps) == 3
 
 
 @pytest.mark.tensorflow  # elsewhere nothing is compiled
-def test_a_second_answer_compiles_nothing():
+def test_a_second_call_of_generate_compiles_nothing():
     model = sequence_encoder_decoder(**SIZES)
     expected = model.generate(sources(), max_length=6)
-    model.encode = model.stepping = None  # what a loop is traced from
-    found = model.generate(sources()[::-1].copy(), max_length=6)
-    np.testing.assert_array_equal(found.sequences, expected.sequences[::-1])
+    model.encode = model.make_step = None  # tracing would call them
+    generated = model.generate(sources()[::-1].copy(), max_length=6)
+    np.testing.assert_array_equal(generated.sequences, expected.sequences[::-1])
 
 
 @pytest.mark.parametrize(
@@ -402,8 +407,8 @@ def test_a_second_answer_compiles_nothing():
         ({"max_length": 0}, "`max_length`"),
         ({"strategy": "best"}, "`strategy`"),
         ({"strategy": "beam", "num_beams": 0}, "`num_beams`"),
-        ({"num_return": 2}, "`num_return`"),
-        ({"strategy": "beam", "num_beams": 2, "num_return": 3}, "`num_return`"),
+        ({"num_return_sequences": 2}, "`num_return_sequences`"),
+        ({"strategy": "beam", "num_beams": 2, "num_return_sequences": 3}, "`num_return_sequences`"),
         ({"length_penalty": -1}, "`length_penalty`"),
         ({"temperature": 0}, "`temperature`"),
         ({"top_p": 1.5}, "`top_p`"),
@@ -411,13 +416,13 @@ def test_a_second_answer_compiles_nothing():
         ({"seed": -1}, "`seed`"),
     ],
 )
-def test_options_out_of_range_are_refused(options, message):
+def test_generate_refuses_options_out_of_range(options, message):
     model = sequence_encoder_decoder(**SIZES)
     with pytest.raises(ArgumentError, match=message):
         model.generate(sources(), **options)
 
 
-def test_sources_that_cannot_be_read_are_refused():
+def test_generate_and_attention_refuse_invalid_data():
     model = sequence_encoder_decoder(**SIZES)
     for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
         with pytest.raises(DataError, match="at least one step"):
@@ -427,7 +432,7 @@ def test_sources_that_cannot_be_read_are_refused():
     for target in ([9], [[4]], [0.5]):
         with pytest.raises(DataError, match="`target` must be"):
             model.attention(sources()[1], target)
-    assert model.attention(sources()[1], []).shape == (1, 7)  # its end alone
+    assert model.attention(sources()[1], []).shape == (1, 7)  # the end token alone
     vectors = sequence_encoder_decoder(**VECTORS)
     with pytest.raises(DataError, match="readings of 3 features"):
         vectors.generate(np.zeros((2, 5, 2)))
@@ -447,7 +452,7 @@ def reversals(count: int, seed: int) -> SequencePairs:
     return SequencePairs(words, [word[::-1] for word in words])
 
 
-def test_it_learns_to_reverse_and_says_names():
+def test_a_trained_model_reverses_words():
     train, unseen = reversals(400, 0), reversals(60, 1)
     preprocessor = PairPreprocessor.learn(train)
     keras.utils.set_random_seed(0)
@@ -456,10 +461,10 @@ def test_it_learns_to_reverse_and_says_names():
     rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
     model.fit(batches, epochs=20, verbose=0)
-    found = model.generate(preprocessor.sources(unseen.sources), max_length=10)
+    generated = model.generate(preprocessor.sources(unseen.sources), max_length=10)
+    predicted = preprocessor.names(generated.sequences)
     right = [
-        one == list(other)
-        for one, other in zip(preprocessor.names(found.sequences), unseen.targets, strict=True)
+        sequence == list(target) for sequence, target in zip(predicted, unseen.targets, strict=True)
     ]
     assert np.mean(right) > 0.8
 
@@ -504,20 +509,20 @@ def readings() -> np.ndarray:
     return x
 
 
-def test_readings_said_are_those_of_the_model_on_its_own_answer(vector_model):
-    found = vector_model.generate(readings(), max_length=6)
-    assert found.sequences.shape == (4, 6, 2) and found.scores is None
-    so_far = np.concatenate([np.zeros((4, 1, 2)), found.sequences[:, :-1]], axis=1)
-    expected = vector_model.predict([readings(), so_far], verbose=0)
-    np.testing.assert_allclose(found.sequences, expected, atol=1e-4)
+def test_generated_readings_equal_predict_on_them(vector_model):
+    generated = vector_model.generate(readings(), max_length=6)
+    assert generated.sequences.shape == (4, 6, 2) and generated.scores is None
+    inputs = np.concatenate([np.zeros((4, 1, 2)), generated.sequences[:, :-1]], axis=1)
+    expected = vector_model.predict([readings(), inputs], verbose=0)
+    np.testing.assert_allclose(generated.sequences, expected, atol=1e-4)
     longer = np.concatenate([readings(), np.full((4, 5, 3), np.nan, "float32")], axis=1)
     padded = vector_model.generate(longer, max_length=6).sequences
-    np.testing.assert_allclose(padded, found.sequences, atol=1e-5)
+    np.testing.assert_allclose(padded, generated.sequences, atol=1e-5)
     alone = vector_model.generate(readings()[:1, :4], max_length=6).sequences
-    np.testing.assert_allclose(alone, found.sequences[:1], atol=1e-5)
+    np.testing.assert_allclose(alone, generated.sequences[:1], atol=1e-5)
 
 
-def test_scales_of_source_and_target_are_their_own():
+def test_source_and_target_are_scaled_separately():
     model = sequence_encoder_decoder(**VECTORS)
     rng = np.random.default_rng(5)
     x, y = rng.normal(5, 2, (9, 7, 3)), rng.normal(-4, 3, (9, 5, 2))
@@ -537,8 +542,8 @@ def test_scales_of_source_and_target_are_their_own():
         model.generate(readings(), strategy="beam")
 
 
-def test_a_decoder_of_readings_learns_to_go_on():
-    """A wave of each row's own phase, read for 20 steps, to be said for 10 more."""
+def test_a_trained_model_forecasts_sine_waves():
+    """The phases differ by row; 20 steps are the source, the next 10 the target."""
     phase = np.random.default_rng(6).uniform(0, 6.28, (300, 1))
     waves = 10 + np.sin(phase + 0.5 * np.arange(30))[..., None].astype("float32")
     x, y = waves[:, :20], waves[:, 20:]
@@ -546,10 +551,10 @@ def test_a_decoder_of_readings_learns_to_go_on():
     model = sequence_encoder_decoder(units=24, attention=None)
     zoo.adapt(model, x[:250], target=y[:250])
     model.compile(keras.optimizers.Adam(0.01), "mse")
-    so_far = np.concatenate([np.zeros((300, 1, 1)), y[:, :-1]], axis=1)
-    model.fit([x[:250], so_far[:250]], y[:250], epochs=40, verbose=0)
-    said_ = model.generate(x[250:], max_length=10).sequences
-    assert np.mean((said_ - y[250:]) ** 2) < 0.1 * y.var()
+    inputs = np.concatenate([np.zeros((300, 1, 1)), y[:, :-1]], axis=1)
+    model.fit([x[:250], inputs[:250]], y[:250], epochs=40, verbose=0)
+    forecast = model.generate(x[250:], max_length=10).sequences
+    assert np.mean((forecast - y[250:]) ** 2) < 0.1 * y.var()
 
 
 @pytest.mark.parametrize(
@@ -565,25 +570,23 @@ def test_a_decoder_of_readings_learns_to_go_on():
         ({"dropout": 1.0}, "`dropout`"),
     ],
 )
-def test_arguments_that_cannot_be_used_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         sequence_encoder_decoder(**arguments)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.2])
-def test_smoothing_is_that_of_one_hot_targets(part):
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_smoothed_crossentropy_equals_keras_on_one_hot_targets(label_smoothing):
     rng = np.random.default_rng(7)
     y = rng.integers(0, 5, (3, 4))
     scores = rng.normal(size=(3, 4, 5))
     probabilities = softmax(scores)
-    found = layers.SmoothedCrossentropy(part)(y, probabilities)
-    expected = keras.losses.CategoricalCrossentropy(label_smoothing=part)(
-        np.eye(5)[y], probabilities
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    loss = layers.SmoothedCrossentropy(label_smoothing)(y, probabilities)
+    reference = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    np.testing.assert_allclose(loss, reference(np.eye(5)[y], probabilities), rtol=1e-5)
 
 
-def test_an_ensemble_says_what_its_members_say_together():
+def test_an_ensemble_generates_by_the_mean_probability_of_its_models():
     keras.utils.set_random_seed(3)
     models = [
         sequence_encoder_decoder(**SIZES),
@@ -597,15 +600,15 @@ def test_an_ensemble_says_what_its_members_say_together():
     np.testing.assert_array_equal(
         alone.sequences, models[0].generate(source, max_length=5).sequences
     )
-    together = layers.Ensemble(models)
-    found = together.generate(source, max_length=5, strategy="beam", return_attention=True)
-    assert found.attention.shape == (4, 5, 7)
+    ensemble = layers.Ensemble(models)
+    generated = ensemble.generate(source, max_length=5, strategy="beam", return_attention=True)
+    assert generated.attention.shape == (4, 5, 7)
     for row in range(4):
-        says = [*said(found.sequences[row]), END][:5]
-        target = np.array([[START, *says[:-1]]], "int32")
+        tokens = [*without_padding(generated.sequences[row]), END][:5]
+        target = np.array([[START, *tokens[:-1]]], "int32")
         mean = np.mean([model.predict([source[[row]], target], verbose=0) for model in models], 0)
-        expected = sum(np.log(mean[0, at, token]) for at, token in enumerate(says))
-        assert found.scores[row] == pytest.approx(expected, abs=2e-5)
+        expected = sum(np.log(mean[0, step, token]) for step, token in enumerate(tokens))
+        assert generated.scores[row] == pytest.approx(expected, abs=2e-5)
     with pytest.raises(ArgumentError, match="2 kinds"):
         layers.Ensemble(
             [models[0], sequence_encoder_decoder(**SIZES | {"target_vocabulary_size": 9})]

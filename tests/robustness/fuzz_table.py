@@ -416,7 +416,7 @@ ROWS = {
         layers.CharacterCNN, vocabulary_size=5, units=4, embedding_dim=3, width=3
     ),
     "CodeDecoder": layer(
-        layers.CodeDecoder, outputs=2, units=3, mode="repeat", cell="gru", num_layers=1,
+        layers.CodeDecoder, output_dim=2, units=3, mode="repeat", cell="gru", num_layers=1,
         attention=None, num_heads=1, dropout=0.1,
     ),
     "Decoder": layer(
@@ -500,7 +500,7 @@ MORE = {
         speaker, "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "beam",
                  "num_beams": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
-                 "temperature": 1.0, "top_k": None, "top_p": None, "num_return": None,
+                 "temperature": 1.0, "top_k": None, "top_p": None, "num_return_sequences": None,
                  "return_attention": False, "seed": 0, "batch_size": 8},
     ),
     "EncoderDecoderModel.attention": method(
@@ -508,8 +508,8 @@ MORE = {
     ),
     "EncoderDecoderModel.plot_attention": method(
         speaker, "plot_attention",
-        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
-                 "target_names": ["x"]},
+        lambda: {"source": [2, 3], "target": [4], "source_labels": ["a", "b"],
+                 "target_labels": ["x"]},
     ),
     "Ensemble.generate": method(
         functools.cache(lambda: layers.Ensemble([speaker(), speaker()])), "generate",
@@ -572,7 +572,7 @@ RESULTS = (
     diagnostics.AuditReport, diagnostics.LipschitzBound, diagnostics.Finding,
     diagnostics.InjectivityReport, diagnostics.Inversion, diagnostics.LeakageReport,
     diagnostics.RecoverabilityReport,
-    metrics.LabelScores, metrics.Seq2SeqScores, layers.Generated, tasks.SequenceLeakage,
+    metrics.LabelScores, metrics.Seq2SeqScores, layers.GenerationOutput, tasks.SequenceLeakage,
     tasks.TrainingResult, tasks.WindowScores, tasks.ForecastScores, tuning.Search,
 )  # fmt: skip
 

@@ -215,16 +215,16 @@ def test_scheduled_sampling_replaces_real_steps_after_the_first():
     target = np.tile(np.array([[2, 4, 5, 6, 0]], "int32"), (400, 1))
     said = np.full((400, 5, 8), 1e-9, "float32")
     said[..., 7] = 1.0
-    mixed = np.asarray(layer.mixed(keras.ops.convert_to_tensor(target), said))
+    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), said))
     assert (mixed[:, 0] == 2).all() and (mixed[:, 4] == 0).all()
     changed = mixed != target
     assert set(mixed[changed]) == {7}
     np.testing.assert_allclose(changed[:, 1:4].mean(), 0.5, atol=0.05)
     said[..., 0] = 1e9  # padding is never said
-    mixed = np.asarray(layer.mixed(keras.ops.convert_to_tensor(target), said))
+    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), said))
     assert set(mixed[mixed != target]) == {7} and (mixed[:, :4] > 0).all()
     values = np.zeros((400, 5, 1), "float32")
-    mixed = np.asarray(layer.mixed(keras.ops.convert_to_tensor(values), values + 3))
+    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(values), values + 3))
     np.testing.assert_allclose((mixed[:, 1:] == 3).mean(), 0.5, atol=0.05)
 
 
@@ -285,7 +285,7 @@ def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
     assert texts == "['a c b a', 'b c d']"
     expected = trained.inner_model.generate(source, max_length=4).sequences.tolist()
     assert json.loads(by_steps) == json.loads(greedy) == expected
-    best = trained.inner_model.generate(source, max_length=4, strategy="beam", num_return=5)
+    best = trained.inner_model.generate(source, max_length=4, strategy="beam", num_return_sequences=5)
     with np.load(tmp_path / "beam.npz") as beam:
         np.testing.assert_array_equal(beam["sequences"], best.sequences)
         np.testing.assert_allclose(beam["scores"], best.scores, atol=1e-5)
@@ -449,13 +449,13 @@ def test_attention_of_a_pair_sums_to_one_and_is_drawn(trained):
     if said.sequences[0].tolist()[:4] == target.tolist():
         np.testing.assert_allclose(weights, said.attention[0], atol=1e-4)
     ax = trained.inner_model.plot_attention(
-        source, target, source_names=list("abcd"), target_names=list("dcba")
+        source, target, source_labels=list("abcd"), target_labels=list("dcba")
     )
     assert [label.get_text() for label in ax.get_yticklabels()] == [*"dcba", "end"]
     for names in (
-        {"source_names": ["a"]},
-        {"target_names": [1, 2, 3, 4]},
-        {"target_names": "dcba"},
+        {"source_labels": ["a"]},
+        {"target_labels": [1, 2, 3, 4]},
+        {"target_labels": "dcba"},
     ):
         with pytest.raises(ArgumentError, match=r"4 strings|a list"):
             trained.inner_model.plot_attention(source, target, **names)

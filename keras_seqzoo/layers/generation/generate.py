@@ -1,4 +1,4 @@
-"""`generate`: what is said of a source when nothing else is given."""
+"""`generate`: sequences decoded from a source alone, by greedy search, beam search or sampling."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ from keras_seqzoo.utils.argument_validation import (
 STRATEGIES = ("greedy", "beam", "sample")
 
 
-class Generated(NamedTuple):
-    """What `generate` says.
+class GenerationOutput(NamedTuple):
+    """Result of `generate`.
 
     Attributes:
-        sequences: tokens, int array `(batch, max_length)` or `(batch, num_return, max_length)`, 0
-            after the end, which is not among them; or readings `(batch, max_length, features)`.
-        scores: `(batch,)` or `(batch, num_return)`, the log-probability of each answer, that of its
-            end among them; None of readings.
-        attention: `(batch, [num_return,] max_length, source)`, how much each token looked at each
-            step of the source; None unless asked for.
+        sequences: tokens, int array `(batch, max_length)` or
+            `(batch, num_return_sequences, max_length)`, with 0 from the end token on; or readings
+            `(batch, max_length, features)`.
+        scores: `(batch,)` or `(batch, num_return_sequences)`, the log-probability of each sequence
+            with its end token; None for readings.
+        attention: `(batch, [num_return_sequences,] max_length, source)`, the attention weights of
+            each token over the source; None unless requested.
     """
 
     sequences: np.ndarray
@@ -42,41 +43,48 @@ class Generated(NamedTuple):
 
 
 class GenerationMixin:
-    """What decodes: it can `encode` a source and `step` from token to token, or reading to reading.
+    """Adds `generate` to a decoder that can `encode` a source and `step` through a target.
 
     Attributes:
-        generates_tokens: bool, or readings.
-        width: int, how many tokens it knows, or features of a reading.
-        value_dtype: str, of readings.
-        looks: bool, whether it has attention.
+        generates_tokens: bool, whether the target is tokens; otherwise it is readings.
+        output_dim: int, size of the target vocabulary, or features of a reading.
+        readings_dtype: str, dtype of target readings.
+        has_attention: bool, whether the decoder attends to the source.
     """
 
     generates_tokens: bool
-    width: int
-    value_dtype: str
-    looks: bool
+    output_dim: int
+    readings_dtype: str
+    has_attention: bool
 
-    def encode(self, source):
-        """What decoding starts from: what is looked at, and the first state."""
+    def encode(self, source: Any) -> tuple[Any, Any]:
+        """Encodes a source: what the decoder attends to, and its first state."""
         raise NotImplementedError
 
-    def step(self, before, state, source):
-        """What comes next, the state after, and the weights of attention or None.
+    def step(self, inputs: Any, state: Any, memory: Any) -> tuple[Any, Any, Any]:
+        """Runs the decoder for one step.
 
-        What is looked at may be of fewer rows: each is that of as many rows, one after another.
+        Args:
+            inputs: the last tokens `(rows,)`, or readings `(rows, features)`.
+            state: as `encode` returns it.
+            memory: as `encode` returns it. It may have fewer rows than `inputs`: each is shared by
+                as many adjacent rows.
+
+        Returns:
+            Log-probabilities or readings, the next state, and attention weights or None.
         """
         raise NotImplementedError
 
-    def stepping(self, looked_at, rows: Any) -> samplers.Step:
-        """`step` for a loop over so many sources, from what came before and the state."""
-        return lambda before, state: self.step(before, state, looked_at)
+    def make_step(self, memory: Any, batch_size: Any) -> samplers.StepFunction:
+        """Makes the `StepFunction` of a decoding loop over `batch_size` sources."""
+        return lambda inputs, state: self.step(inputs, state, memory)
 
-    def real_steps(self, looked_at):
-        """Which steps of the source are real, `(batch, source)`, or None for all."""
+    def source_mask(self, memory: Any) -> Any:
+        """The mask of the source, bool `(batch, source)`, or None if all steps are real."""
         raise NotImplementedError
 
-    def checked_source(self, source) -> tuple[np.ndarray, int]:
-        """A source as it can be encoded, and how many steps it has."""
+    def prepare_source(self, source: Any) -> tuple[np.ndarray, int]:
+        """Validates a source; returns it as `encode` takes it, and its number of steps."""
         raise NotImplementedError
 
     def generate(
@@ -91,38 +99,39 @@ class GenerationMixin:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        num_return: int | None = None,
+        num_return_sequences: int | None = None,
         return_attention: bool = False,
         seed: int = 0,
         batch_size: int = 64,
-    ) -> Generated:
-        """Says a target for each source: tokens until the end, or `max_length` readings.
+    ) -> GenerationOutput:
+        """Generates a target for each source: tokens until the end, or `max_length` readings.
 
         Args:
             source: array as the model takes it, `(batch, source)` tokens or
                 `(batch, source, features)` readings.
-            max_length: int, at least 1, tokens at most.
-            strategy: of tokens. "greedy", the most probable token each time; "beam", the most
-                probable answer that a beam finds; "sample", tokens drawn as often as they are
-                probable.
-            num_beams: int, at least 1, beginnings that a beam follows.
-            length_penalty: float, at least 0, of "beam": log-probabilities are divided by
-                `((5 + length) / 6) ** length_penalty` before answers are ranked.
-            coverage_penalty: float, at least 0, of "beam" with attention: answers that leave steps
-                of the source out lose `coverage_penalty * sum(log(min(attention, 1)))`.
-            temperature: float above 0, of "sample".
-            top_k: int, at least 1, of "sample": only so many most probable tokens; None for all.
-            top_p: float in (0, 1], of "sample": only the most probable tokens that together have
-                this probability; None for all.
-            num_return: int, at most `num_beams`, the best answers of a beam; None for one, without
-                an axis of their own. Where fewer can be said within `max_length`, as a beam may be
-                wider than the vocabulary, the rest are empty, with scores of -inf.
-            return_attention: bool, whether to give the weights of attention.
-            seed: int, at least 0, of "sample".
-            batch_size: int, at least 1, rows at once.
+            max_length: int, at least 1, maximum number of tokens, or number of readings.
+            strategy: for tokens: "greedy", the most probable token at each step; "beam", beam
+                search; "sample", tokens drawn from their distribution.
+            num_beams: int, at least 1, hypotheses per row of "beam".
+            length_penalty: float, at least 0, for "beam": hypotheses are ranked by their
+                log-probability divided by `((5 + length) / 6) ** length_penalty`.
+            coverage_penalty: float, at least 0, for "beam" with attention: adds
+                `coverage_penalty * sum(log(min(attention, 1)))` to the rank, where `attention` is
+                what each source step received in total.
+            temperature: float above 0, for "sample".
+            top_k: int, at least 1, for "sample": draws only from the `top_k` most probable tokens;
+                None for all.
+            top_p: float in (0, 1], for "sample": draws only from the most probable tokens with
+                this total probability; None for all.
+            num_return_sequences: int, at most `num_beams`, hypotheses to return for "beam"; None
+                for the best one, without an axis of its own. If fewer sequences of `max_length`
+                tokens exist, the rest are empty, with scores of -inf.
+            return_attention: bool, whether to return attention weights.
+            seed: int, at least 0, for "sample".
+            batch_size: int, at least 1, rows decoded at once.
 
         Returns:
-            A `Generated`.
+            A `GenerationOutput`.
 
         Raises:
             ArgumentError: if an option is out of range, or the model has no attention to return.
@@ -133,57 +142,43 @@ class GenerationMixin:
         check_bool(return_attention=return_attention)
         check_seed(seed)
         check_not_negative(length_penalty=length_penalty, coverage_penalty=coverage_penalty)
-        if not is_real(temperature) or temperature <= 0:
-            raise ArgumentError(argument_message("temperature", "a number above 0", temperature))
-        if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):
-            raise ArgumentError(argument_message("top_p", "a number in (0, 1], or None", top_p))
-        if top_k is not None:
-            check_positive(top_k=top_k)
-        if num_return is not None:
-            check_positive(num_return=num_return)
-            if strategy != "beam" or num_return > num_beams:
+        _check_sampling(temperature, top_k, top_p)
+        if num_return_sequences is not None:
+            check_positive(num_return_sequences=num_return_sequences)
+            if strategy != "beam" or num_return_sequences > num_beams:
                 expected = "at most `num_beams`, with strategy='beam'"
-                raise ArgumentError(argument_message("num_return", expected, num_return))
+                raise ArgumentError(
+                    argument_message("num_return_sequences", expected, num_return_sequences)
+                )
         if not self.generates_tokens and strategy != "greedy":
-            raise ArgumentError(
-                argument_message("strategy", "'greedy' where readings are said", strategy)
-            )
-        if (return_attention or coverage_penalty) and not self.looks:
+            expected = "'greedy' for a model that generates readings"
+            raise ArgumentError(argument_message("strategy", expected, strategy))
+        if (return_attention or coverage_penalty) and not self.has_attention:
             name = "return_attention" if return_attention else "coverage_penalty"
             raise ArgumentError(f"`{name}` must be left out of a model without attention.")
-        source, steps = self.checked_source(source)
+        source, num_steps = self.prepare_source(source)
         options = {"max_length": max_length, "attention": return_attention}
         if strategy == "beam":
             options |= {
-                "width": num_beams,
+                "num_beams": num_beams,
                 "length_penalty": float(length_penalty),
                 "coverage_penalty": float(coverage_penalty),
             }
         elif strategy == "sample":
             options |= {"temperature": float(temperature), "top_k": top_k, "top_p": top_p}
-        say = self._loop(strategy, options)
-        parts, rng = [], np.random.default_rng(seed)
-        for start in range(0, len(source), batch_size):
-            given = [source[start : start + batch_size]]
-            if strategy == "sample":
-                size = (len(given[0]), max_length, self.width)
-                given.append(rng.gumbel(size=size).astype(np.float32))
-            said = say(*map(ops.convert_to_tensor, given))
-            parts.append([None if one is None else ops.convert_to_numpy(one) for one in said])
-        found = [
-            np.concatenate([part[at] for part in parts]) if parts[0][at] is not None else None
-            for at in range(3)
-        ]
-        if found[2] is not None:
-            found[2] = found[2][..., :steps]
+        result = self._decode_batches(source, strategy, options, seed, batch_size)
+        sequences, scores, attention = result
+        if attention is not None:
+            attention = attention[..., :num_steps]  # without the padding of `prepare_source`
         if strategy == "beam":
-            kept = slice(num_return) if num_return is not None else 0
-            found = [None if one is None else one[:, kept] for one in found]
-        return Generated(*found)
+            best = 0 if num_return_sequences is None else slice(num_return_sequences)
+            sequences, scores = sequences[:, best], scores[:, best]
+            attention = None if attention is None else attention[:, best]
+        return GenerationOutput(sequences, scores, attention)
 
-    def say(
+    def decode(
         self,
-        source,
+        source: Any,
         *,
         max_length: Any,
         strategy: str = "greedy",
@@ -191,61 +186,90 @@ class GenerationMixin:
         noise: Any = None,
         **options: Any,
     ) -> samplers.DecodingResult:
-        """What `generate` does, on tensors, as it goes into a graph; nothing is checked.
+        """Does what `generate` does, on tensors and inside a graph. Arguments are not checked.
 
         Args:
             source: tensor, as the model takes it.
-            max_length: int, or an int tensor where nothing is compiled by XLA.
+            max_length: int, or an int tensor if the graph is not compiled by XLA.
             strategy: "greedy", "beam" or "sample".
-            attention: bool, whether to collect its weights.
-            noise: of "sample", as of `decoding.drawn`.
-            **options: those of `decoding.beam_search` or `decoding.drawn`.
+            attention: bool, whether to collect attention weights.
+            noise: for "sample", as of `samplers.categorical_sampler`.
+            **options: those of `samplers.beam_search` or `samplers.categorical_sampler`.
 
         Returns:
-            A `decoding.DecodingResult`; of a beam with all its answers.
+            A `samplers.DecodingResult`; with strategy "beam", all beams.
         """
-        looked_at, state = self.encode(source)
-        rows, steps = ops.shape(source)[:2]
-        real = None
+        memory, state = self.encode(source)
+        batch_size, num_steps = ops.shape(source)[:2]
+        source_mask = None
         if attention or options.get("coverage_penalty"):
-            real = self.real_steps(looked_at)
-            if real is None:
-                real = ops.ones((rows, steps), "bool")
+            source_mask = self.source_mask(memory)
+            if source_mask is None:
+                source_mask = ops.ones((batch_size, num_steps), "bool")
         if strategy == "beam":
-            repeat = functools.partial(ops.repeat, repeats=options["width"], axis=0)
+            repeat = functools.partial(ops.repeat, repeats=options["num_beams"], axis=0)
             state = tree.map_structure(repeat, state)
-            real = None if real is None else repeat(real)
+            source_mask = None if source_mask is None else repeat(source_mask)
             options |= {"attention": attention}
-        step = self.stepping(looked_at, rows)
+        step = self.make_step(memory, batch_size)
         if not self.generates_tokens:
-            first = ops.zeros((rows, self.width), self.value_dtype)
-            return samplers.autoregressive_rollout(step, state, first, max_length, real)
+            first = ops.zeros((batch_size, self.output_dim), self.readings_dtype)
+            return samplers.autoregressive_rollout(step, state, first, max_length, source_mask)
         if strategy == "beam":
-            return samplers.beam_search(step, state, rows, max_length, real=real, **options)
-        choose = (
-            samplers.argmax_sampler if strategy == "greedy" else samplers.drawn(noise, **options)
-        )
-        return samplers.greedy_search(step, state, rows, max_length, choose, real)
+            return samplers.beam_search(
+                step, state, batch_size, max_length, source_mask=source_mask, **options
+            )
+        sampler = samplers.argmax_sampler
+        if strategy == "sample":
+            sampler = samplers.categorical_sampler(noise, **options)
+        return samplers.greedy_search(step, state, batch_size, max_length, sampler, source_mask)
+
+    def _decode_batches(
+        self, source: np.ndarray, strategy: str, options: dict[str, Any], seed: int, batch_size: int
+    ) -> list[Any]:
+        """Sequences, scores and attention of all rows, as arrays or None."""
+        decode = self._compiled_decode(strategy, options)
+        results, rng = [], np.random.default_rng(seed)
+        for start in range(0, len(source), batch_size):
+            inputs = [source[start : start + batch_size]]
+            if strategy == "sample":
+                shape = (len(inputs[0]), options["max_length"], self.output_dim)
+                inputs.append(rng.gumbel(size=shape).astype(np.float32))
+            result = decode(*map(ops.convert_to_tensor, inputs))
+            results.append([None if x is None else ops.convert_to_numpy(x) for x in result])
+        return [
+            None if arrays[0] is None else np.concatenate(arrays)
+            for arrays in zip(*results, strict=True)
+        ]
 
     @functools.cached_property
-    def _loops(self) -> dict[tuple, Any]:
-        """The loops that were compiled, by strategy and options."""
+    def _compiled_decodes(self) -> dict[tuple, Any]:
+        """Functions that were compiled, by strategy and options."""
         return {}
 
-    def _loop(self, strategy: str, options: dict[str, Any]):
-        kind = (strategy, *sorted(options.items()))
-        if kind not in self._loops:
-            self._loops[kind] = self._make_loop(strategy, dict(options))
-        return self._loops[kind]
+    def _compiled_decode(self, strategy: str, options: dict[str, Any]):
+        key = (strategy, *sorted(options.items()))
+        if key not in self._compiled_decodes:
+            self._compiled_decodes[key] = self._compile_decode(strategy, dict(options))
+        return self._compiled_decodes[key]
 
-    def _make_loop(self, strategy: str, options: dict[str, Any]):
-        """The loop of a strategy, compiled where that can be."""
+    def _compile_decode(self, strategy: str, options: dict[str, Any]):
+        """`decode` with these options, compiled by XLA where the backend is TensorFlow."""
 
-        def say(source, noise=None):
-            return tuple(self.say(source, strategy=strategy, noise=noise, **options))
+        def decode(source, noise=None):
+            return tuple(self.decode(source, strategy=strategy, noise=noise, **options))
 
         if keras.backend.backend() != "tensorflow":
-            return say
+            return decode
         import tensorflow as tf
 
-        return tf.function(say, jit_compile=True, autograph=False)
+        return tf.function(decode, jit_compile=True, autograph=False)
+
+
+def _check_sampling(temperature: Any, top_k: Any, top_p: Any) -> None:
+    if not is_real(temperature) or temperature <= 0:
+        raise ArgumentError(argument_message("temperature", "a number above 0", temperature))
+    if top_p is not None and (not is_real(top_p) or not 0 < top_p <= 1):
+        raise ArgumentError(argument_message("top_p", "a number in (0, 1], or None", top_p))
+    if top_k is not None:
+        check_positive(top_k=top_k)

@@ -1,4 +1,4 @@
-"""Looking at a source: which of its steps a query is about, and what they hold."""
+"""Attention over the encoder's states: additive, dot, general and multi-head."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ ATTENTIONS = ("additive", "dot", "general", "multi_head")
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SourceAttention(keras.layers.Layer):
-    """Weights over the steps of a source, one set per query, and the source weighed by them.
+    """Attention from queries to a memory, the encoder's states.
 
-    What follows from the source alone is computed once, by `keys`, so that a decoder that asks step
-    by step does not compute it again.
+    `keys` projects the memory once; `attend` takes the result for any number of queries, so that a
+    decoder does not repeat the projection at each step.
 
     Shapes: queries `(batch, time, query)`, memory `(batch, source, memory)` -> contexts
-        `(batch, time, memory)` and weights `(batch, time, source)`, which sum to 1 over real steps.
-    Masking: `mask` `(batch, source)`, True for real steps; a source without any gives zeros.
+        `(batch, time, memory)` and attention weights `(batch, time, source)`, which sum to 1 over
+        real steps.
+    Masking: `mask` `(batch, source)`, True for real steps. Contexts and weights are 0 for a source
+        without real steps.
     State: none.
 
     Args:
-        kind: "additive", `v tanh(W q + U m)`; "dot", `q m`, which must have one width; "general",
-            `q W m`; "multi_head", the scaled dot of `num_heads` projections, whose contexts are
-            projected back and whose weights are the mean over heads.
-        units: int, at least 1, the width that is compared in; of no account for "dot".
+        kind: with query `q` and memory step `m`, the score is "additive", `v tanh(W q + U m)`;
+            "dot", `q m`, for queries and memory of one size; "general", `q W m`; "multi_head",
+            scaled dots of `num_heads` projections. The contexts of "multi_head" are projected to
+            the size of the memory; its weights are the mean over heads.
+        units: int, at least 1, size of the projections of "additive" and "multi_head".
         num_heads: int, at least 1, for "multi_head"; divides `units`.
+
+    Raises:
+        ArgumentError: if an argument is out of range, or the sizes of queries and memory differ
+            for "dot".
 
     Example:
 
@@ -52,62 +59,67 @@ class SourceAttention(keras.layers.Layer):
         check_size(units=units, num_heads=num_heads)
         if kind == "multi_head" and units % num_heads:
             raise ArgumentError(
-                f"`units` must be a multiple of `num_heads`. Received: units={units}, num_heads={num_heads}."
+                "`units` must be a multiple of `num_heads`. Received: "
+                f"units={units}, num_heads={num_heads}."
             )
         self.kind, self.units, self.num_heads = kind, units, num_heads
 
     def build(self, queries_shape, memory_shape):
-        query, memory = queries_shape[-1], memory_shape[-1]
-        self.memory = memory
+        query_size, memory_size = queries_shape[-1], memory_shape[-1]
+        self.memory_size = memory_size
         if self.kind == "dot":
-            if query != memory:
+            if query_size != memory_size:
                 raise ArgumentError(
-                    "`kind='dot'` must have queries as wide as the memory. Received: widths "
-                    f"{query} and {memory}. Use 'general'."
+                    "`kind='dot'` must have queries as wide as the memory. Received: queries of "
+                    f"size {query_size}, memory of size {memory_size}. Use 'general'."
                 )
             return
-        width = query if self.kind == "general" else self.units
-        self.key_kernel = self.add_weight((memory, width), name="key_kernel")
+        key_size = query_size if self.kind == "general" else self.units
+        self.key_kernel = self.add_weight((memory_size, key_size), name="key_kernel")
         if self.kind == "general":
             return
-        self.query_kernel = self.add_weight((query, self.units), name="query_kernel")
+        self.query_kernel = self.add_weight((query_size, self.units), name="query_kernel")
         if self.kind == "additive":
             self.bias = self.add_weight((self.units,), initializer="zeros", name="bias")
-            # Made here: its seed, too, follows from Keras's.
-            as_a_column = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-            self.score = self.add_weight((self.units,), initializer=as_a_column, name="score")
+            # Created here, so that its seed is drawn from Keras's global generator.
+            uniform = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+            self.score = self.add_weight((self.units,), initializer=uniform, name="score")
         else:
-            self.value_kernel = self.add_weight((memory, self.units), name="value_kernel")
-            self.context_kernel = self.add_weight((self.units, memory), name="context_kernel")
+            self.value_kernel = self.add_weight((memory_size, self.units), name="value_kernel")
+            self.context_kernel = self.add_weight((self.units, memory_size), name="context_kernel")
 
     def keys(self, memory):
-        """What queries are compared with, and what is weighed.
+        """Projects the memory to keys and values.
 
         Args:
             memory: `(batch, source, memory)`.
+
+        Returns:
+            Keys and values, `(batch, source, ...)`, or `(batch, heads, source, ...)` each for
+            "multi_head".
         """
         if self.kind == "dot":
             return memory, memory
         keys = ops.matmul(memory, self.key_kernel)
         if self.kind != "multi_head":
             return keys, memory
-        return self._split(keys), self._split(ops.matmul(memory, self.value_kernel))
+        return self._split_heads(keys), self._split_heads(ops.matmul(memory, self.value_kernel))
 
     def attend(self, queries, keys, values, mask=None):
-        """Contexts and weights.
+        """Computes contexts and attention weights.
 
         Args:
             queries: `(batch, time, query)`.
-            keys: of `keys`.
-            values: of `keys`.
+            keys: as `keys` returns them.
+            values: as `keys` returns them.
             mask: `(batch, source)`, or None.
         """
         if self.kind == "multi_head":
             return self._attend_with_heads(queries, keys, values, mask)
         if self.kind == "additive":
-            asked = ops.matmul(queries, self.query_kernel) + self.bias
-            seen = ops.tanh(asked[:, :, None] + keys[:, None])  # (batch, time, source, units)
-            scores = ops.sum(seen * self.score, axis=-1)
+            queries = ops.matmul(queries, self.query_kernel) + self.bias
+            hidden = ops.tanh(queries[:, :, None] + keys[:, None])  # (batch, time, source, units)
+            scores = ops.sum(hidden * self.score, axis=-1)
         else:
             scores = ops.matmul(queries, ops.swapaxes(keys, 1, 2))
         weights = attention_weights(scores, None if mask is None else mask[:, None])
@@ -117,16 +129,16 @@ class SourceAttention(keras.layers.Layer):
         return self.attend(queries, *self.keys(memory), mask=mask)
 
     def _attend_with_heads(self, queries, keys, values, mask):
-        asked = self._split(ops.matmul(queries, self.query_kernel))
-        asked = asked / float(self.units // self.num_heads) ** 0.5
-        scores = ops.matmul(asked, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
+        projected = self._split_heads(ops.matmul(queries, self.query_kernel))
+        projected = projected / float(self.units // self.num_heads) ** 0.5
+        scores = ops.matmul(projected, ops.swapaxes(keys, 2, 3))  # (batch, heads, time, source)
         weights = attention_weights(scores, None if mask is None else mask[:, None, None])
         contexts = ops.transpose(ops.matmul(weights, values), (0, 2, 1, 3))
         contexts = ops.reshape(contexts, (*ops.shape(queries)[:2], self.units))
         return ops.matmul(contexts, self.context_kernel), ops.mean(weights, axis=1)
 
-    def _split(self, x):
-        """`(batch, steps, units)` -> `(batch, num_heads, steps, units of a head)`."""
+    def _split_heads(self, x):
+        """`(batch, steps, units)` -> `(batch, num_heads, steps, units / num_heads)`."""
         x = ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, self.units // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
@@ -138,5 +150,5 @@ class SourceAttention(keras.layers.Layer):
         return (batch, time, memory_shape[-1]), (batch, time, memory_shape[1])
 
     def get_config(self) -> dict[str, Any]:
-        own = {"kind": self.kind, "units": self.units, "num_heads": self.num_heads}
-        return super().get_config() | own
+        config = {"kind": self.kind, "units": self.units, "num_heads": self.num_heads}
+        return super().get_config() | config

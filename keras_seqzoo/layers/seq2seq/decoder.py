@@ -1,7 +1,8 @@
-"""The recurrent part of a decoder, over all steps of a target at once or step by step."""
+"""Recurrent decoder with attention, over all steps of a target at once or step by step."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -14,60 +15,63 @@ from keras_seqzoo.layers.rnn.recurrent import GRU, LSTM, SimpleRNN
 from keras_seqzoo.layers.seq2seq.attention import ATTENTIONS, SourceAttention
 from keras_seqzoo.utils.argument_validation import check_bool, check_choice, check_rate, check_size
 
+CELLS = {
+    "linear": functools.partial(SimpleRNN, activation="linear"),
+    "simple_rnn": SimpleRNN,
+    "gru": GRU,
+    "lstm": LSTM,
+}
 
-def _linear(units: int, **options: Any) -> SimpleRNN:
-    return SimpleRNN(units, activation=None, **options)
 
+class AttentionMemory(NamedTuple):
+    """Projections of the encoder's states, computed once for all steps; Nones without attention.
 
-CELLS = {"linear": _linear, "simple_rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
-
-
-class Source(NamedTuple):
-    """What a decoder looks at, computed once for all steps; Nones without attention.
+    A context is a weighted sum of values. Multiplying the values by a kernel here, once, replaces
+    multiplying the context by it at every step of the target.
 
     Attributes:
         keys: of `SourceAttention.keys`.
-        values: the same, multiplied by what contexts are multiplied with.
-        shown: the same, by what additive attention's are for the output.
+        values: of `SourceAttention.keys`; multiplied by `Kernels.context_to_gates` for "additive",
+            by `Kernels.context_to_output` for "dot" and "general".
+        output_values: values multiplied by `Kernels.context_to_output`; None unless "additive".
         mask: `(batch, source)`, True for real steps.
     """
 
     keys: Any
     values: Any
-    shown: Any
+    output_values: Any
     mask: Any
 
 
 class Kernels(NamedTuple):
-    """The kernels' parts, cut apart once: a gradient joins them again, and XLA multiplies slowly by
-    what is cut out inside a loop.
+    """Parts of two kernels, that of the first recurrent layer ("gates") and that of `combine`.
+
+    They are split once per call. The gradient of the split is then one concatenation, and XLA is
+    slow at multiplying by a slice that is taken inside a loop.
 
     Attributes:
-        fed: `(width, gates)`, what the lowest layer makes of the input.
-        beside: `(width, units)`, what the output makes of it; None unless attention is additive.
-        contexts: `(memory, size)`, what contexts are multiplied with, for the output, or, of
-            additive attention, for the lowest layer; None without attention. A sum of products is
-            the product of the sum, so that steps of the source are, once, in place of contexts at
-            each step of the target.
-        shown: `(memory, units)`, the same for the output; None unless attention is additive.
-        combine: `(units, units)`, what the output makes of the state; None without attention.
-        feedback: `(units, gates)`, what the lowest layer makes of the last output, or None.
+        input_to_gates: `(input_size, gates)`.
+        context_to_gates: `(memory_size, gates)`; None unless attention is "additive".
+        output_to_gates: `(units, gates)`; None without input feeding.
+        context_to_output: `(memory_size, units)`; None without attention.
+        state_to_output: `(units, units)`; None without attention.
+        input_to_output: `(input_size, units)`; None unless attention is "additive".
     """
 
-    fed: Any
-    beside: Any
-    contexts: Any
-    shown: Any
-    combine: Any
-    feedback: Any
+    input_to_gates: Any
+    context_to_gates: Any
+    output_to_gates: Any
+    context_to_output: Any
+    state_to_output: Any
+    input_to_output: Any
 
 
 class DecoderState(NamedTuple):
     """What a decoder carries from step to step.
 
     Attributes:
-        recurrent: tuple of `(batch, units)`, of all layers, the lowest first.
-        output: `(batch, units)`, its last output; empty unless it is fed.
+        recurrent: tuple of `(batch, units)`, states of all layers, the first layer's first.
+        output: `(batch, units)`, the last output, with input feeding; otherwise ().
     """
 
     recurrent: tuple
@@ -76,33 +80,38 @@ class DecoderState(NamedTuple):
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Decoder(keras.layers.Layer):
-    """Recurrent layers over a target, which look at a source before or after each step.
+    """Recurrent layers over a target, with attention to a source before or after each step.
 
-    Additive attention looks before a step, with the state so far, and what it sees goes into the
-    step (Bahdanau et al.); the other kinds look afterwards, and what they see goes into the output
-    `tanh(W [context, state])` (Luong et al.), which `input_feeding` puts into the next step too.
-    Only what comes before a step decides it, so that all steps of a known target can be run at
-    once: in one pass where nothing is fed back, else in a loop. Either gives what `step` gives.
+    Additive attention is computed before a step, from the previous state, and the context is an
+    input of the step (Bahdanau et al.). The other kinds are computed after it, and the context goes
+    into the output `tanh(W [context, state])` (Luong et al.), which `input_feeding` adds to the
+    inputs of the next step. A step depends on earlier steps of the target alone. All steps of a
+    known target are therefore run at once: in one pass where no output or context is fed back,
+    otherwise in a loop. The outputs are those of `step`.
 
-    Shapes: inputs `(batch, time, width)`, memory `(batch, source, memory)`, initial states
+    Shapes: inputs `(batch, time, input_size)`, memory `(batch, source, memory)`, initial states
         `(batch, units)` each -> `(batch, time, units)`.
-    Masking: `memory_mask` `(batch, source)`. Padding of the target belongs behind it, where it
-        changes nothing before it; elsewhere `target_mask` `(batch, time)` tells it, and padded
+    Masking: `memory_mask` `(batch, source)`. Padding at the end of the target needs no mask, as it
+        changes no step before it. For padding elsewhere pass `target_mask` `(batch, time)`: padded
         steps keep the state.
-    State: none kept between calls; `begin` and `step` hand it out and take it back.
+    State: none kept between calls; `step` takes and returns a `DecoderState`.
 
     Args:
-        units: int, at least 1, of each recurrent layer, and of the output.
-        cell: "linear", a SimpleRNN without activation, "simple_rnn", "gru" or "lstm".
-        num_layers: int, at least 1, recurrent layers one upon the other.
+        units: int, at least 1, size of each recurrent layer and of the output.
+        cell: "linear" (a SimpleRNN without activation), "simple_rnn", "gru" or "lstm".
+        num_layers: int, at least 1, stacked recurrent layers.
         attention: None, "additive", "dot", "general" or "multi_head"; see `SourceAttention`.
-        num_heads: int, of "multi_head".
-        input_feeding: bool, whether the output goes into the next step; needs attention that looks
-            afterwards.
-        dropout: float in [0, 1), share of units between recurrent layers set to 0 in training, the
-            same at every step.
-        recurrent_regularizer: of the recurrent kernels.
+        num_heads: int, for "multi_head".
+        input_feeding: bool, whether the output is an input of the next step; needs attention "dot",
+            "general" or "multi_head".
+        dropout: float in [0, 1), rate of the dropout between recurrent layers, with one mask for
+            all steps.
+        recurrent_regularizer: Keras regularizer of the recurrent kernels.
         seed: int or None, of the dropout.
+
+    Raises:
+        ArgumentError: if an argument is out of range, or `input_feeding` does not go with
+            `attention`.
 
     Example:
 
@@ -127,7 +136,7 @@ class Decoder(keras.layers.Layer):
         num_heads: int = 4,
         input_feeding: bool = False,
         dropout: float = 0.0,
-        recurrent_regularizer=None,
+        recurrent_regularizer: Any = None,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -139,8 +148,8 @@ class Decoder(keras.layers.Layer):
         check_rate(dropout=dropout)
         if input_feeding and attention in (None, "additive"):
             raise ArgumentError(
-                "`input_feeding` must be False unless attention looks after each step ('dot', "
-                f"'general' or 'multi_head'). Received: attention={attention!r}."
+                "`input_feeding` must be False unless attention is computed after each step "
+                f"('dot', 'general' or 'multi_head'). Received: attention={attention!r}."
             )
         self.units, self.cell, self.num_layers, self.attention = units, cell, num_layers, attention
         self.num_heads, self.input_feeding, self.dropout = num_heads, input_feeding, dropout
@@ -159,27 +168,30 @@ class Decoder(keras.layers.Layer):
             for number in range(1, num_layers + 1)
         ]
         if attention is not None:
-            self.look = SourceAttention(attention, units, num_heads=num_heads, name="attention")
+            self.source_attention = SourceAttention(
+                attention, units, num_heads=num_heads, name="attention"
+            )
             self.combine = keras.layers.Dense(units, "tanh", name="combine")
 
     @property
-    def states(self) -> int:
-        """How many initial states it takes."""
+    def num_states(self) -> int:
+        """Number of initial states that the decoder takes."""
         return self.num_layers * (2 if self.cell == "lstm" else 1)
 
     def build(self, inputs_shape, memory_shape=None, **_):
-        width = inputs_shape[-1]
+        gates_input = inputs_shape[-1]
         if self.attention is not None:
             if memory_shape is None:
                 raise ArgumentError("`memory` must be given to a decoder with attention.")
-            self.look.build((None, None, self.units), memory_shape)
-            seen = memory_shape[-1] + self.units
+            self.source_attention.build((None, None, self.units), memory_shape)
+            combine_input = memory_shape[-1] + self.units
             if self.attention == "additive":
-                seen, width = seen + width, width + memory_shape[-1]
-            self.combine.build((None, None, seen))
-            width += self.units * self.input_feeding
+                combine_input += gates_input
+                gates_input += memory_shape[-1]
+            self.combine.build((None, None, combine_input))
+            gates_input += self.units * self.input_feeding
         for number, layer in enumerate(self.recurrent):
-            layer.build((None, None, self.units if number else width))
+            layer.build((None, None, self.units if number else gates_input))
 
     def call(
         self,
@@ -191,27 +203,28 @@ class Decoder(keras.layers.Layer):
         training=None,
     ):
         kernels = self.kernels()
-        source = self.source(memory, memory_mask, kernels)
-        drops = self.drops(inputs, training)
+        attended = self.project_memory(memory, memory_mask, kernels)
+        dropout_masks = self.dropout_masks(inputs, training)
         if self.attention == "additive" or self.input_feeding:
-            state = self.begin(initial_state)
-            if self._has_own_loop:
-                return self._in_own_loop(inputs, target_mask, source, state, kernels, training)
-            run = self._looking_after if self.input_feeding else self._looking_before
-            return run((self.feed(inputs, kernels), target_mask), source, state, kernels, drops)
+            state = self.first_state(initial_state)
+            if self._has_fused_loop:
+                return self._fused_loop(inputs, target_mask, state, attended, kernels, training)
+            loop = self._input_feeding_loop if self.input_feeding else self._additive_loop
+            steps = self.project_inputs(inputs, kernels), target_mask
+            return loop(steps, state, attended, kernels, dropout_masks)
         x, states = inputs, list(initial_state)
-        each = len(states) // self.num_layers
+        per_layer = len(states) // self.num_layers
         for number, layer in enumerate(self.recurrent):
-            initial = states[number * each : (number + 1) * each]
+            initial = states[number * per_layer : (number + 1) * per_layer]
             x = layer(x, initial_state=initial, mask=target_mask)
-            if drops is not None and number < self.num_layers - 1:
-                x = x * drops[number][:, None]
+            if dropout_masks is not None and number < self.num_layers - 1:
+                x = x * dropout_masks[number][:, None]
         if self.attention is None:
             return x
-        return self._combined(x, self._looked(x, source, kernels)[0], kernels)
+        return self._combined_output(x, self._attend(x, attended, kernels)[0], kernels)
 
-    def source(self, memory, memory_mask, kernels: Kernels) -> Source:
-        """What follows from the source alone.
+    def project_memory(self, memory, memory_mask, kernels: Kernels) -> AttentionMemory:
+        """Computes what attention needs of the source, once for all steps.
 
         Args:
             memory: `(batch, source, memory)`, or None without attention.
@@ -219,203 +232,224 @@ class Decoder(keras.layers.Layer):
             kernels: of `kernels`.
         """
         if self.attention is None:
-            return Source(None, None, None, None)
-        (keys, values), shown = self.look.keys(memory), None
+            return AttentionMemory(None, None, None, None)
+        (keys, values), output_values = self.source_attention.keys(memory), None
         if self.attention == "additive":
-            shown = ops.matmul(values, kernels.shown)
-        if self.attention != "multi_head":
-            values = ops.matmul(values, kernels.contexts)
-        return Source(keys, values, shown, memory_mask)
+            output_values = ops.matmul(values, kernels.context_to_output)
+            values = ops.matmul(values, kernels.context_to_gates)
+        elif self.attention != "multi_head":
+            values = ops.matmul(values, kernels.context_to_output)
+        return AttentionMemory(keys, values, output_values, memory_mask)
 
-    def begin(self, initial_state) -> DecoderState:
+    def first_state(self, initial_state) -> DecoderState:
         """The state before the first step.
 
         Args:
-            initial_state: list of `states` tensors `(batch, units)`.
+            initial_state: list of `num_states` tensors `(batch, units)`.
         """
         output = ops.zeros_like(initial_state[0]) if self.input_feeding else ()
         return DecoderState(tuple(initial_state), output)
 
-    def feed(self, x, kernels: Kernels):
-        """What steps make of their inputs alone, for any number of them; `step_of` takes it.
+    def project_inputs(self, x, kernels: Kernels):
+        """Multiplies inputs by the kernels, for any number of steps; `step` takes the result.
 
         Args:
-            x: `(..., width)`.
+            x: `(..., input_size)`.
             kernels: of `kernels`.
 
         Returns:
-            `(..., size)`.
+            `(..., gates)`, or `(..., gates + units)` with additive attention.
         """
-        fed = self._fed(x, kernels)
+        gates = self._input_to_gates(x, kernels)
         if self.attention != "additive":
-            return fed
-        return ops.concatenate([fed, self._beside(x, kernels)], axis=-1)
+            return gates
+        return ops.concatenate([gates, self._input_to_output(x, kernels)], axis=-1)
 
-    def _fed(self, x, kernels: Kernels):
+    def _input_to_gates(self, x, kernels: Kernels):
         bias = self.recurrent[0].cell.bias
         bias = bias[0] if self.cell == "gru" else bias
-        return ops.matmul(self._cast(x), kernels.fed) + self._cast(bias)
+        return ops.matmul(self._cast(x), kernels.input_to_gates) + self._cast(bias)
 
-    def _beside(self, x, kernels: Kernels):
-        """What additive attention's output makes of the input."""
-        return ops.matmul(self._cast(x), kernels.beside) + self._cast(self.combine.bias)
-
-    def step(self, x, state: DecoderState, source: Source, drops=None):
-        """One step.
-
-        Args:
-            x: `(batch, width)`.
-            state: `DecoderState`.
-            source: of `source`; of fewer rows, it is that of as many rows each, one after another.
-            drops: of training, what units between layers are multiplied by.
-
-        Returns:
-            The output `(batch, units)`, the state after, and the weights of attention
-            `(batch, source)`, or None without.
-        """
-        kernels = self.kernels()
-        return self.step_of(self.feed(x, kernels), state, source, kernels, drops)
+    def _input_to_output(self, x, kernels: Kernels):
+        return ops.matmul(self._cast(x), kernels.input_to_output) + self._cast(self.combine.bias)
 
     def kernels(self) -> Kernels:
-        """For all that follows from weights."""
-        fed = self._cast(self.recurrent[0].cell.kernel)
-        beside = contexts = shown = combine = feedback = None
+        """The parts of the kernels, in the compute dtype."""
+        input_to_gates = self._cast(self.recurrent[0].cell.kernel)
+        context_to_gates = output_to_gates = None
+        context_to_output = state_to_output = input_to_output = None
         if self.input_feeding:
-            fed, feedback = _cut(fed, -self.units)
+            input_to_gates, output_to_gates = _split_rows(input_to_gates, -self.units)
         if self.attention is not None:
-            contexts, combine = _cut(self._cast(self.combine.kernel), self.look.memory)
-        if self.attention == "additive":
-            shown, (fed, contexts) = contexts, _cut(fed, -self.look.memory)
-            combine, beside = _cut(combine, self.units)
-        return Kernels(fed, beside, contexts, shown, combine, feedback)
+            memory_size, kernel = self.source_attention.memory_size, self._cast(self.combine.kernel)
+            context_to_output, state_to_output = _split_rows(kernel, memory_size)
+            if self.attention == "additive":
+                input_to_gates, context_to_gates = _split_rows(input_to_gates, -memory_size)
+                state_to_output, input_to_output = _split_rows(state_to_output, self.units)
+        return Kernels(
+            input_to_gates, context_to_gates, output_to_gates,
+            context_to_output, state_to_output, input_to_output,
+        )  # fmt: skip
 
-    def step_of(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops=None):
-        """`step`, with `feed(x)` in place of `x`."""
-        h, context, recurrent, weights = self._advance(fed, state, source, kernels, drops)
+    def step(self, projected, state: DecoderState, memory, kernels: Kernels, dropout_masks=None):
+        """Runs one step.
+
+        Args:
+            projected: `(batch, ...)`, the inputs of the step as `project_inputs` returns them.
+            state: `DecoderState`.
+            memory: `AttentionMemory`. It may have fewer rows than `projected`: each is shared by
+                as many adjacent rows.
+            kernels: of `kernels`.
+            dropout_masks: of `dropout_masks`, in training.
+
+        Returns:
+            The output `(batch, units)`, the next state, and attention weights `(batch, source)` or
+            None.
+        """
+        arguments = projected, state, memory, kernels, dropout_masks
+        h, context, recurrent, weights = self._run_cells(*arguments)
         output = h
         if self.attention is not None:
             if self.attention != "additive":
-                context, weights = self._look(h, source, kernels)
-            output = self._combined(h, context, kernels)
+                context, weights = self._attend_step(h, memory, kernels)
+            output = self._combined_output(h, context, kernels)
         return output, DecoderState(recurrent, output if self.input_feeding else ()), weights
 
-    def _advance(self, fed, state: DecoderState, source: Source, kernels: Kernels, drops):
-        """The recurrent layers: the last one's output and the states after; and what additive
-        attention makes of input and context for the output, and its weights.
-        """
-        each = len(state.recurrent) // self.num_layers
-        projected, context, weights = fed, None, None
-        if self.attention == "additive":
-            contexts, weights = self._look(state.recurrent[-each], source, kernels)
-            given = fed + contexts
-            projected, context = given[:, : -self.units], given[:, -self.units :]
-        elif self.input_feeding:
-            projected = fed + ops.matmul(state.output, kernels.feedback)
-        h, after = self._lowest(projected, state.recurrent[:each])
-        for number, layer in enumerate(self.recurrent[1:], 1):
-            if drops is not None:
-                h = h * drops[number - 1]
-            h, states = layer.cell(h, list(state.recurrent[number * each : (number + 1) * each]))
-            after += states
-        return h, context, tuple(after), weights
+    def _run_cells(self, projected, state: DecoderState, memory, kernels: Kernels, dropout_masks):
+        """One step of the recurrent layers.
 
-    def _lowest(self, projected, states):
-        """A step of the lowest layer, whose input is multiplied by its kernel already."""
+        Returns:
+            The last layer's output; with additive attention, the share of context and input in the
+            decoder's output, else None; the next states; and attention weights or None.
+        """
+        per_layer = len(state.recurrent) // self.num_layers
+        gates, context, weights = projected, None, None
+        if self.attention == "additive":
+            contexts, weights = self._attend_step(state.recurrent[-per_layer], memory, kernels)
+            total = projected + contexts
+            gates, context = total[:, : -self.units], total[:, -self.units :]
+        elif self.input_feeding:
+            gates = projected + ops.matmul(state.output, kernels.output_to_gates)
+        h, next_states = self._first_cell(gates, state.recurrent[:per_layer])
+        for number, layer in enumerate(self.recurrent[1:], 1):
+            if dropout_masks is not None:
+                h = h * dropout_masks[number - 1]
+            states = state.recurrent[number * per_layer : (number + 1) * per_layer]
+            h, states = layer.cell(h, list(states))
+            next_states += states
+        return h, context, tuple(next_states), weights
+
+    def _first_cell(self, gates, states):
+        """One step of the first recurrent layer, from inputs already multiplied by its kernel."""
         cell = self.recurrent[0].cell
-        inner = ops.matmul(states[0], self._cast(cell.recurrent_kernel))
+        recurrent = ops.matmul(states[0], self._cast(cell.recurrent_kernel))
         if self.cell in ("linear", "simple_rnn"):
-            h = cell.activation(projected + inner)
+            h = cell.activation(gates + recurrent)
             return h, [h]
         if self.cell == "lstm":
-            i, f, g, o = ops.split(projected + inner, 4, axis=-1)
+            i, f, g, o = ops.split(gates + recurrent, 4, axis=-1)
             c = ops.sigmoid(f) * states[1] + ops.sigmoid(i) * ops.tanh(g)
             h = ops.sigmoid(o) * ops.tanh(c)
             return h, [h, c]
-        inner, units = inner + self._cast(cell.bias)[1], self.units
-        z, r = ops.split(ops.sigmoid(projected[:, :-units] + inner[:, :-units]), 2, axis=-1)
-        n = ops.tanh(projected[:, -units:] + r * inner[:, -units:])
+        recurrent, units = recurrent + self._cast(cell.bias)[1], self.units
+        z, r = ops.split(ops.sigmoid(gates[:, :-units] + recurrent[:, :-units]), 2, axis=-1)
+        n = ops.tanh(gates[:, -units:] + r * recurrent[:, -units:])
         h = z * states[0] + (1 - z) * n
         return h, [h]
 
-    def _look(self, query, source: Source, kernels: Kernels):
-        """Contexts, multiplied by what contexts are multiplied with, and weights; rows of one
-        source look at it together.
-        """
-        asked = ops.reshape(query, (ops.shape(source.keys)[0], -1, query.shape[-1]))
-        contexts, weights = self._looked(asked, source, kernels)
+    def _attend_step(self, query, memory: AttentionMemory, kernels: Kernels):
+        """`_attend` for one query per row; adjacent rows may share a source."""
+        queries = ops.reshape(query, (ops.shape(memory.keys)[0], -1, query.shape[-1]))
+        contexts, weights = self._attend(queries, memory, kernels)
         return tuple(ops.reshape(x, (-1, ops.shape(x)[-1])) for x in (contexts, weights))
 
-    def _looked(self, queries, source: Source, kernels: Kernels):
-        contexts, weights = self.look.attend(queries, source.keys, source.values, source.mask)
+    def _attend(self, queries, memory: AttentionMemory, kernels: Kernels):
+        """Contexts, multiplied by the kernels that take them, and attention weights."""
+        keys, values, output_values, mask = memory
+        contexts, weights = self.source_attention.attend(queries, keys, values, mask)
         if self.attention == "multi_head":
-            contexts = ops.matmul(contexts, kernels.contexts)
+            contexts = ops.matmul(contexts, kernels.context_to_output)
         if self.attention == "additive":
-            contexts = ops.concatenate([contexts, ops.matmul(weights, source.shown)], axis=-1)
+            contexts = ops.concatenate([contexts, ops.matmul(weights, output_values)], axis=-1)
         return self._cast(contexts), weights
 
-    def _combined(self, h, context, kernels: Kernels):
-        """`tanh(W [context, h])`, of additive attention with the input beside them."""
-        x = ops.matmul(h, kernels.combine) + context
+    def _combined_output(self, h, context, kernels: Kernels):
+        """`tanh(W [context, h])`; with additive attention, `tanh(W [context, h, input])`.
+
+        Args:
+            h: `(..., units)`, output of the last recurrent layer.
+            context: `(..., units)`, the context multiplied by its part of `W`; with additive
+                attention, plus the input multiplied by its part, and the bias.
+            kernels: of `kernels`.
+        """
+        x = ops.matmul(h, kernels.state_to_output) + context
         if self.attention != "additive":
             x = x + self._cast(self.combine.bias)
         return ops.tanh(x)
 
     def _cast(self, x):
-        """Steps are run outside of `call` too, where Keras does not cast weights."""
+        """Casts to the compute dtype: `step` runs outside `call`, where Keras casts no weights."""
         return ops.cast(x, self.compute_dtype)
 
-    def _looking_after(self, given, source: Source, state: DecoderState, kernels, drops):
-        def body(carry, now):
-            fed, real = now
-            output, state, _ = self.step_of(fed, DecoderState(*carry), source, kernels, drops)
-            return kept(real, tuple(state), carry), output
+    def _input_feeding_loop(self, steps, state: DecoderState, *arguments):
+        """Outputs of all steps, where each output is an input of the next step."""
 
-        return over_steps(body, tuple(state), given, self.units, self.compute_dtype)
-
-    def _looking_before(self, given, source: Source, state: DecoderState, kernels, drops):
         def body(carry, now):
-            fed, real = now
+            projected, real = now
+            output, state, _ = self.step(projected, DecoderState(*carry), *arguments)
+            return keep_padded_state(real, tuple(state), carry), output
+
+        return scan_steps(body, tuple(state), steps, self.units, self.compute_dtype)
+
+    def _additive_loop(self, steps, state: DecoderState, memory, kernels: Kernels, dropout_masks):
+        """Outputs of all steps, where the context is an input of each; combined after the loop."""
+
+        def body(carry, now):
+            projected, real = now
             state = DecoderState(carry, ())
-            h, context, after, _ = self._advance(fed, state, source, kernels, drops)
-            return kept(real, after, carry), ops.concatenate([h, context], axis=-1)
+            h, context, new, _ = self._run_cells(projected, state, memory, kernels, dropout_masks)
+            return keep_padded_state(real, new, carry), ops.concatenate([h, context], axis=-1)
 
-        found = over_steps(body, state.recurrent, given, 2 * self.units, self.compute_dtype)
-        return self._combined(*ops.split(found, 2, axis=-1), kernels)
+        outputs = scan_steps(body, state.recurrent, steps, 2 * self.units, self.compute_dtype)
+        return self._combined_output(*ops.split(outputs, 2, axis=-1), kernels=kernels)
 
     @property
-    def _has_own_loop(self) -> bool:
-        """Whether there is a loop that has its own gradient."""
+    def _has_fused_loop(self) -> bool:
+        """Whether `attention_rnn`, a loop with its own gradient, can run this decoder."""
         single = self.attention == "additive" and self.num_layers == 1
         return single and keras.backend.backend() == "tensorflow" and not in_export_scope()
 
-    def _in_own_loop(self, inputs, target_mask, source: Source, state, kernels, training):
-        """As `_looking_before`."""
+    def _fused_loop(self, inputs, mask, state: DecoderState, memory, kernels: Kernels, training):
+        """`_additive_loop` by `attention_rnn`."""
         from keras_seqzoo.layers.rnn import attention_rnn
 
-        (layer,), look = self.recurrent, self.look
-        own = layer.cell.recurrent_kernel, layer._biases()[1]
-        own += look.query_kernel, look.bias, look.score
+        (layer,), attention = self.recurrent, self.source_attention
+        parameters = layer.cell.recurrent_kernel, layer._biases()[1]
+        parameters += attention.query_kernel, attention.bias, attention.score
         h, weights = attention_rnn.run(
             layer.fused_cell(),
-            self._fed(inputs, kernels),
-            source.keys,
-            source.values,
+            self._input_to_gates(inputs, kernels),
+            memory.keys,
+            memory.values,
             state.recurrent,
-            *(None if weight is None else self._cast(weight) for weight in own),
-            source_mask=source.mask,
-            mask=target_mask,
+            *(None if weight is None else self._cast(weight) for weight in parameters),
+            source_mask=memory.mask,
+            mask=mask,
             keep_residuals=bool(training),
             jit_compile=layer.jit_compile and bool(training),
         )
-        shown = self._beside(inputs, kernels) + ops.matmul(weights, source.shown)
-        return self._combined(h, shown, kernels)
+        context = self._input_to_output(inputs, kernels) + ops.matmul(weights, memory.output_values)
+        return self._combined_output(h, context, kernels)
 
-    def drops(self, inputs, training):
-        """What `step` takes: one mask for each gap between layers, the same at every step.
+    def dropout_masks(self, inputs, training):
+        """Draws one mask for each gap between recurrent layers, the same at every step.
 
         Args:
             inputs: `(batch, ...)`.
-            training: bool or None; without, there are none.
+            training: bool or None.
+
+        Returns:
+            `(num_layers - 1, batch, units)`; None outside training, or without dropout.
         """
         if not training or self.seed_generator is None:
             return None
@@ -447,54 +481,62 @@ class Decoder(keras.layers.Layer):
         )
 
 
-def _cut(kernel, place: int):
-    """Its rows before and after a place."""
-    return ops.split(kernel, [place % kernel.shape[0]], axis=0)
+def _split_rows(kernel, index: int):
+    """The rows of a kernel before `index`, and those from it on."""
+    return ops.split(kernel, [index % kernel.shape[0]], axis=0)
 
 
-def kept(real, after, before):
-    """The state after a step where it is real, else that before; a mask of None is all real."""
-    if real is None:
-        return after
-    return tree.map_structure(lambda a, b: ops.where(real[:, None], a, b), after, before)
-
-
-def over_steps(body, carry, inputs, width: int, dtype: str):
-    """Outputs `(batch, time, width)` of a loop over time: `ops.scan` with the batch in front, and
-    outputs that need not look like the carry, as TensorFlow's would have to.
+def keep_padded_state(real, new, old) -> Any:
+    """The new state at real steps, the old one at padded steps.
 
     Args:
-        body: from a carry and what `inputs` are at a step to the carry after, and an output.
+        real: bool `(batch,)`, or None if all rows are real.
+        new: tensors `(batch, ...)`, nested.
+        old: the same.
+    """
+    if real is None:
+        return new
+    return tree.map_structure(lambda a, b: ops.where(real[:, None], a, b), new, old)
+
+
+def scan_steps(body, carry, inputs, output_size: int, dtype: str) -> Any:
+    """Runs `ops.scan` over the second axis; returns the outputs `(batch, time, output_size)`.
+
+    Outputs need not have the structure of the carry, as `tf.scan` demands.
+
+    Args:
+        body: function from the carry and one step of `inputs` to the next carry and an output
+            `(batch, output_size)`.
         carry: of the first step.
         inputs: tensors `(batch, time, ...)`, nested; Nones stay Nones.
-        width: int, of an output `(batch, width)`.
+        output_size: int.
         dtype: str, of outputs.
     """
-    inputs = _of_each(inputs, lambda x: ops.swapaxes(x, 0, 1))
+    inputs = _map_tensors(lambda x: ops.swapaxes(x, 0, 1), inputs)
     if keras.backend.backend() != "tensorflow":
         return ops.swapaxes(scan(body, carry, inputs)[1], 0, 1)
     import tensorflow as tf
 
     first = tree.flatten(inputs)[0]
-    length = tf.shape(first)[0]
-    like = tf.TensorShape((first.shape[1], width))
-    outputs = tf.TensorArray(dtype, length, element_shape=like)
-    arrays = _of_each(
-        inputs, lambda x: tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x)
+    num_steps = tf.shape(first)[0]
+    output_shape = tf.TensorShape((first.shape[1], output_size))
+    outputs = tf.TensorArray(dtype, num_steps, element_shape=output_shape)
+    arrays = _map_tensors(
+        lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]).unstack(x), inputs
     )
 
-    def step(count, carry, outputs):
-        carry, output = body(carry, _of_each(arrays, lambda array: array.read(count)))
-        return count + 1, carry, outputs.write(count, output)
+    def step(index, carry, outputs):
+        carry, output = body(carry, _map_tensors(lambda array: array.read(index), arrays))
+        return index + 1, carry, outputs.write(index, output)
 
     _, _, outputs = tf.while_loop(
-        lambda count, *_: count < length,
+        lambda index, *_: index < num_steps,
         step,
         (0, carry, outputs),
-        maximum_iterations=None if in_export_scope() else length,
+        maximum_iterations=None if in_export_scope() else num_steps,
     )
     return ops.swapaxes(outputs.stack(), 0, 1)
 
 
-def _of_each(nested, function):
-    return tree.map_structure(lambda one: None if one is None else function(one), nested)
+def _map_tensors(function, nested):
+    return tree.map_structure(lambda x: None if x is None else function(x), nested)

@@ -1,8 +1,9 @@
-"""The model that says a sequence of another length: `generate`, beside Keras's own verbs."""
+"""Encoder-decoder model: `generate` and `attention` on top of a Functional Keras model."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,24 +14,31 @@ from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.layers.generation import samplers
 from keras_seqzoo.layers.generation.generate import GenerationMixin
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.layers.seq2seq.decoder import AttentionMemory, Decoder, DecoderState, Kernels
 from keras_seqzoo.layers.seq2seq.scheduled_sampling import ScheduledSampling
 from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import check_names
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
-_TOKENS_PER_ROW = 16  # about the length of an answer
-_MULTIPLE = 8  # sources are padded to multiples of it: a loop is compiled once for each length
+_TARGET_LENGTH = 16  # tokens of a target, about
+_SOURCE_LENGTH_MULTIPLE = 8  # sources are padded to it: a loop is compiled once for each length
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class EncoderDecoderModel(GenerationMixin, keras.Model):
-    """A Functional model from a source and a target so far to what comes next, which decodes too.
+    """Functional model that predicts the next target step, and generates targets from a source.
 
-    `fit` and `predict` are Keras's: the target is given. `generate` gives the source alone, and
-    feeds the model with what it says, in one loop that is compiled. Saved and loaded it does so
-    still, since all it needs is found in the graph: a layer "decoder", and, where tokens are said,
-    a layer "probabilities", a softmax. Where there is a layer `ScheduledSampling`, training takes
-    some steps of the target from what the model says.
+    `fit` and `predict` are Keras's and take the target as an input. `generate` takes the source
+    alone and feeds predictions back, in one compiled loop. It needs nothing but the graph: a layer
+    named "decoder", and for tokens a softmax layer named "probabilities". A saved and loaded model
+    therefore generates too. With a `ScheduledSampling` layer, training replaces some steps of the
+    target by predictions.
+
+    Shapes: source `(batch, source)` or `(batch, source, features)` and target `(batch, target)` or
+        `(batch, target, features)` -> `(batch, target, vocabulary)`, probabilities, or
+        `(batch, target, features)`.
+    Masking: that of the layers in the graph.
+    State: none kept between calls.
 
     Args:
         *args: inputs `[source, target]` and outputs, as of `keras.Model`.
@@ -38,226 +46,241 @@ class EncoderDecoderModel(GenerationMixin, keras.Model):
     """
 
     def call(self, inputs, training=None, mask=None):
-        sampling = self._sampling
+        sampling = self._scheduled_sampling
         if training and sampling is not None:
             source, target = compat.standardize_inputs(self, inputs)
-            said = super().call([source, target], training=training, mask=mask)
-            inputs = [source, sampling.mixed(target, said)]
+            predictions = super().call([source, target], training=training, mask=mask)
+            inputs = [source, sampling.mix(target, predictions)]
         return super().call(inputs, training=training, mask=mask)
 
     def attention(self, source: Any, target: Any) -> np.ndarray:
-        """How much each step of a target looks at each step of its source.
+        """Attention weights of each target step over the steps of its source.
 
         Args:
             source: one source as the model takes it, `(source,)` tokens or `(source, features)`.
-            target: what is said of it, `(target,)` tokens without START and END, or
-                `(target, features)`.
+            target: its target, `(target,)` tokens without START and END, or `(target, features)`.
 
         Returns:
-            `(steps, source)`, a row per reading, or per token and one for the end after them; each
+            `(steps, source)`, a row per reading, or per token and one for the end token; each row
             sums to 1.
 
         Raises:
             ArgumentError: if the model has no attention.
-            DataError: if the source or the target is of another kind than the model knows, or has
-                no step; of tokens, a target may be empty.
+            DataError: if the source or the target does not fit the model, or has no step; a target
+                of tokens may be empty.
         """
-        if not self.looks:
-            raise ArgumentError("`attention` must not be asked of a model without it.")
-        source, steps = self.checked_source(as_array("source", source)[None])
-        target = self._checked_target(target)
+        if not self.has_attention:
+            raise ArgumentError("`attention` must be called on a model with attention.")
+        source, num_steps = self.prepare_source(as_array("source", source)[None])
+        target = self._prepare_target(target)
         if self.generates_tokens:
-            so_far = np.array([samplers.START, *target], np.int32)
+            target_inputs = np.array([samplers.START, *target], np.int32)
         else:
-            so_far = np.concatenate([np.zeros_like(target[:1]), target[:-1]]).astype(np.float32)
-        looked_at, state = self.encode(ops.convert_to_tensor(source))
+            target_inputs = np.concatenate([np.zeros_like(target[:1]), target[:-1]])
+            target_inputs = target_inputs.astype(np.float32)
+        memory, state = self.encode(ops.convert_to_tensor(source))
         rows = []
-        for before in so_far:
-            _, state, weights = self.step(ops.convert_to_tensor(before[None]), state, looked_at)
-            rows.append(ops.convert_to_numpy(weights)[0, :steps])
+        for step_input in target_inputs:
+            _, state, weights = self.step(ops.convert_to_tensor(step_input[None]), state, memory)
+            rows.append(ops.convert_to_numpy(weights)[0, :num_steps])
         return np.stack(rows)
 
     def plot_attention(
-        self, source: Any, target: Any, *, source_names=None, target_names=None, ax=None
-    ):
-        """Draws `attention`, the source from left to right, the target downwards; returns the axes.
+        self,
+        source: Any,
+        target: Any,
+        *,
+        source_labels: list[str] | None = None,
+        target_labels: list[str] | None = None,
+        ax: Any = None,
+    ) -> Any:
+        """Plots `attention` as an image: the source from left to right, the target downwards.
 
         Args:
             source: as of `attention`.
             target: as of `attention`.
-            source_names: list of str, names for the steps of the source.
-            target_names: list of str, names for the steps of the target, without its end.
+            source_labels: list of str, labels of the steps of the source.
+            target_labels: list of str, labels of the steps of the target, without its end token.
             ax: matplotlib axes; default those of a new figure.
 
+        Returns:
+            The axes.
+
         Raises:
-            ArgumentError: if names are not one per step.
+            ArgumentError: if there is not one label per step.
         """
         weights = self.attention(source, target)
-        if source_names is not None:
-            check_names(weights.shape[1], source_names=source_names)
-        if target_names is not None:
-            check_names(len(weights) - self.generates_tokens, target_names=target_names)
+        if source_labels is not None:
+            check_names(weights.shape[1], source_labels=source_labels)
+        if target_labels is not None:
+            check_names(len(weights) - self.generates_tokens, target_labels=target_labels)
         if ax is None:
             from matplotlib.figure import Figure
 
-            size = [min(2 + 0.3 * steps, 12) for steps in weights.shape[::-1]]
-            ax = Figure(figsize=size, layout="constrained").add_subplot()
+            height, width = (min(2 + 0.3 * steps, 12) for steps in weights.shape)
+            ax = Figure(figsize=(width, height), layout="constrained").add_subplot()
         ax.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        if source_names is not None:
-            ax.set_xticks(range(len(source_names)), source_names)
-        if target_names is not None:
-            ax.set_yticks(range(len(weights)), [*target_names, *["end"] * self.generates_tokens])
+        if source_labels is not None:
+            ax.set_xticks(range(len(source_labels)), source_labels)
+        if target_labels is not None:
+            ax.set_yticks(range(len(weights)), [*target_labels, *["end"] * self.generates_tokens])
         ax.set_xlabel("source")
         ax.set_ylabel("target")
         return ax
 
-    def encode(self, source):
-        """What decoding starts from: the memory and its mask, and the decoder's first state."""
-        memory, mask, *initial = self._encoder(source)
-        decoder = self.get_layer("decoder")
-        return decoder.source(memory, mask, decoder.kernels()), decoder.begin(initial)
-
-    def step(self, before, state, source):
-        """What comes next: log-probabilities of tokens, or a reading.
+    def encode(self, source: Any) -> tuple[AttentionMemory, DecoderState]:
+        """Encodes a source: what the decoder attends to, and its first state.
 
         Args:
-            before: the last token, int `(batch,)`, or reading, `(batch, features)`.
-            state: the decoder's.
-            source: of `encode`.
+            source: tensor, as the model takes it.
+        """
+        memory, mask, *initial = self._encoder(source)
+        decoder = self._decoder
+        return decoder.project_memory(memory, mask, decoder.kernels()), decoder.first_state(initial)
+
+    def step(self, inputs: Any, state: DecoderState, memory: AttentionMemory) -> tuple:
+        """Predicts the next step of the target.
+
+        Args:
+            inputs: the last tokens, int `(batch,)`, or readings, `(batch, features)`.
+            state: as `encode` returns it.
+            memory: as `encode` returns it.
 
         Returns:
-            That, the state after, and the weights of attention, or None without.
+            Log-probabilities of tokens, or readings; the next state; and attention weights or None.
         """
         kernels = self._decoder.kernels()
-        return self._go_on(before, self._fed(before, kernels), state, source, kernels)
+        return self._step_projected(self._project(inputs, kernels), state, memory, kernels)
 
-    def stepping(self, looked_at, rows):
-        """`step`; what tokens feed is looked up, unless there are more than a loop may feed."""
-        few = isinstance(rows, int) and self.width <= _TOKENS_PER_ROW * rows
-        kernels, table = self._decoder.kernels(), None
-        if self.generates_tokens and few:
-            table = self._fed(ops.arange(self.width, dtype="int32"), kernels)
-
-        def step(before, state):
-            fed = self._fed(before, kernels) if table is None else ops.take(table, before, axis=0)
-            return self._go_on(before, fed, state, looked_at, kernels)
-
-        return step
+    def make_step(self, memory: AttentionMemory, batch_size: Any) -> samplers.StepFunction:
+        kernels = self._decoder.kernels()
+        project = functools.partial(self._project, kernels=kernels)
+        is_small = isinstance(batch_size, int) and self.output_dim <= _TARGET_LENGTH * batch_size
+        if self.generates_tokens and is_small:
+            # A table of all tokens has no more rows than the loop would project one by one.
+            table = project(ops.arange(self.output_dim, dtype="int32"))
+            project = functools.partial(ops.take, table, axis=0)
+        return lambda inputs, state: self._step_projected(project(inputs), state, memory, kernels)
 
     @property
-    def _decoder(self):
+    def _decoder(self) -> Decoder:
         return self.get_layer("decoder")
 
-    def _fed(self, before, kernels):
-        return self._decoder.feed(self._feed(before[:, None])[:, 0], kernels)
+    def _project(self, inputs, kernels: Kernels):
+        """Embeds or scales one step of the target, and projects it for `Decoder.step`."""
+        return self._decoder.project_inputs(self._target_model(inputs[:, None])[:, 0], kernels)
 
-    def _go_on(self, before, fed, state, source, kernels):
-        output, state, weights = self._decoder.step_of(fed, state, source, kernels)
-        said = self._head(output[:, None])[:, 0]
+    def _step_projected(self, projected, state, memory, kernels: Kernels):
+        output, state, weights = self._decoder.step(projected, state, memory, kernels)
+        prediction = self._output_model(output[:, None])[:, 0]
         weights = None if weights is None else ops.cast(weights, "float32")
         if not self.generates_tokens:
-            return ops.cast(said, before.dtype), state, weights
-        return ops.log_softmax(ops.cast(said, "float32"), axis=-1), state, weights
+            return ops.cast(prediction, self.readings_dtype), state, weights
+        return ops.log_softmax(ops.cast(prediction, "float32"), axis=-1), state, weights
 
     @property
     def generates_tokens(self) -> bool:
-        """Whether it says tokens; if not, it says readings."""
+        """Whether the target is tokens; otherwise it is readings."""
         return len(self.inputs[1].shape) == 2
 
     @property
-    def width(self) -> int:
-        """How many tokens it knows, or features of a reading."""
+    def output_dim(self) -> int:
+        """Size of the target vocabulary, or features of a target reading."""
         return self.output_shape[-1]
 
     @property
-    def source_width(self) -> int:
-        """How many tokens of a source it knows, or features of a reading."""
+    def source_dim(self) -> int:
+        """Size of the source vocabulary, or features of a source reading."""
         shape = self.inputs[0].shape
         return shape[-1] if len(shape) == 3 else self.get_layer("embedding").input_dim
 
     @property
-    def value_dtype(self) -> str:
-        """Of the readings that it says."""
+    def readings_dtype(self) -> str:
+        """Dtype of target readings."""
         return self.inputs[1].dtype
 
     @property
-    def looks(self) -> bool:
-        """Whether it has attention."""
-        return self.get_layer("decoder").attention is not None
+    def has_attention(self) -> bool:
+        """Whether the decoder attends to the source."""
+        return self._decoder.attention is not None
 
-    def real_steps(self, looked_at):
-        return looked_at.mask
+    def source_mask(self, memory: AttentionMemory) -> Any:
+        return memory.mask
 
-    def checked_source(self, source) -> tuple[np.ndarray, int]:
+    def prepare_source(self, source: Any) -> tuple[np.ndarray, int]:
         source = as_array("source", source)
         rank = len(self.inputs[0].shape)
         if source.ndim != rank or 0 in source.shape:
             raise DataError(
-                f"`source` must have at least one row of at least one step, {rank} axes in all. "
+                f"`source` must have {rank} axes, at least one row and at least one step. "
                 f"Received: shape {source.shape}."
             )
-        steps = source.shape[1]
-        _check_known("source", source, self.source_width, tokens=rank == 2)
+        num_steps = source.shape[1]
+        _check_steps("source", source, self.source_dim, tokens=rank == 2)
         if rank == 3:
-            return source.astype(self.inputs[0].dtype), steps
-        padded = np.zeros((len(source), steps + -steps % _MULTIPLE), self.inputs[0].dtype)
-        padded[:, :steps] = source
-        return padded, steps
+            return source.astype(self.inputs[0].dtype), num_steps
+        padded_steps = num_steps + -num_steps % _SOURCE_LENGTH_MULTIPLE
+        padded = np.zeros((len(source), padded_steps), self.inputs[0].dtype)
+        padded[:, :num_steps] = source
+        return padded, num_steps
 
-    def _checked_target(self, target) -> np.ndarray:
+    def _prepare_target(self, target: Any) -> np.ndarray:
         target = as_array("target", target)
         if self.generates_tokens and not target.size:
             return np.zeros(0, np.int32)
         rank = len(self.inputs[1].shape) - 1
         if target.ndim != rank or 0 in target.shape:
             raise DataError(
-                f"`target` must be one, of {rank} axes, of at least one step. "
+                f"`target` must be one target of {rank} axes and at least one step. "
                 f"Received: shape {target.shape}."
             )
-        _check_known("target", target, self.width, tokens=self.generates_tokens)
+        _check_steps("target", target, self.output_dim, tokens=self.generates_tokens)
         return target
 
     @property
-    def _sampling(self) -> ScheduledSampling | None:
-        found = [layer for layer in self.layers if isinstance(layer, ScheduledSampling)]
-        return found[0] if found else None
+    def _scheduled_sampling(self) -> ScheduledSampling | None:
+        return next((x for x in self.layers if isinstance(x, ScheduledSampling)), None)
 
     @functools.cached_property
-    def _parts(self) -> dict[str, Any]:
-        """The tensors between the source, the decoder and the scores."""
+    def _decoder_arguments(self) -> dict[str, Any]:
+        """The symbolic tensors that the decoder is called with."""
         call = compat.inbound_nodes(self.get_layer("decoder"))[0].arguments
-        return {"fed": call.args[0], **call.kwargs}
+        return {"inputs": call.args[0], **call.kwargs}
 
     @functools.cached_property
-    def _encoder(self) -> keras.Model:
-        given = self._parts
-        outputs = [given.get("memory"), given.get("memory_mask")]
-        present = [one for one in outputs if one is not None] + list(given["initial_state"])
-        model = keras.Model(self.inputs[0], present)
+    def _encoder(self) -> Callable[[Any], list]:
+        """From the source to the memory or None, its mask or None, and the initial states."""
+        arguments = self._decoder_arguments
+        memory = [arguments.get("memory"), arguments.get("memory_mask")]
+        outputs = [x for x in memory if x is not None] + list(arguments["initial_state"])
+        model = keras.Model(self.inputs[0], outputs)
 
         def encoder(source):
-            found = tree.flatten(model(source))
-            return [None if one is None else found.pop(0) for one in outputs] + found
+            results = iter(tree.flatten(model(source)))
+            return [None if x is None else next(results) for x in memory] + list(results)
 
         return encoder
 
     @functools.cached_property
-    def _feed(self) -> keras.Model:
-        return keras.Model(self.inputs[1], self._parts["fed"])
+    def _target_model(self) -> keras.Model:
+        """From the target to the inputs of the decoder."""
+        return keras.Model(self.inputs[1], self._decoder_arguments["inputs"])
 
     @functools.cached_property
-    def _head(self) -> keras.Model:
-        said = self.get_layer("probabilities").input if self.generates_tokens else self.outputs[0]
-        return keras.Model(self.get_layer("decoder").output, said)
+    def _output_model(self) -> keras.Model:
+        """From the outputs of the decoder to logits of tokens, or readings."""
+        outputs = self.outputs[0]
+        if self.generates_tokens:
+            outputs = self.get_layer("probabilities").input
+        return keras.Model(self._decoder.output, outputs)
 
 
-def _check_known(name: str, given: np.ndarray, width: int, *, tokens: bool) -> None:
-    """Raises `DataError` unless these are tokens that a model knows, or readings as wide as its."""
-    if not tokens:
-        if given.shape[-1] != width or given.dtype.kind not in "iuf":
-            raise DataError(
-                f"`{name}` must be readings of {width} features. Received: shape {given.shape}, "
-                f"dtype {given.dtype}."
-            )
-        return
-    as_tokens(name, given, width)
+def _check_steps(name: str, array: np.ndarray, size: int, *, tokens: bool) -> None:
+    """Raises `DataError` unless these are tokens below `size`, or readings of `size` features."""
+    if tokens:
+        as_tokens(name, array, size)
+    elif array.shape[-1] != size or array.dtype.kind not in "iuf":
+        raise DataError(
+            f"`{name}` must be readings of {size} features. Received: shape {array.shape}, "
+            f"dtype {array.dtype}."
+        )

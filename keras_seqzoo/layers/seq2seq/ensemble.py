@@ -1,8 +1,9 @@
-"""Several models that say one answer."""
+"""Ensemble of encoder-decoders: decoding by the mean of their predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -14,17 +15,21 @@ from keras_seqzoo.utils.argument_validation import check_instance, check_sequenc
 
 
 class Ensemble(GenerationMixin):
-    """Says what the members of an ensemble say together: the mean of their probabilities at every
-    step, or of their readings. `generate` is that of `EncoderDecoderModel`.
+    """Generates with several encoder-decoders: the mean of their predictions at every step.
 
-    Members that differ in nothing but the seed that they were trained with make fewer mistakes
-    together than each of them alone.
+    Token probabilities are averaged, or readings. `generate` is that of `EncoderDecoderModel`.
+    Models that differ in the seed of their training alone make fewer errors together than each of
+    them.
+
+    Shapes: those of each model.
+    Masking: that of the models.
+    State: none kept between calls.
 
     Args:
-        models: list of `EncoderDecoderModel`, at least one, that take and say the same.
+        models: list of `EncoderDecoderModel`, at least one, with the same inputs and outputs.
 
     Raises:
-        ArgumentError: if they do not.
+        ArgumentError: if they differ in their inputs or outputs.
 
     Example:
 
@@ -44,39 +49,39 @@ class Ensemble(GenerationMixin):
         for model in self.models:
             check_instance(EncoderDecoderModel, models=model)
         kinds = {
-            (model.generates_tokens, model.width, model.inputs[0].shape, model.source_width)
+            (model.generates_tokens, model.output_dim, model.inputs[0].shape, model.source_dim)
             for model in self.models
         }
         if len(kinds) != 1:
             raise ArgumentError(
-                "`models` must be at least one, and all take and say the same. Received: "
+                "`models` must be at least one, all with the same inputs and outputs. Received: "
                 f"{len(self.models)} models of {len(kinds)} kinds."
             )
         first = self.models[0]
-        self.generates_tokens, self.width = first.generates_tokens, first.width
-        self.value_dtype = first.value_dtype
-        self.looks = all(model.looks for model in self.models)
+        self.generates_tokens, self.output_dim = first.generates_tokens, first.output_dim
+        self.readings_dtype = first.readings_dtype
+        self.has_attention = all(model.has_attention for model in self.models)
 
-    def encode(self, source):
-        pairs = [model.encode(source) for model in self.models]
-        return tuple(one for one, _ in pairs), tuple(state for _, state in pairs)
+    def encode(self, source: Any) -> tuple[tuple, tuple]:
+        memories, states = zip(*(model.encode(source) for model in self.models), strict=True)
+        return memories, states
 
-    def step(self, before, state, source):
+    def step(self, inputs: Any, state: tuple, memory: tuple) -> tuple[Any, tuple, Any]:
         steps = [
-            model.step(before, *one) for model, *one in zip(self.models, state, source, strict=True)
+            model.step(inputs, *arguments)
+            for model, *arguments in zip(self.models, state, memory, strict=True)
         ]
-        said = ops.stack([one for one, _, _ in steps])
+        predictions, states, weights = zip(*steps, strict=True)
+        prediction = ops.stack(predictions)
         if self.generates_tokens:
-            said = ops.logsumexp(said, axis=0) - float(np.log(len(self.models)))
+            prediction = ops.logsumexp(prediction, axis=0) - float(np.log(len(self.models)))
         else:
-            said = ops.mean(said, axis=0)
-        weights = None
-        if self.looks:
-            weights = ops.mean(ops.stack([one for _, _, one in steps]), axis=0)
-        return said, tuple(after for _, after, _ in steps), weights
+            prediction = ops.mean(prediction, axis=0)
+        attention = ops.mean(ops.stack(weights), axis=0) if self.has_attention else None
+        return prediction, states, attention
 
-    def real_steps(self, looked_at):
-        return self.models[0].real_steps(looked_at[0])
+    def source_mask(self, memory: tuple) -> Any:
+        return self.models[0].source_mask(memory[0])
 
-    def checked_source(self, source) -> tuple[np.ndarray, int]:
-        return self.models[0].checked_source(source)
+    def prepare_source(self, source: Any) -> tuple[np.ndarray, int]:
+        return self.models[0].prepare_source(source)

@@ -1,4 +1,4 @@
-"""Training on what a model says itself."""
+"""Scheduled sampling: training a decoder on its own predictions."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from keras_seqzoo.utils.argument_validation import check_rate
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class ScheduledSampling(keras.layers.Layer):
-    """Marks where a target goes into an `EncoderDecoderModel`, to be mixed with what that says.
+    """Marks the target of an `EncoderDecoderModel` for scheduled sampling; an identity by itself.
 
-    In training, the model says the whole target once with every step given; then a share of the
-    steps are replaced by what was said of them, and the model says it again. That takes two passes
-    in place of one for each step, and is an approximation: what a step says has seen the true
-    steps before it. The first step stays as it is.
+    In training, the model runs twice: once with the whole target as input, and once with the
+    proportion `rate` of the target's steps replaced by the first pass's predictions. This is an
+    approximation, since those predictions depend on true earlier steps. The first step is never
+    replaced.
 
     Shapes: `(batch, time)` tokens or `(batch, time, features)` readings -> the same, unchanged.
     Masking: padding stays padding.
     State: a random generator.
 
     Args:
-        rate: float in [0, 1), the share.
+        rate: float in [0, 1), proportion of steps that are replaced.
         seed: int or None.
 
+    Raises:
+        ArgumentError: if `rate` is not in [0, 1).
+
     References: [Bengio et al., 2015](https://arxiv.org/abs/1506.03099);
-        [Mihaylova & Martins, 2019](https://doi.org/10.18653/v1/P19-2049), section 3, of two passes
+        [Mihaylova & Martins, 2019](https://doi.org/10.18653/v1/P19-2049), section 3, two passes
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
@@ -41,28 +44,36 @@ class ScheduledSampling(keras.layers.Layer):
     def call(self, target):
         return target
 
-    def mixed(self, target, said):
-        """The target with some of its steps replaced.
+    def mix(self, target, predictions):
+        """Replaces some steps of the target by predictions.
 
         Args:
-            target: `(batch, time)` or `(batch, time, features)`, what was given so far.
-            said: `(batch, time, classes)`, probabilities of what comes next, or the readings.
+            target: `(batch, time)` or `(batch, time, features)`, input of the decoder.
+            predictions: `(batch, time, classes)`, probabilities of the next token at each step; or
+                the next readings.
         """
-        said = ops.stop_gradient(said)
-        if len(target.shape) == 2:
-            # Padding is no answer: a step that becomes padding would not be trained.
-            logs = ops.where(ops.arange(said.shape[-1]) == PADDING, -1e9, ops.log(said + 1e-9))
-            flat = ops.reshape(logs, (-1, said.shape[-1]))
-            drawn = keras.random.categorical(flat, 1, seed=self.seed_generator)
-            said = ops.reshape(ops.cast(drawn, target.dtype), ops.shape(target))
-        before = ops.concatenate([target[:, :1], ops.cast(said, target.dtype)[:, :-1]], axis=1)
-        chosen = keras.random.uniform(ops.shape(target)[:2], seed=self.seed_generator) < self.rate
-        chosen = ops.logical_and(chosen, ops.arange(ops.shape(target)[1]) > 0)
-        if len(target.shape) == 2:
-            chosen = ops.logical_and(chosen, ops.not_equal(target, PADDING))
+        predictions = ops.stop_gradient(predictions)
+        is_tokens = len(target.shape) == 2
+        if is_tokens:
+            predictions = self._draw_tokens(predictions, target)
+        predictions = ops.cast(predictions, target.dtype)[:, :-1]
+        shifted = ops.concatenate([target[:, :1], predictions], axis=1)
+        replaced = keras.random.uniform(ops.shape(target)[:2], seed=self.seed_generator) < self.rate
+        replaced = ops.logical_and(replaced, ops.arange(ops.shape(target)[1]) > 0)
+        if is_tokens:
+            replaced = ops.logical_and(replaced, ops.not_equal(target, PADDING))
         else:
-            chosen = chosen[..., None]
-        return ops.where(chosen, before, target)
+            replaced = replaced[..., None]
+        return ops.where(replaced, shifted, target)
+
+    def _draw_tokens(self, probabilities, target):
+        classes = probabilities.shape[-1]
+        # Padding is never drawn: a step that became padding would not be trained.
+        is_padding = ops.arange(classes) == PADDING
+        log_probs = ops.where(is_padding, -1e9, ops.log(probabilities + 1e-9))
+        log_probs = ops.reshape(log_probs, (-1, classes))
+        tokens = keras.random.categorical(log_probs, 1, seed=self.seed_generator)
+        return ops.reshape(ops.cast(tokens, target.dtype), ops.shape(target))
 
     def compute_mask(self, target, previous_mask=None):
         return previous_mask

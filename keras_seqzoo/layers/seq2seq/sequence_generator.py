@@ -1,4 +1,4 @@
-"""An encoder-decoder that decodes, as a layer: its answers in place of what comes next."""
+"""Layer that generates sequences with an encoder-decoder, for use inside end-to-end models."""
 
 from __future__ import annotations
 
@@ -13,23 +13,27 @@ from keras_seqzoo.utils.argument_validation import check_positive
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class SequenceGenerator(keras.layers.Layer):
-    """What a network says to each source, found by a beam; its weights are trained elsewhere.
+    """Generates a target for each source with a trained encoder-decoder, by beam search.
 
-    Shapes: sources as the network takes them -> int `(batch, max_length)` tokens, 0 after the end,
-        and `(batch,)` log-probabilities; or readings `(batch, max_length, features)` alone.
-    Masking: the network's own.
+    Shapes: sources as the model takes them -> int `(batch, max_length)` tokens, 0 from the end
+        token on, and `(batch,)` log-probabilities; or readings `(batch, max_length, features)`
+        alone.
+    Masking: that of the model.
     State: none kept between calls.
 
     Args:
-        network: `EncoderDecoderModel`.
-        max_length: int, at least 1, tokens at most, or readings.
-        num_beams: int, at least 1; 1 says the most probable token each time.
-        length_penalty: float of at least 0, as of `EncoderDecoderModel.generate`.
+        model: `EncoderDecoderModel`, a sublayer of this one.
+        max_length: int, at least 1, maximum number of tokens, or number of readings.
+        num_beams: int, at least 1; 1 is greedy search.
+        length_penalty: float of at least 0, as in `EncoderDecoderModel.generate`.
+
+    Raises:
+        ArgumentError: if `max_length` or `num_beams` is out of range.
     """
 
     def __init__(
         self,
-        network: EncoderDecoderModel,
+        model: EncoderDecoderModel,
         max_length: int = 50,
         num_beams: int = 5,
         length_penalty: float = 0.0,
@@ -37,44 +41,44 @@ class SequenceGenerator(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         check_positive(max_length=max_length, num_beams=num_beams)
-        self.network, self.max_length = network, max_length
+        self.model, self.max_length = model, max_length
         self.num_beams, self.length_penalty = num_beams, length_penalty
 
     def build(self, source_shape):
-        pass  # the network is built
+        pass  # the model is built
 
     def call(self, source):
         options: dict[str, Any] = {"max_length": self.max_length}
-        if self.network.generates_tokens and self.num_beams > 1:
-            options |= {"strategy": "beam", "width": self.num_beams}
+        if self.model.generates_tokens and self.num_beams > 1:
+            options |= {"strategy": "beam", "num_beams": self.num_beams}
             options |= {"length_penalty": self.length_penalty}
-        said = self.network.say(source, **options)
-        if not self.network.generates_tokens:
-            return said.sequences
+        result = self.model.decode(source, **options)
+        if not self.model.generates_tokens:
+            return result.sequences
         if self.num_beams > 1:
-            return said.sequences[:, 0], said.scores[:, 0]
-        return said.sequences, said.scores
+            return result.sequences[:, 0], result.scores[:, 0]
+        return result.sequences, result.scores
 
     def compute_mask(self, source, previous_mask=None):
         return None
 
     def compute_output_spec(self, source):
-        rows = source.shape[0]
-        if not self.network.generates_tokens:
-            features = self.network.output_shape[-1]
-            return keras.KerasTensor((rows, self.max_length, features), dtype=self.compute_dtype)
+        batch = source.shape[0]
+        if not self.model.generates_tokens:
+            shape = (batch, self.max_length, self.model.output_dim)
+            return keras.KerasTensor(shape, dtype=self.compute_dtype)
         return (
-            keras.KerasTensor((rows, self.max_length), dtype="int32"),
-            keras.KerasTensor((rows,), dtype="float32"),
+            keras.KerasTensor((batch, self.max_length), dtype="int32"),
+            keras.KerasTensor((batch,), dtype="float32"),
         )
 
     def get_config(self) -> dict[str, Any]:
         names = ("max_length", "num_beams", "length_penalty")
-        network = keras.saving.serialize_keras_object(self.network)
-        own = {name: getattr(self, name) for name in names}
-        return super().get_config() | own | {"network": network}
+        config = {name: getattr(self, name) for name in names}
+        config["model"] = keras.saving.serialize_keras_object(self.model)
+        return super().get_config() | config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SequenceGenerator:
-        network = keras.saving.deserialize_keras_object(config.pop("network"))
-        return cls(network, **config)
+        model = keras.saving.deserialize_keras_object(config.pop("model"))
+        return cls(model, **config)
