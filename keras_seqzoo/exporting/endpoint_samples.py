@@ -11,7 +11,8 @@ from keras import ops
 from keras_seqzoo.exporting.plan import ExportPlan
 from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, inputs_of
 
-# Loops over time are slow where nothing is compiled: they are verified on small samples alone.
+# Limits of samples for loops over time, which are slow where nothing is compiled, and in which
+# round-off may grow from step to step.
 _MAX_BATCH, _MAX_STEPS = 3, 7
 _MAX_LENGTH = 7  # of what a decoder generates
 

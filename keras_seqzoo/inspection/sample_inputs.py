@@ -95,7 +95,7 @@ def _sentences(model: keras.Model, shape: tuple[int, int], rng) -> np.ndarray:
     (words,) = [
         layer.get_vocabulary()[1:]
         for layer in model.layers
-        if isinstance(layer, keras.layers.StringLookup) and layer.name == "token_numbers"
+        if isinstance(layer, keras.layers.StringLookup) and layer.name == "token_ids"
     ]
     spelled = decoder_of(model) is not None and any(
         isinstance(layer, layers.SplitCharacters) for layer in model.layers
