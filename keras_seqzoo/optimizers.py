@@ -7,6 +7,7 @@ import keras
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.registry.entry import Entry
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message, is_real
 
 
@@ -25,7 +26,7 @@ class Adam(keras.optimizers.Adam):
 
     Example:
 
-    >>> from keras_seqzoo.training import Adam
+    >>> from keras_seqzoo.optimizers import Adam
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     >>> model.compile(Adam(1e-2, global_clipnorm=5.0), "mse")
 
@@ -56,7 +57,7 @@ class Adam(keras.optimizers.Adam):
             return
         import tensorflow as tf
 
-        index = self._get_variable_index(variable)
+        momentum, velocity = compat.adam_moments(self, variable)
         step, rate = (tf.cast(one, variable.dtype) for one in (self.iterations + 1, learning_rate))
         beta_1, beta_2, epsilon = (
             tf.constant(one, variable.dtype) for one in (self.beta_1, self.beta_2, self.epsilon)
@@ -64,9 +65,9 @@ class Adam(keras.optimizers.Adam):
         # As Keras casts, which rounds to float32 in float64 too.
         powers = [tf.cast(one, variable.dtype) ** step for one in (self.beta_1, self.beta_2)]
         tf.raw_ops.ResourceApplyAdam(
-            var=_handle(variable),
-            m=_handle(self._momentums[index]),
-            v=_handle(self._velocities[index]),
+            var=compat.variable_handle(variable),
+            m=compat.variable_handle(momentum),
+            v=compat.variable_handle(velocity),
             beta1_power=powers[0],
             beta2_power=powers[1],
             lr=rate,
@@ -75,11 +76,6 @@ class Adam(keras.optimizers.Adam):
             epsilon=epsilon,
             grad=tf.convert_to_tensor(gradient),
         )
-
-
-def _handle(variable):
-    """TensorFlow's own name of a variable, whether it comes as Keras's or as TensorFlow's."""
-    return getattr(variable, "_value", variable).handle
 
 
 def learning_rate_of(entry: Entry, learning_rate: float | None) -> float:

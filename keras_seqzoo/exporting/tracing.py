@@ -12,6 +12,7 @@ import keras
 from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.exporting.plan import ExportPlan
 from keras_seqzoo.layers.export_scope import export_scope
+from keras_seqzoo.utils import compat
 
 NEXT = "next_"  # prefix of an output that would otherwise have the name of an input
 
@@ -23,7 +24,7 @@ def without_cudnn(model: keras.Model) -> Iterator[None]:
     Args:
         model: `keras.Model`; inner layers are included.
     """
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, "use_cudnn", False)]
+    layers = [layer for layer in compat.flatten_layers(model) if getattr(layer, "use_cudnn", False)]
     settings = [layer.use_cudnn for layer in layers]
     try:
         for layer in layers:
@@ -46,7 +47,7 @@ def in_full_precision(plan: ExportPlan) -> Iterator[ExportPlan]:
     Yields:
         The plan, with the dtypes of states that apply inside the context.
     """
-    layers = [layer for layer in plan.model._flatten_layers() if is_mixed(layer)]
+    layers = [layer for layer in compat.flatten_layers(plan.model) if is_mixed(layer)]
     policies = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:

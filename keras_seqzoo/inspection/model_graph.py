@@ -15,18 +15,19 @@ from keras_seqzoo.layers import (
     TokenMask,
     WordDropout,
 )
+from keras_seqzoo.utils import compat
 
 
 def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
     """A model and all that is inside, wrapped layers and cells too."""
-    return list(model._flatten_layers())
+    return compat.flatten_layers(model)
 
 
 def seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
     """The layers that get an input as it is, those of models inside too."""
     found = []
     for layer in model.layers:
-        for node in layer._inbound_nodes:
+        for node in compat.inbound_nodes(layer):
             if any(one is tensor for one in node.input_tensors):
                 at = next(i for i, one in enumerate(node.input_tensors) if one is tensor)
                 inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)

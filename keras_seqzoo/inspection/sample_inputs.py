@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_seqzoo import layers
 from keras_seqzoo.inspection.model_graph import decoder_of, every_layer, padding_values, seeing
+from keras_seqzoo.utils import compat
 
 BATCHES = (1, 3, 16)
 
@@ -112,7 +113,7 @@ def _known(model: keras.Model) -> int:
     """A number of tokens that every embedding of the model knows."""
     sizes = [
         size
-        for layer in model._flatten_layers()
+        for layer in compat.flatten_layers(model)
         for size in (getattr(layer, "input_dim", None), getattr(layer, "vocabulary_size", None))
         if isinstance(size, int)
     ]

@@ -7,7 +7,8 @@ import weakref
 from collections.abc import Callable
 
 import tensorflow as tf
-from tensorflow.python.framework import ops
+
+from keras_seqzoo.utils import compat
 
 
 def custom_gradient(function: Callable) -> Callable:
@@ -27,7 +28,7 @@ def custom_gradient(function: Callable) -> Callable:
     def call(*tensors):
         results = differentiable(*tensors)
         result = tf.nest.flatten(results)[0]
-        if not isinstance(result, tf.__internal__.EagerTensor):
+        if tf.is_symbolic_tensor(result):
             _let_go(result)
         return results
 
@@ -36,11 +37,10 @@ def custom_gradient(function: Callable) -> Callable:
 
 def _let_go(result) -> None:
     """Of a trace's gradient, by one of its results."""
-    known = ops.gradient_registry._registry
-    name = result.op.get_attr("_gradient_op_type").decode()
-    gradient = known[name]["type"]
+    name = compat.gradient_name(result)
+    gradient = compat.get_gradient(name)
     found = weakref.ref(gradient)
-    known[name]["type"] = lambda op, *upstream: found()(op, *upstream)
+    compat.replace_gradient(name, lambda op, *upstream: found()(op, *upstream))
     graph = result.graph
     graph.keras_seqzoo_gradients = [*getattr(graph, "keras_seqzoo_gradients", ()), gradient]
-    weakref.finalize(gradient, known.pop, name, None)
+    weakref.finalize(gradient, compat.remove_gradient, name)

@@ -15,6 +15,7 @@ import zlib
 from typing import BinaryIO
 
 from keras_seqzoo.errors import ArgumentError, ArtifactError
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message
 
 METADATA, CONFIG, WEIGHTS, ASSETS = "metadata.json", "config.json", "model.weights.h5", "assets/"
@@ -78,14 +79,13 @@ def refused(received: str, hint: str) -> ArtifactError:
 
 def _check_directory(file: BinaryIO) -> None:
     """A directory of millions of members fills memory as soon as it is read."""
-    file.seek(0)
-    end = zipfile._EndRecData(file)
-    if not end:
+    size = compat.zip_directory_size(file)
+    if size is None:
         raise refused(
             "one that is no zip archive, or is cut short",
             "Get the file again, or save the model with model.save('name.keras').",
         )
-    if end[zipfile._ECD_SIZE] > MAX_DIRECTORY:
+    if size > MAX_DIRECTORY:
         raise refused(f"an archive with more than {MAX_MEMBERS:,} members", "Do not use this file.")
 
 

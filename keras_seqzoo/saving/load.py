@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from keras.src.saving import saving_lib
 
 # Registers the classes that a model file may name.
 import keras_seqzoo.layers
@@ -19,7 +18,7 @@ from keras_seqzoo.saving.archive import check_digest, read_archive
 from keras_seqzoo.saving.config import read_config
 from keras_seqzoo.saving.saved_model import check_saved_model
 from keras_seqzoo.saving.weights import check_weights, count_weights
-from keras_seqzoo.utils import files
+from keras_seqzoo.utils import compat, files
 from keras_seqzoo.utils.argument_validation import argument_message, check_positive
 
 MAX_BYTES, MAX_CONFIG, MAX_SIZE, MAX_LAYERS = 2**30, 2**24, 2**24, 2_000
@@ -109,7 +108,7 @@ def _load_file(
         try:
             with warnings.catch_warnings():  # Keras would go on with weights that it made up
                 warnings.filterwarnings("error", message="Skipping nested container")
-                return saving_lib.load_model(file, dict(custom_objects), safe_mode=True)
+                return compat.load_keras_file(file, dict(custom_objects))
         except Exception as error:  # what is damaged fails in as many ways as it has bytes
             raise ArtifactError(
                 f"The model file '{path}' cannot be loaded: {_first_line(error)}"

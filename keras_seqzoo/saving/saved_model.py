@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_seqzoo.errors import ArtifactError
+from keras_seqzoo.utils import compat
 
 MAX_FILES = 1_000
 # What TensorFlow calls stateful may reach files, devices or other machines; these do not. They keep
@@ -45,11 +46,9 @@ def check_saved_model(path: Path, *, max_bytes: int) -> None:
     """
     _check_files(path, max_bytes)
     from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
 
-    saved = saved_model_pb2.SavedModel()
     try:
-        saved.ParseFromString((path / "saved_model.pb").read_bytes())
+        saved = compat.parse_saved_model((path / "saved_model.pb").read_bytes())
     except DecodeError:
         raise refused("one whose saved_model.pb is damaged", "Get the folder again.") from None
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].object_graph_def.nodes:
@@ -138,9 +137,7 @@ def _called(nodes: Iterable[Any]) -> list[str]:
 
 
 def _computes(operation: str) -> bool:
-    from tensorflow.python.framework import op_def_registry
-
-    known = op_def_registry.get(operation)
+    known = compat.op_definition(operation)
     if known is None or _REACHING.fullmatch(operation):
         return False
     return not known.is_stateful or _STATEFUL.fullmatch(operation) is not None

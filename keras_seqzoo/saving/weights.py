@@ -10,12 +10,12 @@ from typing import Any
 import h5py
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
 from keras_seqzoo.errors import ArtifactError
 from keras_seqzoo.saving.archive import refused
 from keras_seqzoo.saving.config import refused as refused_model
 from keras_seqzoo.saving.config import walk
+from keras_seqzoo.utils import compat
 
 MAX_OBJECTS, MAX_UNROLLED = 100_000, 1_000
 MAX_RATIO, PACKED_AT_LEAST = 100, 2**20
@@ -143,15 +143,13 @@ def check_weights(
 
 
 def _without_weights(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
-    name = "uninitialized_variables"
-    before = list(global_state.get_global_attribute(name, []))
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            return keras.saving.deserialize_keras_object(
-                _bare(config), custom_objects=dict(custom_objects), safe_mode=True
-            )
-    finally:  # or the next scope would give them memory
-        global_state.set_global_attribute(name, before)
+    with (
+        compat.discarding_uninitialized_variables(),
+        keras.StatelessScope(initialize_variables=False),
+    ):
+        return keras.saving.deserialize_keras_object(
+            _bare(config), custom_objects=dict(custom_objects), safe_mode=True
+        )
 
 
 def _bare(config: Any) -> Any:
@@ -174,8 +172,8 @@ def _check_unrolled(config: dict[str, Any], model: keras.Model) -> None:
     """A loop that is written out takes memory for each step as soon as it is built."""
     if not any(key == "unroll" and value is True for value, key, _ in walk(config)):
         return
-    for layer in model._flatten_layers():
-        for node in layer._inbound_nodes:
+    for layer in compat.flatten_layers(model):
+        for node in compat.inbound_nodes(layer):
             for tensor in keras.tree.flatten(node.output_tensors):
                 if len(tensor.shape) > 2 and (tensor.shape[1] or 0) > MAX_UNROLLED:
                     raise refused_model(

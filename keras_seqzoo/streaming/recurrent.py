@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 from keras import ops, tree
-from keras.src.backend.common.masking import set_keras_mask
 
 from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep, leaves
+from keras_seqzoo.utils import compat
 
 # The output of these cells is their first state, so the last output needs no place in the state.
 _OUTPUT_IS_STATE = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
@@ -39,7 +39,7 @@ def rnn(
     previous, update = states.of_layer(layer, lambda: _concatenate(parts))
     cell_states = _split(previous, sizes)[:state_count]
     x = ops.cast(sequences.step, layer.compute_dtype)
-    set_keras_mask(x, None)  # cells do not support masks, and would warn
+    compat.set_keras_mask(x, None)  # cells do not support masks, and would warn
     output, cell_states = layer.cell(x, tree.pack_sequence_as(initial, cell_states))
     new_parts = leaves(cell_states) + [output] * stores_output
     stored = _split(update(_concatenate(new_parts), mask), sizes)

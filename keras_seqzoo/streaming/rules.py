@@ -16,6 +16,7 @@ from keras import ops, tree
 from keras_seqzoo import layers
 from keras_seqzoo.streaming import pooling, recurrent
 from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep, leaves
+from keras_seqzoo.utils import compat
 
 
 def apply_to_step(states: LayerStates, layer: Any, /, *args, **kwargs):
@@ -185,7 +186,7 @@ def streaming_rule(operation: Any) -> Callable:
         if isinstance(operation, classes):
             return rule
     name = type(operation).__name__
-    if not type(operation).__module__.startswith("keras.src.ops"):
+    if not compat.is_keras_op(operation):
         return _UNKNOWN
     if name in _ELEMENTWISE.split():
         return apply_elementwise

@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 from keras import ops, tree
-from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils import compat
 
 
 class CannotStep(ArgumentError):
@@ -34,20 +34,20 @@ class TimeStep:
         """The step as a sequence of length 1, `(batch, 1, ...)`, with the mask attached."""
         sequence = ops.expand_dims(self.step, 1)
         if self.mask is not None:
-            set_keras_mask(sequence, ops.expand_dims(self.mask, 1))
+            compat.set_keras_mask(sequence, ops.expand_dims(self.mask, 1))
         return sequence
 
     @property
     def masked_step(self) -> Any:
         """The step, `(batch, ...)`, with the mask attached."""
         if self.mask is not None:
-            set_keras_mask(self.step, self.mask)
+            compat.set_keras_mask(self.step, self.mask)
         return self.step
 
     @classmethod
     def from_sequence(cls, sequence: Any) -> TimeStep:
         """The time step of a sequence of length 1."""
-        mask = get_keras_mask(sequence)
+        mask = compat.get_keras_mask(sequence)
         step = cls(ops.squeeze(sequence, 1), None if mask is None else ops.squeeze(mask, 1))
         step.__dict__["sequence"] = sequence  # fills the cached property: nothing is expanded again
         return step
@@ -55,7 +55,7 @@ class TimeStep:
     @classmethod
     def from_masked_step(cls, step: Any) -> TimeStep:
         """The time step of a tensor `(batch, ...)` that may carry a mask."""
-        return cls(step, get_keras_mask(step))
+        return cls(step, compat.get_keras_mask(step))
 
 
 class Summary:

@@ -12,6 +12,7 @@ from keras import ops, tree
 from keras_seqzoo.layers import StepMask
 from keras_seqzoo.streaming.rules import streaming_rule
 from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep, leaves
+from keras_seqzoo.utils import compat
 
 
 class Stepper:
@@ -72,6 +73,8 @@ class Stepper:
         return rows
 
     def _run(self, model: keras.Model, inputs: list[TimeStep], states: LayerStates) -> list:
+        graph = self._graph(model)
+
         def call(operation, *args, **kwargs):
             arguments = leaves((args, kwargs))
             if not any(isinstance(argument, TimeStep) for argument in arguments):
@@ -87,7 +90,7 @@ class Stepper:
                     f"whose layer {operation.name!r} ({type(operation).__name__}) {reason}."
                 ) from None
 
-        return self._graph(model)._run_through_graph(inputs, call_fn=call)
+        return compat.run_through_graph(graph, inputs, call)
 
     def _run_inner_model(
         self, model: keras.Model, states: LayerStates, inputs, training=None, mask=None

@@ -16,6 +16,7 @@ from keras_tuner.errors import FailedTrialError
 
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.rows import Rows
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.random import seeded
 
 
@@ -73,9 +74,7 @@ def release(*, kernels: bool) -> None:
     """
     gc.collect()
     if kernels and keras.backend.backend() == "tensorflow":
-        from tensorflow.python.eager import context
-
-        context.context().clear_kernel_cache()
+        compat.clear_kernel_cache()
 
 
 @contextlib.contextmanager
@@ -88,14 +87,12 @@ def _gradients_released() -> Iterator[None]:
     if keras.backend.backend() != "tensorflow":
         yield
         return
-    from tensorflow.python.framework import ops
-
-    known = set(ops.gradient_registry.list())
+    known = compat.registered_gradients()
     try:
         yield
     finally:
-        for name in set(ops.gradient_registry.list()) - known:
-            del ops.gradient_registry._registry[name]
+        for name in compat.registered_gradients() - known:
+            compat.remove_gradient(name)
 
 
 def diverged(objectives: list[keras_tuner.Objective], last: dict[str, float]) -> str:

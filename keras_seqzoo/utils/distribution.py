@@ -1,30 +1,32 @@
-"""Training across processes: what `fit` lacks under `tf.distribute.MultiWorkerMirroredStrategy`."""
+"""Training in several processes with `tf.distribute.MultiWorkerMirroredStrategy`."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import keras
-from keras import tree
+from typing import TYPE_CHECKING, Any
 
 from keras_seqzoo.errors import ArgumentError
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
 
 def across_workers(model: keras.Model) -> keras.Model:
-    """Lets a compiled model `fit` and `evaluate` under `MultiWorkerMirroredStrategy`.
+    """Enable `fit` and `evaluate` under `tf.distribute.MultiWorkerMirroredStrategy`.
 
-    Keras 3 refuses that strategy: it averages a batch over workers to learn its shapes, and
+    Keras 3 fails under that strategy: it averages a batch over workers to infer its shapes, and
     metrics over an axis that they lack
-    ([keras#20585](https://github.com/keras-team/keras/issues/20585)). Here shapes are those of the
-    worker's own part of a batch, and metrics, which the workers keep in common, are read as they
-    are. To be called after each `compile`.
+    ([keras#20585](https://github.com/keras-team/keras/issues/20585)). After this call shapes are
+    inferred from the worker's own part of a batch, and metrics, whose variables the workers share,
+    are read without averaging. Call it after each `compile`.
 
     Args:
         model: a compiled `keras.Model`, built in the scope of a strategy. With any other strategy,
-            or none, it is left as it is.
+            or none, the model is not changed.
 
     Returns:
         The model.
@@ -35,24 +37,30 @@ def across_workers(model: keras.Model) -> keras.Model:
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> from keras_seqzoo.training import across_workers
+    >>> from keras_seqzoo.utils.distribution import across_workers
     >>> model = zoo.get("simple_rnn_identity")  # in strategy.scope()
     >>> model.compile("adam", "mse")
     >>> across_workers(model) is model
     True
     """
+    import keras
+
     if not isinstance(model, keras.Model) or not model.compiled:
         raise ArgumentError(argument_message("model", "a compiled keras.Model", model))
-    strategy = _strategy_of(model)
+    strategy = _multi_worker_strategy(model)
     if strategy is not None:
-        model._maybe_symbolic_build = _build(model, strategy)
-        model.train_function = _function(model, model.train_step)
-        model.test_function = _function(model, model.test_step)
+        compat.replace_symbolic_build(model, _make_build(model, strategy))
+        model.train_function = _make_step_function(model, model.train_step, strategy)
+        model.test_function = _make_step_function(model, model.test_step, strategy)
     return model
 
 
-def _strategy_of(model: keras.Model) -> Any:
-    """The strategy of many processes in which a model was built, or None."""
+def _multi_worker_strategy(
+    model: keras.Model,
+) -> tf.distribute.MultiWorkerMirroredStrategy | None:
+    """The `MultiWorkerMirroredStrategy` in whose scope a model was built, or None."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -61,7 +69,12 @@ def _strategy_of(model: keras.Model) -> Any:
     return strategy if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
 
 
-def _build(model: keras.Model, strategy: Any) -> Callable:
+def _make_build(
+    model: keras.Model, strategy: tf.distribute.MultiWorkerMirroredStrategy
+) -> Callable[..., None]:
+    """A function that builds a model from this worker's part of a batch."""
+    from keras import tree
+
     def build(iterator: Any = None, data_batch: Any = None) -> None:
         if iterator is not None:
             _, _, batches = next(iter(iterator))
@@ -69,22 +82,25 @@ def _build(model: keras.Model, strategy: Any) -> Callable:
                 lambda value: strategy.experimental_local_results(value)[0], next(batches)
             )
         with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            compat.symbolic_build(model, data_batch)
 
     return build
 
 
-def _function(model: keras.Model, step: Callable) -> Callable:
-    """One call's steps on the next batches of an iterator, by every worker on its part of them."""
+def _make_step_function(
+    model: keras.Model,
+    step: Callable[[Any], Any],
+    strategy: tf.distribute.MultiWorkerMirroredStrategy,
+) -> Any:
+    """A function that runs `model.steps_per_execution` steps, each on a distributed batch."""
     import tensorflow as tf
-
-    strategy = model.distribute_strategy
+    from keras import tree
 
     @tf.function(reduce_retracing=True, autograph=False)
     def one_step(batch):
         return strategy.run(step, args=(batch,))
 
-    def function(batches: Iterator) -> Any:
+    def run_steps(batches: Iterator[Any]) -> Any:
         results = one_step(next(batches))
         for batch in itertools.islice(batches, model.steps_per_execution - 1):
             results = one_step(batch)
@@ -92,4 +108,4 @@ def _function(model: keras.Model, step: Callable) -> Callable:
             lambda value: strategy.experimental_local_results(value)[0], results
         )
 
-    return function
+    return run_steps

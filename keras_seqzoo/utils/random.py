@@ -1,63 +1,68 @@
-"""Randomness that depends on a seed alone, and leaves the user's own as it was."""
+"""Random seeds: derivation, and contexts that leave the caller's generators as they were."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import hashlib
+import importlib
 import random
 from collections.abc import Iterator
+from types import ModuleType
 
-import keras
 import numpy as np
-from keras.src.backend.common import global_state
 
-if keras.backend.backend() == "torch":
-    import torch
-else:
-    torch = None
+from keras_seqzoo.utils import compat
 
 
 def derive(seed: int, trial: int, purpose: str) -> int:
-    """A seed in [0, 2^31) for one purpose of one trial; neighbouring seeds share nothing."""
+    """Derive a seed in [0, 2^31) for one purpose of one trial; results are unrelated."""
     digest = hashlib.blake2b(f"{seed}/{trial}/{purpose}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Gives the generators of Python, NumPy and PyTorch, and Keras's count of names, their state
-    back.
+    """Restore random generators and Keras's default names on exit.
 
-    So the user's next layer is called as it would have been, and so are those of every trial:
-    TensorFlow keeps 34 kB for each variable with a new name, for as long as the process lives.
+    The generators are the global ones of Python, NumPy and, on the PyTorch backend, PyTorch. Keras
+    numbers the layers of the next model as if nothing had been built inside. Every trial of a
+    search therefore uses the same names; TensorFlow keeps 34 kB for each variable with a new name,
+    for as long as the process lives.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    names = global_state.get_global_attribute(
-        "object_name_uids", default=collections.defaultdict(int), set_to_default=True
-    )
-    known = dict(names)
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    counts = compat.name_counts()
+    counts_before = dict(counts)
+    torch = _torch_backend()
     try:
         with torch.random.fork_rng() if torch else contextlib.nullcontext():
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        names.clear()
-        names.update(known)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        counts.clear()
+        counts.update(counts_before)
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds Python, NumPy and PyTorch inside.
+    """Seed Python, NumPy and PyTorch inside, and restore them on exit, as `preserved` does.
 
-    Keras draws the seeds of layers and initializers from Python; on PyTorch, dropout without a seed
-    draws from PyTorch. TensorFlow's and Keras's own global seeds stay as they are: they could not
-    be put back.
+    Keras draws the seeds of layers and initializers from Python. On the PyTorch backend, dropout
+    without a seed draws from PyTorch. The global seeds of TensorFlow and Keras are not set, because
+    they could not be restored.
     """
     with preserved():
         random.seed(seed)
         np.random.seed(seed)
-        if torch:
+        if torch := _torch_backend():
             torch.manual_seed(seed)
         yield
+
+
+def _torch_backend() -> ModuleType | None:
+    """PyTorch if it is Keras's backend, else None."""
+    import keras
+
+    if keras.backend.backend() != "torch":
+        return None
+    return importlib.import_module("torch")

@@ -14,6 +14,7 @@ from keras_seqzoo.diagnostics.invertibility import layer_inverses
 from keras_seqzoo.diagnostics.invertibility.layer_inverses import refuse
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.layers import ApplyMask, StepMask
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message
 from keras_seqzoo.utils.array_validation import as_array
 from keras_seqzoo.utils.serialization import to_json_values
@@ -154,8 +155,8 @@ def steps_back(tensor) -> list[tuple[Any, Any]]:
     """Layers and their calls on the way from an output back to the input, the last one first."""
     steps = []
     while True:
-        layer, at, index = tensor._keras_history
-        node = layer._inbound_nodes[at]
+        layer, at, index = compat.keras_history(tensor)
+        node = compat.inbound_nodes(layer)[at]
         if node.is_input:
             return steps
         if index:

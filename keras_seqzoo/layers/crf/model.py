@@ -10,6 +10,7 @@ from keras import ops
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers.crf.layer import REQUESTED, LinearChainCRF, request_scores
 from keras_seqzoo.layers.masking import PACKAGE, ApplyMask
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
 )
@@ -128,7 +129,7 @@ class CRFModel(keras.Model):
 
 def _crf(model):
     # Not an attribute: the layer's weights would be saved under its name.
-    return model.outputs[0]._keras_history.operation
+    return compat.keras_history(model.outputs[0]).operation
 
 
 class _GivenLosses(keras.losses.Loss):

@@ -22,6 +22,7 @@ import tensorflow as tf
 from keras_seqzoo.layers.rnn import batch_splitting, bptt, cells
 from keras_seqzoo.layers.rnn.attention_weights import attention_weights
 from keras_seqzoo.layers.rnn.cells import Cell
+from keras_seqzoo.utils import compat
 
 
 def run(
@@ -74,7 +75,7 @@ def run(
         (source_mask is not None, mask is not None),
         tensors[1].shape[-1],
         keep,
-        jit_compile and not bptt.under_xla(),
+        jit_compile and not compat.in_xla_context(),
     )
     return function(*tensors, *masks)
 

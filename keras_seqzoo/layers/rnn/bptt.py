@@ -39,6 +39,7 @@ from keras_seqzoo.layers.rnn.batch_splitting import (
     weights_of_parts,
 )
 from keras_seqzoo.layers.rnn.cells import Cell, halves, outer, project
+from keras_seqzoo.utils import compat
 
 # See `contain`: large, and yet their products, and sums of these, are finite.
 LARGEST_STATE = 1e15
@@ -91,7 +92,7 @@ def run(
     tensors = _tensors(inputs, states, kernel, recurrent_kernel, bias, recurrent_bias, mask)
     ranks = len(kernel.shape), 0 if mask is None else len(mask.shape)
     kind = (tensors[0].shape[-1], *ranks)
-    jit_compile = jit_compile and not under_xla()
+    jit_compile = jit_compile and not compat.in_xla_context()
     function = _differentiable(cell, kind, keep, return_sequences, contain, jit_compile)
     results = function(*tensors)
     return (results[0], results[1:]) if return_sequences else (None, results)
@@ -244,10 +245,10 @@ def _forward(cell: Cell, masked: bool, sequences: bool, contain: bool, keep: boo
     extras = [tuple(empty_array(part[0], time) for _ in range(beside)) for part in states]
 
     # Written, XLA computes the gates once, and not again for each of their uses.
-    write_gates = keep or under_xla()
+    write_gates = keep or compat.in_xla_context()
     # XLA may put one part's product where the other's state was, and then has to wait for that
     # one's product; not if the state is looked at afterwards.
-    look_back = under_xla() and parts > 1 and not keep
+    look_back = compat.in_xla_context() and parts > 1 and not keep
 
     def body(t, shown, histories, extras, states, projections):
         after = []
@@ -374,11 +375,6 @@ def _backward(cell: Cell, masked: bool, sequences: bool, contain: bool, tensors,
         *((tf.add_n if ways == 1 else tf.stack)(each) for each in zip(*sums, strict=True)),
         *(join_states(state, rows, ways) for state in zip(*states, strict=True)),
     )
-
-
-def under_xla() -> bool:
-    """Whether this is being traced for XLA."""
-    return tf.__internal__.get_enclosing_xla_context() is not None
 
 
 def as_array(steps) -> tf.TensorArray:

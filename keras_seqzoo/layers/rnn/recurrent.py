@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seqzoo.layers.masking import PACKAGE
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import check_bool, check_instance
 
 
@@ -287,7 +288,7 @@ def compile_recurrences(model: keras.Model, jit_compile: bool = True) -> None:
     """
     check_instance(keras.Model, model=model)
     check_bool(jit_compile=jit_compile)
-    for layer in model._flatten_layers():
+    for layer in compat.flatten_layers(model):
         if isinstance(layer, _Fused):
             layer.jit_compile = jit_compile
 

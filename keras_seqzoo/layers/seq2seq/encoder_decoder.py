@@ -14,6 +14,7 @@ from keras_seqzoo.layers.generation import samplers
 from keras_seqzoo.layers.generation.generate import GenerationMixin
 from keras_seqzoo.layers.masking import PACKAGE
 from keras_seqzoo.layers.seq2seq.scheduled_sampling import ScheduledSampling
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import check_names
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
 
@@ -39,7 +40,7 @@ class EncoderDecoderModel(GenerationMixin, keras.Model):
     def call(self, inputs, training=None, mask=None):
         sampling = self._sampling
         if training and sampling is not None:
-            source, target = self._standardize_inputs(inputs)
+            source, target = compat.standardize_inputs(self, inputs)
             said = super().call([source, target], training=training, mask=mask)
             inputs = [source, sampling.mixed(target, said)]
         return super().call(inputs, training=training, mask=mask)
@@ -224,7 +225,7 @@ class EncoderDecoderModel(GenerationMixin, keras.Model):
     @functools.cached_property
     def _parts(self) -> dict[str, Any]:
         """The tensors between the source, the decoder and the scores."""
-        call = self.get_layer("decoder")._inbound_nodes[0].arguments
+        call = compat.inbound_nodes(self.get_layer("decoder"))[0].arguments
         return {"fed": call.args[0], **call.kwargs}
 
     @functools.cached_property

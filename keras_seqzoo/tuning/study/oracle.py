@@ -23,6 +23,7 @@ from keras_tuner.engine.trial import TrialStatus
 from optuna.trial import FrozenTrial, TrialState
 
 from keras_seqzoo.tuning.study.storage import TrialStore
+from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.random import derive
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -65,7 +66,10 @@ class StudyOracle(keras_tuner.Oracle):
         self._learns = sampler != "random"
         self.sampler = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.objectives = objective if isinstance(objective, list) else [objective]
-        self._mirror = optuna.create_study(directions=trial_store.study.directions)
+        self._storage = optuna.storages.InMemoryStorage()
+        self._mirror = optuna.create_study(
+            storage=self._storage, directions=trial_store.study.directions
+        )
         self._mirrored: dict[int, int] = {}
         self._held: dict[int, FrozenTrial] = {}
         self.verbose = 0  # progress is shown by the search itself
@@ -148,10 +152,10 @@ class StudyOracle(keras_tuner.Oracle):
     def _end_mirrored(self, trial: FrozenTrial) -> None:
         mirrored = self._mirror.get_trials(deepcopy=False)[self._mirrored[trial.number]]
         if not mirrored.state.is_finished():
-            storage = self._mirror._storage
+            key = compat.trial_id(mirrored)
             for step, value in trial.intermediate_values.items():
-                storage.set_trial_intermediate_value(mirrored._trial_id, step, value)
-            storage.set_trial_state_values(mirrored._trial_id, trial.state, trial.values)
+                self._storage.set_trial_intermediate_value(key, step, value)
+            self._storage.set_trial_state_values(key, trial.state, trial.values)
 
     def _values(self, choose: Callable[[Any], Any]) -> dict[str, Any]:
         """A value for every dimension that is active with those before it."""

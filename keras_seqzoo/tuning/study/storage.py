@@ -26,6 +26,7 @@ from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
 from keras_seqzoo import errors
+from keras_seqzoo.utils import compat
 
 # Seconds: how often a worker says that it lives, and after how long of silence it counts as dead.
 BEAT, GRACE = 10.0, 60.0
@@ -62,7 +63,7 @@ class TrialStore:
         self._buried: set[str] = set()
         try:
             self._database = _open(_with_driver(url))
-            self.storage = optuna.storages.get_storage(self._database)
+            self.storage = compat.cached_storage(self._database)
             self.study = optuna.create_study(
                 storage=self.storage,
                 study_name=name,
@@ -162,7 +163,7 @@ class TrialStore:
             ]
             parameters = [
                 {
-                    "trial_id": trial._trial_id,
+                    "trial_id": compat.trial_id(trial),
                     "param_name": name,
                     "param_value": trial.distributions[name].to_internal_repr(value),
                     "distribution_json": distribution_to_json(trial.distributions[name]),
@@ -173,7 +174,11 @@ class TrialStore:
             written = {"trial_params": parameters}
             for kind in ("user", "system"):
                 written[f"trial_{kind}_attributes"] = [
-                    {"trial_id": trial._trial_id, "key": key, "value_json": json.dumps(value)}
+                    {
+                        "trial_id": compat.trial_id(trial),
+                        "key": key,
+                        "value_json": json.dumps(value),
+                    }
                     for trial in made
                     for key, value in getattr(trial, f"{kind}_attrs").items()
                 ]
@@ -195,16 +200,18 @@ class TrialStore:
     def take(self, trial: FrozenTrial) -> bool:
         """Makes a waiting trial this worker's, unless another was faster."""
         try:
-            if not self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+            if not self.storage.set_trial_state_values(
+                compat.trial_id(trial), state=TrialState.RUNNING
+            ):
                 return False
-            self.storage.set_trial_user_attr(trial._trial_id, "worker", self.worker)
+            self.storage.set_trial_user_attr(compat.trial_id(trial), "worker", self.worker)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
 
     def put_back(self, trial: FrozenTrial) -> None:
         """Makes a running trial waiting again."""
-        self.storage.set_trial_state_values(trial._trial_id, state=TrialState.WAITING)
+        self.storage.set_trial_state_values(compat.trial_id(trial), state=TrialState.WAITING)
 
     def end(
         self,
@@ -215,8 +222,8 @@ class TrialStore:
     ) -> bool:
         """Ends a trial; False if another worker did, which had taken this one for dead."""
         try:
-            self.storage.set_trial_user_attr(trial._trial_id, "outcome", outcome)
-            self.storage.set_trial_state_values(trial._trial_id, state=state, values=values)
+            self.storage.set_trial_user_attr(compat.trial_id(trial), "outcome", outcome)
+            self.storage.set_trial_state_values(compat.trial_id(trial), state=state, values=values)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
@@ -224,7 +231,7 @@ class TrialStore:
     def report(self, trial: FrozenTrial, step: int, value: float) -> None:
         """Keeps a value that a sampler compares pruned trials by."""
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.storage.set_trial_intermediate_value(trial._trial_id, step, value)
+            self.storage.set_trial_intermediate_value(compat.trial_id(trial), step, value)
 
     # Who is alive.
 

@@ -24,6 +24,7 @@ from keras_seqzoo import layers
 from keras_seqzoo.layers.custom_gradient import custom_gradient
 from keras_seqzoo.layers.rnn import bptt
 from keras_seqzoo.tuning.vectorized import philox
+from keras_seqzoo.utils import compat
 
 _RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
 _MATRICES = ("kernel", "recurrent_kernel", "context")  # weights that have rows; others are biases
@@ -150,7 +151,7 @@ class Packed:
                 one = _one_way(layer)
                 if one.implementation_path != "fused" or one.stateful:
                     return f"layer {layer.name!r} keeps state, or has no fused kernel"
-                call = layer._inbound_nodes[0].arguments
+                call = compat.inbound_nodes(layer)[0].arguments
                 if len(call.args) > 1 or call.kwargs.get("initial_state") is not None:
                     return f"layer {layer.name!r} starts from a given state"
                 if one.go_backwards:
@@ -352,7 +353,7 @@ class Packed:
 
             return rule
 
-        return self.model._run_through_graph([x], run)
+        return compat.run_through_graph(self.model, [x], run)
 
     def _at(self, variable) -> int:
         return self._index[id(variable)]
@@ -401,7 +402,7 @@ class Packed:
 
     def _columns_before(self, layer, columns, x):
         """Of the last axis, or two, of the input: whose each is, how wide that one, and where."""
-        before = layer._inbound_nodes[0].input_tensors[0]._keras_history.operation
+        before = _producer(layer)
         while not isinstance(before, keras.layers.InputLayer):
             one = _one_way(before)
             if type(one) is keras.layers.Dense or type(one) in _RECURRENT:
@@ -409,7 +410,7 @@ class Packed:
                 at = self._at(one.kernel if dense else one.cell.recurrent_kernel)
                 owners, by_unit = columns[at], self._columns[at].by_unit
                 break
-            before = before._inbound_nodes[0].input_tensors[0]._keras_history.operation
+            before = _producer(before)
         else:
             by_unit = 0
         if by_unit:
@@ -546,6 +547,11 @@ def _contained(y):
         return bptt.held(upstream, bptt.LARGEST_GRADIENT)
 
     return bptt.held(y, bptt.LARGEST_STATE), back
+
+
+def _producer(layer) -> keras.Layer:
+    """The layer whose output is the first input of a layer."""
+    return compat.keras_history(compat.inbound_nodes(layer)[0].input_tensors[0]).operation
 
 
 def _one_way(layer):
