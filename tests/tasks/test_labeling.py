@@ -248,7 +248,7 @@ def test_a_model_of_names_numbers_as_its_encoding(first):
     order = np.argsort(some.lengths, kind="stable")
     sentences = tf.constant(strings(some.take(order).sequences))
     for name in ("token", "character"):
-        numbers = keras.Model(model.input, model.get_layer(f"{name}_numbers").output)(sentences)
+        numbers = keras.Model(model.input, model.get_layer(f"{name}_ids").output)(sentences)
         np.testing.assert_array_equal(numbers, expected[f"{name}s"])
     assert expected["characters"].shape[2] == MAX_CHARACTERS  # longer words among them
 
