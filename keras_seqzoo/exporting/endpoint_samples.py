@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.exporting.plan import ExportPlan
-from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, inputs_of
+from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, sample_inputs
 
 # Limits of samples for loops over time, which are slow where nothing is compiled, and in which
 # round-off may grow from step to step.
@@ -24,7 +24,7 @@ def endpoint_samples(plan: ExportPlan) -> Iterator[Sample]:
         plan: `ExportPlan`.
     """
     fixed_length = bool(fixed_lengths(plan.model))
-    for sample in inputs_of(plan.serving_model):
+    for sample in sample_inputs(plan.serving_model):
         yield sample
         if sample.batch > _MAX_BATCH:
             continue
@@ -35,7 +35,7 @@ def endpoint_samples(plan: ExportPlan) -> Iterator[Sample]:
             yield dataclasses.replace(sample, endpoint="step", over_time=True)
     for name in ("generate_text", "generate"):
         if name in plan.endpoints:
-            for sample in inputs_of(plan.model):
+            for sample in sample_inputs(plan.model):
                 if sample.batch <= _MAX_BATCH:
                     yield dataclasses.replace(sample, endpoint=name)
 

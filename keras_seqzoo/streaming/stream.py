@@ -12,7 +12,7 @@ from keras import ops, tree
 
 from keras_seqzoo import errors
 from keras_seqzoo.inspection.model_graph import input_of, known_tokens, output_of, stateful_layers
-from keras_seqzoo.inspection.sample_inputs import has_time, inputs_of
+from keras_seqzoo.inspection.sample_inputs import has_time_axis, sample_inputs
 from keras_seqzoo.streaming.state import CannotStep, leaves
 from keras_seqzoo.streaming.stepper import Stepper
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_positive
@@ -228,7 +228,7 @@ def _check_model(model: Any) -> None:
             "streaming, the client passes the state to each step."
         )
     for tensor in model.inputs:
-        if not has_time(tensor) or tensor.shape[0] is not None:
+        if not has_time_axis(tensor) or tensor.shape[0] is not None:
             raise CannotStep(
                 "`model` must take any number of rows, and have the time axis second. Received: "
                 f"{model.name!r}, whose input {tensor.name!r} is {tensor.dtype} of shape "
@@ -328,7 +328,7 @@ def _check_against_whole_sequences(streamer: Streamer) -> None:
 
 def _random_sequences(model: keras.Model) -> list:
     """Three random sequences, the first two padded left, the third right, if padding is masked."""
-    samples = [sample for sample in inputs_of(model) if sample.batch == _ROWS]
+    samples = [sample for sample in sample_inputs(model) if sample.batch == _ROWS]
     steps = _STEPS if any(sample.steps == _STEPS for sample in samples) else samples[0].steps
     by_padding = {sample.padding: sample.inputs for sample in samples if sample.steps == steps}
     left, right = (by_padding.get(side, by_padding["none"]) for side in ("left", "right"))
