@@ -24,7 +24,7 @@ from keras_seqzoo import registry
 from keras_seqzoo.exporting import verification
 from keras_seqzoo.registry import registry as registry_module
 
-run_alone = verification._run_alone
+run_alone = verification.run_process
 
 
 def pytest_collection_modifyitems(items):
@@ -84,11 +84,11 @@ servers: list[subprocess.Popen] = []
 
 
 def serve_with_others(arguments: list[str]) -> str | None:
-    """`verify._run_alone` in a process that has served others before; keras is not there either."""
+    """`verification.run_process` in a process that has served others; keras is not there either."""
     if arguments[0] != "tf_saved_model":
         return run_alone(arguments)
     if not servers:
-        command = [sys.executable, "-I", "-c", SERVER, str(verification._CHILD)]
+        command = [sys.executable, "-I", "-c", SERVER, str(verification.RUNTIME_SCRIPT)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         servers.append(subprocess.Popen(command, text=True, **pipes))
     servers[0].stdin.write(json.dumps(arguments) + "\n")
@@ -107,7 +107,7 @@ def pytest_sessionfinish():
 def one_server(request, monkeypatch):
     """One process verifies the artifacts of all tests but those marked `own_process`."""
     if request.node.get_closest_marker("own_process") is None:
-        monkeypatch.setattr(verification, "_run_alone", serve_with_others)
+        monkeypatch.setattr(verification, "run_process", serve_with_others)
 
 
 @pytest.fixture(autouse=True, scope="module")

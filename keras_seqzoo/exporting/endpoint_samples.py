@@ -1,56 +1,56 @@
-"""Inputs that every endpoint of an artifact is verified on."""
+"""Random inputs on which the endpoints of an artifact are verified."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_seqzoo.exporting.endpoints import Endpoint
-from keras_seqzoo.inspection.model_graph import decoder_of
-from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, inputs_of
+from keras_seqzoo.exporting.plan import ExportPlan
+from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, sample_inputs
 
-# What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
-_ANSWER = 7
-
-
-_ROWS = 3
+# Limits of samples for loops over time, which are slow where nothing is compiled, and in which
+# round-off may grow from step to step.
+_MAX_BATCH, _MAX_STEPS = 3, 7
+_MAX_LENGTH = 7  # of what a decoder generates
 
 
-_STEPS = 7
+def endpoint_samples(plan: ExportPlan) -> Iterator[Sample]:
+    """Yields random inputs for the endpoints of a plan.
 
-
-def endpoint_samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Iterator[Sample]:
-    """Random input for each of the endpoints, `known` by name."""
-    network = decoder_of(model)
-    if network is None:
-        for sample in inputs_of(model):
-            yield sample
-            # What rounds otherwise may grow from step to step, with some weights.
-            few = sample.batch <= _ROWS and (sample.steps <= _STEPS or fixed_lengths(model))
-            if "step" in known and few:
-                yield dataclasses.replace(sample, endpoint="step", over_time=True)
-        return
-    for sample in inputs_of(network):
+    Args:
+        plan: `ExportPlan`.
+    """
+    fixed_length = bool(fixed_lengths(plan.model))
+    for sample in sample_inputs(plan.serving_model):
         yield sample
-        if sample.padding == "left" or sample.batch > _ROWS or sample.steps > _STEPS:
-            continue  # decoding takes its time where nothing is compiled
-        source = {"source": sample.inputs["source"]}
-        state = known["encode"].function(ops.convert_to_tensor(source["source"]))
-        state = {name: ops.convert_to_numpy(tensor) for name, tensor in state.items()}
-        first = {"before": sample.inputs["target"][:, 0]}
-        length = {"max_length": np.array(_ANSWER, np.int32)}
-        given = {"encode": source, "step": first | state}
-        given |= dict.fromkeys(("generate_greedy", "generate_beam"), source | length)
-        for name, inputs in given.items():
-            if name in known:
-                yield dataclasses.replace(sample, inputs=inputs, endpoint=name)
-    for name in ("generate_text", "generate"):
-        if name not in known:
+        if sample.batch > _MAX_BATCH:
             continue
-        for sample in inputs_of(model):
-            if sample.batch <= _ROWS:
-                yield dataclasses.replace(sample, endpoint=name)
+        short = sample.steps <= _MAX_STEPS
+        if plan.decoder is not None and short:
+            yield from _decoding_samples(plan, sample)
+        if plan.streamer is not None and "step" in plan.endpoints and (short or fixed_length):
+            yield dataclasses.replace(sample, endpoint="step", over_time=True)
+    for name in ("generate_text", "generate"):
+        if name in plan.endpoints:
+            for sample in sample_inputs(plan.model):
+                if sample.batch <= _MAX_BATCH:
+                    yield dataclasses.replace(sample, endpoint=name)
+
+
+def _decoding_samples(plan: ExportPlan, sample: Sample) -> Iterator[Sample]:
+    """Inputs for the endpoints of an encoder-decoder, from one for "serve"."""
+    if sample.padding == "left":
+        return
+    source = {"source": sample.inputs["source"]}
+    state = plan.endpoints["encode"].function(ops.convert_to_tensor(source["source"]))
+    state = {name: np.asarray(ops.convert_to_numpy(tensor)) for name, tensor in state.items()}
+    previous = {"previous": sample.inputs["target"][:, 0]}
+    max_length = {"max_length": np.array(_MAX_LENGTH, np.int32)}
+    inputs = {"encode": source, "step": previous | state}
+    inputs |= dict.fromkeys(("generate_greedy", "generate_beam"), source | max_length)
+    for name, arrays in inputs.items():
+        if name in plan.endpoints:
+            yield dataclasses.replace(sample, inputs=arrays, endpoint=name)

@@ -1,4 +1,4 @@
-"""What an artifact can be asked: each endpoint as a function of tensors and their signature."""
+"""Endpoints of an artifact: functions of tensors and their signatures."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seqzoo.inspection.model_graph import decoder_of, input_of, output_of
+from keras_seqzoo.inspection.model_graph import input_of, output_of
 from keras_seqzoo.layers import EncoderDecoderModel
 from keras_seqzoo.layers.seq2seq.decoder import AttentionMemory, DecoderState
-from keras_seqzoo.streaming.stream import Streamer, streamer_of
+from keras_seqzoo.streaming import Streamer
 
 NUM_BEAMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """One thing that an artifact can be asked.
+    """A callable of an artifact.
 
     Attributes:
         function: from tensors to a tensor or a dict of them.
@@ -32,44 +32,47 @@ class Endpoint:
     signature: list[Any]
 
     def __post_init__(self):
-        """Lets tensors be given by name: a dict that was loaded has lost its order."""
+        """Lets the function take keyword arguments: a dict that was loaded has lost its order."""
         names = [spec.name for spec in self.signature]
         if all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
-            parameter, kind = inspect.Parameter, inspect.Parameter.POSITIONAL_OR_KEYWORD
-            signature = inspect.Signature([parameter(name, kind) for name in names])
-            object.__setattr__(self, "function", _by_name(self.function, signature))
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+            object.__setattr__(self, "function", _with_keywords(self.function, signature))
 
 
-def endpoints(model: keras.Model) -> dict[str, Endpoint]:
-    """The endpoints of a model by name; "serve" is the first.
+def build_endpoints(
+    model: keras.Model, decoder: EncoderDecoderModel | None, streamer: Streamer | None
+) -> dict[str, Endpoint]:
+    """Builds the endpoints of a model, by name; "serve" is the first.
 
-    A model is asked what it gives; one that can go step by step also for the "initial_state" of
-    some rows, and for a "step" from a state to the next. An encoder-decoder is asked what it gives
-    with its target given; and "encode", then "step" for each token, and "generate_greedy" and
-    "generate_beam" for all of them; with vocabularies around it, "generate_text" too.
+    Every model has "serve". A causal model also has "initial_state" and "step". An encoder-decoder
+    has "serve" with the target as an input, "encode", "step" for one token or reading,
+    "generate_greedy", and, where it generates tokens, "generate_beam". Inside an end-to-end model
+    it has "generate_text", or "generate" where the sources are readings.
 
     Args:
         model: `keras.Model`.
+        decoder: the encoder-decoder that `model` is or contains; None of other models.
+        streamer: the `Streamer` of a causal model; None of other models.
     """
-    network = decoder_of(model)
-    if network is None:
-        return {"serve": _whole(model), **_streaming(streamer_of(model))}
-    found = {"serve": _whole(network), **_decoding(network)}
-    if model is not network:
+    if decoder is None:
+        return {"serve": _serve(model), **_streaming(streamer)}
+    endpoints = {"serve": _serve(decoder), **_decoding(decoder)}
+    if model is not decoder:
         name = "generate_text" if model.inputs[0].dtype == "string" else "generate"
-        found[name] = _whole(model)
-    return found
+        endpoints[name] = _serve(model)
+    return endpoints
 
 
-def _by_name(function: Callable[..., Any], signature: inspect.Signature) -> Callable[..., Any]:
+def _with_keywords(function: Callable[..., Any], signature: inspect.Signature) -> Callable:
     def call(*args, **kwargs):
         return function(*signature.bind(*args, **kwargs).args)
 
-    call.__signature__ = signature
+    setattr(call, "__signature__", signature)  # noqa: B010  # functions are typed without it
     return call
 
 
-def _whole(model: keras.Model) -> Endpoint:
+def _serve(model: keras.Model) -> Endpoint:
     def serve(*inputs):
         return model(keras.tree.pack_sequence_as(input_of(model), list(inputs)), training=False)
 
@@ -85,56 +88,56 @@ def _streaming(streamer: Streamer | None) -> dict[str, Endpoint]:
     def spec(name, shape, dtype):
         return tf.TensorSpec((None, *shape), dtype, name=name)
 
-    inputs = [spec(*one) for one in streamer.inputs]
+    inputs = [spec(name, shape, dtype) for name, shape, dtype in streamer.inputs]
     states = {name: spec(name, row.shape[1:], row.dtype) for name, row in streamer.states.items()}
+    structure = output_of(streamer.model)
+    output_names = structure if isinstance(structure, dict) else ["output"]
 
     def step(*tensors):
-        given, state = tensors[: len(inputs)], tensors[len(inputs) :]
-        said, after, _ = streamer.compute(list(given), dict(zip(states, state, strict=True)))
-        output = output_of(streamer.model)
-        names = output if isinstance(output, dict) else ["output"]
-        return dict(zip(names, said, strict=True)) | after
+        state = dict(zip(states, tensors[len(inputs) :], strict=True))
+        outputs, state, _ = streamer.step_tensors(list(tensors[: len(inputs)]), state)
+        return dict(zip(output_names, outputs, strict=True)) | state
 
     batch = tf.TensorSpec((), tf.int32, name="batch")
     return {
         "step": Endpoint(step, [*inputs, *states.values()]),
-        "initial_state": Endpoint(streamer.begin, [batch]),
+        "initial_state": Endpoint(streamer.broadcast_initial_state, [batch]),
     }
 
 
-def _decoding(network: EncoderDecoderModel) -> dict[str, Endpoint]:
+def _decoding(decoder: EncoderDecoderModel) -> dict[str, Endpoint]:
     import tensorflow as tf
 
-    source = _spec(network.inputs[0])
-    states = _state_specs(network)
-    before = network.inputs[1]
-    so_far = tf.TensorSpec((None, *before.shape[2:]), before.dtype, name="before")
-    length = tf.TensorSpec((), tf.int32, name="max_length")
+    source_spec = _spec(decoder.inputs[0])
+    state_specs = _state_specs(decoder)
+    target = decoder.inputs[1]
+    previous_spec = tf.TensorSpec((None, *target.shape[2:]), target.dtype, name="previous")
+    length_spec = tf.TensorSpec((), tf.int32, name="max_length")
 
     def encode(source):
-        return _named(*network.encode(source))
+        return _to_dict(*decoder.encode(source))
 
-    def step(before, *state):
-        known = dict(zip(states, state, strict=True))
-        looked_at = AttentionMemory(*map(known.get, AttentionMemory._fields))
-        said, after, _ = network.step(before, _state(known), looked_at)
-        return {"said": said} | _carried(after)
+    def step(previous, *tensors):
+        source, state = _from_dict(dict(zip(state_specs, tensors, strict=True)))
+        prediction, state, _ = decoder.step(previous, state, source)
+        return {"prediction": prediction} | _state_dict(state)
 
-    def greedy(source, max_length):
-        return _answers(network.decode(source, max_length=max_length))
+    def generate_greedy(source, max_length):
+        return _decoded(decoder.decode(source, max_length=max_length))
 
-    def beam(source, max_length):
-        said = network.decode(source, max_length=max_length, strategy="beam", num_beams=NUM_BEAMS)
-        return _answers(said)
+    def generate_beam(source, max_length):
+        return _decoded(
+            decoder.decode(source, max_length=max_length, strategy="beam", num_beams=NUM_BEAMS)
+        )
 
-    found = {
-        "encode": Endpoint(encode, [source]),
-        "step": Endpoint(step, [so_far, *states.values()]),
-        "generate_greedy": Endpoint(greedy, [source, length]),
+    endpoints = {
+        "encode": Endpoint(encode, [source_spec]),
+        "step": Endpoint(step, [previous_spec, *state_specs.values()]),
+        "generate_greedy": Endpoint(generate_greedy, [source_spec, length_spec]),
     }
-    if network.generates_tokens:
-        found["generate_beam"] = Endpoint(beam, [source, length])
-    return found
+    if decoder.generates_tokens:
+        endpoints["generate_beam"] = Endpoint(generate_beam, [source_spec, length_spec])
+    return endpoints
 
 
 def _spec(tensor: Any):
@@ -143,40 +146,42 @@ def _spec(tensor: Any):
     return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype, name=tensor.name)
 
 
-def _answers(said: Any) -> dict[str, Any]:
-    scores = {} if said.scores is None else {"scores": said.scores}
-    return {"sequences": said.sequences} | scores
+def _decoded(result: Any) -> dict[str, Any]:
+    scores = {} if result.scores is None else {"scores": result.scores}
+    return {"sequences": result.sequences} | scores
 
 
-def _named(source: AttentionMemory, state: DecoderState) -> dict[str, Any]:
-    """What a decoder looks at and carries, by names, without what it does not have."""
-    found = {name: tensor for name, tensor in source._asdict().items() if tensor is not None}
-    return found | _carried(state)
+def _to_dict(source: AttentionMemory, state: DecoderState) -> dict[str, Any]:
+    """The encoded source and the decoder's state by name, without the parts that are absent."""
+    present = {name: tensor for name, tensor in source._asdict().items() if tensor is not None}
+    return present | _state_dict(state)
 
 
-def _carried(state: DecoderState) -> dict[str, Any]:
-    found = {f"state_{number}": one for number, one in enumerate(state.recurrent, 1)}
-    return found if isinstance(state.output, tuple) else found | {"output": state.output}
+def _state_dict(state: DecoderState) -> dict[str, Any]:
+    tensors = {f"state_{number}": tensor for number, tensor in enumerate(state.recurrent, 1)}
+    return tensors if isinstance(state.output, tuple) else tensors | {"output": state.output}
 
 
-def _state(known: Mapping[str, Any]) -> DecoderState:
-    recurrent = tuple(one for name, one in known.items() if name.startswith("state_"))
-    return DecoderState(recurrent, known.get("output", ()))
+def _from_dict(tensors: Mapping[str, Any]) -> tuple[AttentionMemory, DecoderState]:
+    """The inverse of `_to_dict`."""
+    recurrent = tuple(tensor for name, tensor in tensors.items() if name.startswith("state_"))
+    source = AttentionMemory(*(tensors.get(name) for name in AttentionMemory._fields))
+    return source, DecoderState(recurrent, tensors.get("output", ()))
 
 
-def _state_specs(network: EncoderDecoderModel) -> dict[str, Any]:
-    """What `encode` gives, by name: an axis is free that differs between two sources."""
+def _state_specs(decoder: EncoderDecoderModel) -> dict[str, Any]:
+    """The signature of what `encode` returns; an axis that differs between two sources is free."""
     import tensorflow as tf
 
-    source = network.inputs[0]
-    one, other = (
-        _named(*network.encode(ops.ones((rows, rows + 1, *source.shape[2:]), source.dtype)))
+    source = decoder.inputs[0]
+    first, second = (
+        _to_dict(*decoder.encode(ops.ones((rows, rows + 1, *source.shape[2:]), source.dtype)))
         for rows in (1, 2)
     )
-    found = {}
-    for name, tensor in one.items():
-        pairs = zip(tensor.shape, other[name].shape, strict=True)
-        shape = [size if size == beside else None for size, beside in pairs]
+    specs = {}
+    for name, tensor in first.items():
+        sizes = zip(tensor.shape, second[name].shape, strict=True)
+        shape = [size if size == other else None for size, other in sizes]
         dtype = keras.backend.standardize_dtype(tensor.dtype)
-        found[name] = tf.TensorSpec(shape, dtype, name=name)
-    return found
+        specs[name] = tf.TensorSpec(shape, dtype, name=name)
+    return specs

@@ -1,99 +1,105 @@
-"""A model as it is traced for an artifact: code that every machine has, outputs that have names."""
+"""Tracing of endpoints for an artifact: portable operations, and a name for every output."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
 
 from keras_seqzoo.exporting.endpoints import Endpoint
+from keras_seqzoo.exporting.plan import ExportPlan
 from keras_seqzoo.layers.export_scope import export_scope
 from keras_seqzoo.utils import compat
 
-AFTER = "next_"  # before the name of an output that would else be called as an input is
+NEXT = "next_"  # prefix of an output that would otherwise have the name of an input
 
 
 @contextlib.contextmanager
 def without_cudnn(model: keras.Model) -> Iterator[None]:
-    """Inside, GRU and LSTM layers run without cuDNN, whose operations no other machine can load.
+    """Context in which GRU and LSTM layers do not use cuDNN, whose operations need a GPU.
 
     Args:
-        model: `keras.Model`; layers inside layers are found too.
+        model: `keras.Model`; inner layers are included.
     """
     layers = [layer for layer in compat.flatten_layers(model) if getattr(layer, "use_cudnn", False)]
-    before = [layer.use_cudnn for layer in layers]
+    settings = [layer.use_cudnn for layer in layers]
     try:
         for layer in layers:
             layer.use_cudnn = False
         yield
     finally:
-        for layer, use in zip(layers, before, strict=True):
-            layer.use_cudnn = use
+        for layer, use_cudnn in zip(layers, settings, strict=True):
+            layer.use_cudnn = use_cudnn
 
 
 @contextlib.contextmanager
-def in_full_precision(model: keras.Model) -> Iterator[None]:
-    """Inside, layers of a mixed policy compute in the precision of their weights, as runtimes that
-    know no products of float16 or bfloat16 must.
+def in_full_precision(plan: ExportPlan) -> Iterator[ExportPlan]:
+    """Context in which layers with a mixed dtype policy compute in the dtype of their weights.
+
+    Needed for runtimes without operations on float16 and bfloat16.
 
     Args:
-        model: `keras.Model`; layers inside layers are found too.
+        plan: `ExportPlan`; inner layers of its model are included.
+
+    Yields:
+        The plan, with the dtypes of states that apply inside the context.
     """
-    layers = [layer for layer in compat.flatten_layers(model) if is_mixed(layer)]
-    before = [layer.dtype_policy for layer in layers]
+    layers = [layer for layer in compat.flatten_layers(plan.model) if is_mixed(layer)]
+    policies = [layer.dtype_policy for layer in layers]
     try:
         for layer in layers:
             layer.dtype_policy = layer.variable_dtype
-        yield
+        yield plan.in_present_precision() if layers else plan
     finally:
-        for layer, policy in zip(layers, before, strict=True):
+        for layer, policy in zip(layers, policies, strict=True):
             layer.dtype_policy = policy
 
 
 def is_mixed(layer: keras.layers.Layer) -> bool:
-    """Whether a layer computes in another precision than that of its weights."""
+    """Whether a layer computes in another dtype than that of its weights."""
     return layer.compute_dtype != layer.variable_dtype
 
 
-def plain(name: str) -> str:
-    """A name that every runtime takes as it is."""
+def portable_name(name: str) -> str:
+    """A name that every runtime accepts: letters, digits and underscores."""
     return re.sub(r"\W", "_", name)
 
 
-def for_other_runtimes(endpoint: Endpoint, *, rows: int | None = None) -> Endpoint:
-    """An endpoint whose loops other runtimes can hold, and whose outputs are a dict.
+def for_other_runtimes(endpoint: Endpoint, *, batch: int | None = None) -> Endpoint:
+    """An endpoint that other runtimes than TensorFlow support; its outputs are a dict.
 
     Args:
         endpoint: `Endpoint`.
-        rows: int, to fix the batch, or None for any.
+        batch: int, a fixed batch size, or None for any.
     """
     import tensorflow as tf
 
     signature = [
-        tf.TensorSpec(_with_rows(spec.shape, rows), spec.dtype, name=plain(spec.name))
+        tf.TensorSpec(with_batch_size(spec.shape, batch), spec.dtype, name=portable_name(spec.name))
         for spec in endpoint.signature
     ]
-    taken = {spec.name for spec in signature}
+    input_names = {spec.name for spec in signature}
 
     def function(*inputs):
         with export_scope():
-            outputs = named(endpoint.function(*inputs))
+            outputs = named_outputs(endpoint.function(*inputs))
+        outputs = {portable_name(name): output for name, output in outputs.items()}
         return {
-            AFTER + plain(name) if plain(name) in taken else plain(name): output
-            for name, output in outputs.items()
+            NEXT + name if name in input_names else name: output for name, output in outputs.items()
         }
 
     return Endpoint(function, signature)
 
 
-def named(outputs: Any) -> dict[str, Any]:
-    """Outputs by name; a single one is the "output"."""
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Outputs by name; a single one has the name "output"."""
     return dict(outputs) if isinstance(outputs, dict) else {"output": outputs}
 
 
-def _with_rows(shape: Any, rows: int | None) -> list[int | None]:
-    shape = list(shape)
-    return [rows, *shape[1:]] if shape and shape[0] is None else shape
+def with_batch_size(shape: Iterable[int | None], batch: int | None) -> list[int | None]:
+    """A shape whose first axis, if it is free, has the size `batch`."""
+    sizes = list(shape)
+    return [batch, *sizes[1:]] if sizes and sizes[0] is None else sizes

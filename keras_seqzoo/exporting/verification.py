@@ -1,50 +1,58 @@
-"""Proof that an artifact stands alone: another process, another place, the same answers."""
+"""Verification of an artifact: served without keras, its outputs are compared with the model's."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
+from keras import ops
 
 from keras_seqzoo.errors import ArtifactError
 from keras_seqzoo.exporting.endpoint_samples import endpoint_samples
 from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.exporting.formats import Format
-from keras_seqzoo.inspection.model_graph import decoder_of
+from keras_seqzoo.exporting.plan import ExportPlan
+from keras_seqzoo.exporting.tracing import named_outputs
 from keras_seqzoo.inspection.sample_inputs import Sample
+from keras_seqzoo.utils import files
 
-# Of a feature's standard deviation, by the model's lowest precision.
+PARITY = "parity.json"
+
+# In standard deviations of a feature, by the lowest precision in the model.
 TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
 TOLERANCE = 1e-5
-_DECODED = 1e-4  # of a decoder, whose round-off goes back into it with all that it says
-_CHILD = Path(__file__).with_name("runtime.py")
+DECODER_TOLERANCE = 1e-4  # each output is fed back as the next input, and with it its round-off
+RUNTIME_SCRIPT = Path(__file__).with_name("runtime.py")
+
+Outputs = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How closely an artifact answers as its model does. `str(parity)` is a table.
+    """How close the outputs of an artifact are to its model's. `str(parity)` is a table.
 
     Attributes:
         model: str, the model's name.
         cases: tuple of dict: endpoint, batch, steps, padding and the largest absolute difference.
-        difference: float, the largest of all, as a share of the feature's standard deviation.
-        tolerance: float, what was allowed.
-        versions: dict of str.
-        format: str, the artifact's.
-        left_out: dict of str, endpoints that the format cannot hold, and why.
-        files: dict of str, the SHA-256 of each of its files.
+        difference: float, the largest difference, in standard deviations of its feature.
+        tolerance: float, the largest difference allowed.
+        versions: dict of str, of Python and of the packages.
+        format: str, the format of the artifact.
+        left_out: dict of str, endpoints that the format does not support, and why.
+        files: dict of str, the SHA-256 of each file.
     """
 
     model: str
@@ -62,219 +70,275 @@ class Parity:
 
     def __str__(self) -> str:
         lines = [
-            f"The artifact of {self.model} answers as the model does: largest difference "
-            f"{self.difference:.1e} of the output's deviation (allowed {self.tolerance:.0e}), in "
-            "a process without keras.",
+            f"The outputs of the artifact of {self.model}, in a process without keras, equal the "
+            f"model's: the largest difference is {self.difference:.1e} standard deviations "
+            f"(allowed {self.tolerance:.0e}).",
             "",
         ]
         table = pd.DataFrame(self.cases)
-        if table["endpoint"].nunique() == 1:
+        if len({case["endpoint"] for case in self.cases}) == 1:
             table = table.drop(columns="endpoint").set_index("batch")
         else:
             table = table.groupby("endpoint", sort=False).agg(
                 cases=("batch", "size"), difference=("difference", "max")
             )
-        table = table.reset_index().to_string(index=False, float_format="{:.1e}".format)
-        lines += [f"  {line}" for line in table.splitlines()]
+        text = table.reset_index().to_string(index=False, float_format="{:.1e}".format)
+        lines += [f"  {line}" for line in text.splitlines()]
         if self.left_out:
-            lines += [
-                "",
-                *(f"  Left out: {name}, as {why}." for name, why in self.left_out.items()),
-            ]
+            lines += ["", *(f"  Left out: {name}: {why}." for name, why in self.left_out.items())]
         return "\n".join(lines)
 
 
-def check_parity(
-    model: keras.Model, artifact: Path, form: Format, known: Mapping[str, Endpoint]
-) -> Parity:
-    """Compares `artifact` with `model` on several batch sizes, lengths and paddings.
-
-    Numbers may differ by round-off; tags, classes and names must be the same.
+def verify_artifact(plan: ExportPlan, artifact_format: Format, folder: Path) -> Parity:
+    """Moves an artifact, compares it with its model, and writes the report into it.
 
     Args:
-        model: `keras.Model`.
-        artifact: folder.
-        form: its `Format`.
-        known: mapping of name to `Endpoint`, those that it holds.
+        plan: `ExportPlan` with the endpoints of the artifact.
+        artifact_format: `Format`.
+        folder: the artifact.
 
     Raises:
-        ArtifactError: if it cannot be served alone, or answers otherwise.
+        ArtifactError: as `check_parity`.
     """
-    given = [
+    hashes = file_hashes(folder)
+    moved = folder.with_name("moved") / folder.name  # to find paths that the artifact depends on
+    moved.parent.mkdir()
+    shutil.move(folder, moved)
+    parity = check_parity(plan, artifact_format, moved)
+    shutil.move(moved, folder)
+    parity = dataclasses.replace(parity, left_out=dict(plan.left_out), files=hashes)
+    files.write_text(folder / PARITY, json.dumps(parity.to_dict(), indent=2) + "\n")
+    return parity
+
+
+def check_parity(plan: ExportPlan, artifact_format: Format, artifact: Path) -> Parity:
+    """Compares an artifact with its model on several batch sizes, lengths and paddings.
+
+    Floats may differ by round-off; ids and strings must be equal.
+
+    Args:
+        plan: `ExportPlan` with the endpoints of the artifact.
+        artifact_format: `Format`.
+        artifact: folder.
+
+    Raises:
+        ArtifactError: if the artifact cannot be served without keras, or its outputs differ.
+    """
+    samples = [
         sample
-        for sample in endpoint_samples(model, known)
-        if sample.endpoint in known and form.rows in (None, sample.batch)
+        for sample in endpoint_samples(plan)
+        if sample.endpoint in plan.endpoints and artifact_format.batch in (None, sample.batch)
     ]
     expected = [
-        _answer(model.name, known["serve" if sample.over_time else sample.endpoint], sample)
-        for sample in given
-    ]
-    served = [
-        _at_the_end(*pair)
-        for pair in zip(expected, _run_in_own_process(artifact, form.name, given), strict=True)
-    ]
-    cases = []
-    for sample, ours, theirs in zip(given, expected, served, strict=True):
-        for name, answer in ours.items():
-            if name not in theirs or answer.shape != theirs[name].shape:
-                raise ArtifactError(
-                    f"The artifact answers with shape {theirs[name].shape} where the model has "
-                    f"{answer.shape} (batch {sample.batch}, {sample.steps} steps, "
-                    f"{sample.padding} padding). Nothing was written."
-                    if name in theirs
-                    else f"The artifact has no output {name!r}. Nothing was written."
-                )
-        cases.append(
-            {
-                "endpoint": sample.endpoint,
-                "batch": sample.batch,
-                "steps": sample.steps,
-                "padding": sample.padding,
-                "difference": _largest(_gaps(ours[n], theirs[n]).max(initial=0) for n in ours),
-            }
+        _model_outputs(
+            plan.model.name,
+            plan.endpoints["serve" if sample.over_time else sample.endpoint],
+            sample,
         )
+        for sample in samples
+    ]
+    received = [
+        _last_step(*pair)
+        for pair in zip(
+            expected, run_artifact(artifact, artifact_format.name, samples), strict=True
+        )
+    ]
+    cases = [_case(*compared) for compared in zip(samples, expected, received, strict=True)]
     tolerance = max(
-        form.tolerance,
-        0.0 if decoder_of(model) is None else _DECODED,
-        *(TOLERANCES.get(layer.compute_dtype, TOLERANCE) for layer in (*model.layers, model)),
+        artifact_format.tolerance,
+        0.0 if plan.decoder is None else DECODER_TOLERANCE,
+        *(
+            TOLERANCES.get(layer.compute_dtype, TOLERANCE)
+            for layer in (*plan.model.layers, plan.model)
+        ),
     )
-    worst = _largest(
-        _worst([ours[name] for ours, _ in pairs], [theirs[name] for _, theirs in pairs], tolerance)
-        for pairs in _by_endpoint(given, expected, served)
+    difference = _max(
+        _normalized_difference(
+            [outputs[name] for outputs, _ in pairs],
+            [outputs[name] for _, outputs in pairs],
+            tolerance,
+        )
+        for pairs in _by_endpoint(samples, expected, received)
         for name in pairs[0][0]
     )
-    if not worst <= tolerance:  # nan as well
+    if not difference <= tolerance:  # NaN as well
         raise ArtifactError(
-            f"The artifact answers otherwise than the model: it differs by {worst:.1e} of the "
-            f"output's deviation, where {tolerance:.0e} is allowed. Nothing was written."
+            "The artifact's outputs differ from the model's: the largest difference is "
+            f"{difference:.1e} standard deviations, where {tolerance:.0e} is allowed. Nothing was "
+            "written."
         )
-    versions = _versions(form.modules.values())
-    return Parity(model.name, tuple(cases), worst, tolerance, versions, form.name)
+    versions = _versions(artifact_format.modules.values())
+    return Parity(
+        plan.model.name, tuple(cases), difference, tolerance, versions, artifact_format.name
+    )
 
 
-def _largest(numbers: Iterable[float]) -> float:
-    """The largest of numbers, or NaN if one is NaN, which Python's `max` would pass over."""
-    return float(np.max(list(numbers)))
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file in a folder, by its place there."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in a folder, by its path there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in found
+        for path in paths
     }
 
 
-def _at_the_end(ours: dict, theirs: dict) -> dict:
-    """What a step says at the end of a sequence, where a model says one thing of the whole."""
+def _case(sample: Sample, expected: Outputs, received: Outputs) -> dict[str, Any]:
+    """A row of the report: the largest difference of a sample's outputs."""
+    for name, array in expected.items():
+        if name not in received:
+            raise ArtifactError(f"The artifact has no output {name!r}. Nothing was written.")
+        if array.shape != received[name].shape:
+            raise ArtifactError(
+                f"The artifact's output has shape {received[name].shape} where the model's has "
+                f"{array.shape} (batch {sample.batch}, {sample.steps} steps, {sample.padding} "
+                "padding). Nothing was written."
+            )
     return {
-        name: array[:, -1] if name in ours and array.ndim > ours[name].ndim else array
-        for name, array in theirs.items()
+        "endpoint": sample.endpoint,
+        "batch": sample.batch,
+        "steps": sample.steps,
+        "padding": sample.padding,
+        "difference": _max(
+            _differences(array, received[name]).max(initial=0) for name, array in expected.items()
+        ),
     }
 
 
-def _by_endpoint(given: list[Sample], *answers: list[dict]) -> list[list[tuple[dict, ...]]]:
-    """The answers of both sides, those of one endpoint together."""
-    found: dict[str, list[tuple[dict, ...]]] = {}
-    for sample, *pair in zip(given, *answers, strict=True):
-        found.setdefault(sample.endpoint, []).append(tuple(pair))
-    return list(found.values())
+def _max(values: Iterable[float]) -> float:
+    """The largest value, or NaN if one is NaN, which Python's `max` may ignore."""
+    return float(np.max(list(values)))
 
 
-def _worst(ours: list[np.ndarray], theirs: list[np.ndarray], tolerance: float) -> float:
-    """The largest difference of one output, in units of its variation; any at all is too much
-    where it is no float.
+def _last_step(expected: Outputs, received: Outputs) -> Outputs:
+    """The outputs of "step", at the last step where the model has one output per sequence."""
+    return {
+        name: array[:, -1] if name in expected and array.ndim > expected[name].ndim else array
+        for name, array in received.items()
+    }
 
-    By feature: a large offset must not hide what varies on top of it.
+
+def _by_endpoint(
+    samples: list[Sample], expected: list[Outputs], received: list[Outputs]
+) -> Iterator[list[tuple[Outputs, Outputs]]]:
+    """For each endpoint its pairs of expected and received outputs."""
+    for endpoint in dict.fromkeys(sample.endpoint for sample in samples):
+        yield [
+            (outputs, served)
+            for sample, outputs, served in zip(samples, expected, received, strict=True)
+            if sample.endpoint == endpoint
+        ]
+
+
+def _normalized_difference(
+    expected: list[np.ndarray], received: list[np.ndarray], tolerance: float
+) -> float:
+    """The largest difference of an output in standard deviations; infinity if no float differs.
+
+    Each feature is normalized by itself: a large offset must not hide what varies on top of it.
     """
-    pairs = zip(ours, theirs, strict=True)
-    gaps = np.max([_gaps(*pair).max(axis=0, initial=0) for pair in pairs], axis=0)
-    if ours[0].dtype.kind != "f":
-        return float("inf") if gaps.any() else 0.0
-    answers = np.concatenate([_by_feature(answer) for answer in ours])
-    round_off = 4 * np.finfo(np.float32).eps * np.abs(answers).max(axis=0)
-    unit = answers.std(axis=0) + round_off / tolerance
-    return float((gaps / np.maximum(unit, np.finfo(np.float32).tiny)).max())
+    pairs = zip(expected, received, strict=True)
+    differences = np.max([_differences(*pair).max(axis=0, initial=0) for pair in pairs], axis=0)
+    if expected[0].dtype.kind != "f":
+        return float("inf") if differences.any() else 0.0
+    outputs = np.concatenate([_by_feature(array) for array in expected])
+    round_off = 4 * np.finfo(np.float32).eps * np.abs(outputs).max(axis=0)
+    unit = outputs.std(axis=0) + round_off / tolerance
+    return float((differences / np.maximum(unit, np.finfo(np.float32).tiny)).max())
 
 
-def _gaps(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """How far two answers are apart, `(steps, features)`; 1 where names are not the same."""
-    if ours.dtype.kind == "f":
-        return _by_feature(np.abs(ours - theirs))
-    return (ours != theirs).astype(float).reshape(-1, 1)
+def _differences(expected: np.ndarray, received: np.ndarray) -> np.ndarray:
+    """Absolute differences, `(steps, features)`; of ids and strings 1 where they are not equal."""
+    if expected.dtype.kind == "f":
+        return _by_feature(np.abs(expected - received))
+    return (expected != received).astype(float).reshape(-1, 1)
 
 
-def _by_feature(answer: np.ndarray) -> np.ndarray:
-    """Any answer as `(steps, features)`; a number per row is one feature."""
-    return answer.reshape(-1, answer.shape[-1] if answer.ndim > 1 else 1)
+def _by_feature(array: np.ndarray) -> np.ndarray:
+    """An output as `(steps, features)`; one number per row is one feature."""
+    return array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
 
 
-def _answer(model: str, endpoint: Endpoint, sample: Sample) -> dict[str, np.ndarray]:
-    """What the model itself gives, by the names of its outputs, floats in double precision."""
-    outputs = endpoint.function(*map(keras.ops.convert_to_tensor, sample.inputs.values()))
-    outputs = outputs if isinstance(outputs, dict) else {"output": outputs}
-    found = {}
-    for name, output in outputs.items():
-        array = keras.ops.convert_to_numpy(output)
+def _model_outputs(model_name: str, endpoint: Endpoint, sample: Sample) -> Outputs:
+    """The model's own outputs by name, floats in double precision."""
+    outputs = endpoint.function(*map(ops.convert_to_tensor, sample.inputs.values()))
+    arrays = {}
+    for name, output in named_outputs(outputs).items():
+        array = np.asarray(ops.convert_to_numpy(output))
         if array.dtype == object:
             array = np.char.decode(array.astype(bytes), "utf-8")
         elif "float" in str(output.dtype):
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 raise ArtifactError(
-                    f"The model {model!r} must give finite output to be compared. Received: "
-                    "NaN or infinity; has it diverged? Nothing was written."
+                    f"The outputs of the model {model_name!r} must be finite to be compared. "
+                    "Received: NaN or infinity; has its training diverged? Nothing was written."
                 )
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
-def _run_in_own_process(
-    artifact: Path, form: str, asked: list[Sample]
-) -> list[dict[str, np.ndarray]]:
+def run_artifact(artifact: Path, artifact_format: str, samples: list[Sample]) -> list[Outputs]:
+    """The outputs of an artifact in a process of its own, where keras cannot be imported.
+
+    Args:
+        artifact: folder.
+        artifact_format: str, name of its `Format`.
+        samples: list of `Sample`.
+
+    Raises:
+        ArtifactError: if the artifact cannot be loaded or run there.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        given, answers = Path(folder, "given.npz"), Path(folder, "answers.npz")
-        cases = {
-            f"{case} {'over_time' if sample.over_time else sample.endpoint}/{name}": _saved(array)
-            for case, sample in enumerate(asked)
+        input_file, output_file = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
+        arrays: dict[str, Any] = {
+            f"{case} {'over_time' if sample.over_time else sample.endpoint}/{name}": _as_saved(
+                array
+            )
+            for case, sample in enumerate(samples)
             for name, array in sample.inputs.items()
         }
-        np.savez(given, **cases)
-        failure = _run_alone([form, str(artifact), str(given), str(answers)])
-        if failure or not answers.exists():
+        np.savez(input_file, **arrays)
+        failure = run_process([artifact_format, str(artifact), str(input_file), str(output_file)])
+        if failure or not output_file.exists():
             raise ArtifactError(
-                f"The artifact cannot be served without keras: {failure or 'no answers'}. Nothing "
+                f"The artifact cannot be served without keras: {failure or 'no outputs'}. Nothing "
                 "was written."
             )
-        served: list[dict[str, np.ndarray]] = [{} for _ in asked]
-        with np.load(answers, allow_pickle=False) as found:
-            for key in found.files:
+        outputs: list[Outputs] = [{} for _ in samples]
+        with np.load(output_file, allow_pickle=False) as file:
+            for key in file.files:
                 case, _, name = key.partition("/")
-                served[int(case.split()[0])][name] = found[key]
-        return served
+                outputs[int(case.split()[0])][name] = file[key]
+        return outputs
 
 
-def _run_alone(arguments: list[str]) -> str | None:
-    """Runs `runtime.py`, and returns why it failed, if it did."""
-    # Isolated: neither the working folder nor PYTHONPATH can bring anything in.
-    done = subprocess.run(
-        [sys.executable, "-I", str(_CHILD), *arguments],
+def run_process(arguments: list[str]) -> str | None:
+    """Runs `runtime.py` in a process of its own.
+
+    Args:
+        arguments: list of str, those of `runtime.main`.
+
+    Returns:
+        The last line of the error, or None without one.
+    """
+    # Isolated mode: neither the working folder nor PYTHONPATH is on the path of imports.
+    process = subprocess.run(
+        [sys.executable, "-I", str(RUNTIME_SCRIPT), *arguments],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if not done.returncode:
+    if not process.returncode:
         return None
-    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
 
 
-def _saved(array: np.ndarray) -> np.ndarray:
-    """As a file of NumPy's can hold it: that knows no bfloat16."""
+def _as_saved(array: np.ndarray) -> np.ndarray:
+    """The array in a dtype that NumPy's files support, float32 in place of bfloat16."""
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def _versions(besides: Iterable[str]) -> dict[str, str]:
-    packages = ("keras-seqzoo", "keras", "tensorflow", "numpy", *besides)
+def _versions(runtime_packages: Iterable[str]) -> dict[str, str]:
+    packages = ("keras-seqzoo", "keras", "tensorflow", "numpy", *runtime_packages)
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

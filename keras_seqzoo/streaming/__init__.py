@@ -1,5 +1,6 @@
-"""Causal models on a stream: one time step a call, with an explicit state."""
+"""Streaming of causal models: one time step per call, with an explicit state."""
 
+from keras_seqzoo.streaming.state import CannotStep
 from keras_seqzoo.streaming.stream import Streamer, stream
 
-__all__ = ["Streamer", "stream"]
+__all__ = ["CannotStep", "Streamer", "stream"]

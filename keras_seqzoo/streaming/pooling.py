@@ -1,62 +1,68 @@
-"""From a vector per step to one for the sequence so far, as a running figure."""
+"""Streaming rules of pooling layers: statistics of the sequence so far, updated at each step."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
 
-from keras_seqzoo.streaming.state import CannotStep, Memory, Whole
+from keras_seqzoo import layers
+from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep
 
 _LOWEST = -1e4  # the score of a padded step in `layers.Pooling`
 
 
-def pooled(memory: Memory, layer, /, inputs, mask=None):
-    """`layers.Pooling`: zeros before the first real step."""
+def pool(states: LayerStates, layer: layers.Pooling, /, inputs: TimeStep, mask=None) -> Summary:
+    """`layers.Pooling`, whose output is zeros before the first real step."""
     mask = inputs.mask if mask is None else mask.step
     if layer.pooling == "max":
-        highest = _highest(memory, layer, inputs.step, mask)
-        return Whole(ops.where(ops.isfinite(highest), highest, ops.zeros_like(highest)))
+        maximum = _running_max(states, layer, inputs.step, mask)
+        return Summary(ops.where(ops.isfinite(maximum), maximum, ops.zeros_like(maximum)))
     scores = None
     if layer.pooling == "attention":
-        seen = ops.tanh(ops.matmul(inputs.step, layer.kernel) + layer.bias)
-        scores = ops.matmul(seen, layer.context)
-    mean, _ = _mean(memory, layer, inputs.step, mask, scores)
-    return Whole(ops.cast(mean, inputs.step.dtype))
+        hidden: Any = ops.tanh(ops.matmul(inputs.step, layer.kernel) + layer.bias)
+        scores = ops.matmul(hidden, layer.context)
+    mean, _ = _running_mean(states, layer, inputs.step, mask, scores)
+    return Summary(ops.cast(mean, inputs.step.dtype))
 
 
-def last(memory: Memory, layer, /, inputs, mask=None):
-    """`layers.LastState`."""
+def last_state(
+    states: LayerStates, layer: layers.LastState, /, inputs: TimeStep, mask=None
+) -> Summary:
+    """`layers.LastState`, the output at the last real step so far."""
     if layer.bidirectional:
-        raise CannotStep("looks at the first step of what is read from the end")
+        raise CannotStep("takes the backward direction's output at the first step")
     mask = inputs.mask if mask is None else mask.step
     if mask is None:
-        return Whole(inputs.step)
-    _, keep = memory.recall(layer, lambda: ops.zeros_like(inputs.step[:1]))
-    return Whole(keep(inputs.step, mask))
+        return Summary(inputs.step)
+    _, update = states.of_layer(layer, lambda: ops.zeros_like(inputs.step[:1]))
+    return Summary(update(inputs.step, mask))
 
 
-def global_average(memory: Memory, layer, /, inputs, mask=None):
-    """Keras's, which is NaN before the first real step."""
-    _check_axis(layer)
+def global_average(states: LayerStates, layer, /, inputs: TimeStep, mask=None) -> Summary:
+    """`keras.layers.GlobalAveragePooling1D`, whose output is NaN before the first real step."""
+    _check_channels_last(layer)
     mask = inputs.mask if mask is None else mask.step
-    mean, total = _mean(memory, layer, inputs.step, mask)
-    mean = ops.where(total > 0, mean, ops.full_like(mean, float("nan")))
+    mean, weight = _running_mean(states, layer, inputs.step, mask)
+    mean = ops.where(weight > 0, mean, ops.full_like(mean, float("nan")))
     mean = ops.cast(mean, inputs.step.dtype)
-    return Whole(ops.expand_dims(mean, 1) if layer.keepdims else mean)
+    return Summary(ops.expand_dims(mean, 1) if layer.keepdims else mean)
 
 
-def global_maximum(memory: Memory, layer, /, inputs):
-    """Keras's, which knows no mask."""
-    _check_axis(layer)
-    highest = _highest(memory, layer, inputs.step, None)
-    return Whole(ops.expand_dims(highest, 1) if layer.keepdims else highest)
+def global_max(states: LayerStates, layer, /, inputs: TimeStep) -> Summary:
+    """`keras.layers.GlobalMaxPooling1D`, which ignores the mask as Keras does."""
+    _check_channels_last(layer)
+    maximum = _running_max(states, layer, inputs.step, None)
+    return Summary(ops.expand_dims(maximum, 1) if layer.keepdims else maximum)
 
 
-def _mean(memory: Memory, layer, x, mask, scores=None):
-    """The mean so far, weighted by exp(score), and the sum of weights; both in full precision.
+def _running_mean(states: LayerStates, layer, x, mask, scores=None) -> tuple[Any, Any]:
+    """The mean so far, weighted by exp(score), and the sum of weights, at least in float32.
 
-    The state holds the mean, that sum, and the highest score, which all are measured against. A
-    mean that moves by its newest part, unlike a sum, stays exact over millions of steps.
+    The state holds the mean, the sum of weights, and the highest score, from which all scores are
+    subtracted. Unlike a sum, a mean that is moved by a share of the difference to the newest step
+    stays exact over millions of steps.
     """
     dtype = "float64" if keras.backend.standardize_dtype(x.dtype) == "float64" else "float32"
     width = x.shape[-1]
@@ -65,27 +71,29 @@ def _mean(memory: Memory, layer, x, mask, scores=None):
         zeros = ops.zeros((1, width + 1), dtype)
         return ops.concatenate([zeros, ops.full((1, 1), _LOWEST, dtype)], axis=-1)
 
-    before, keep = memory.recall(layer, initial)
-    mean, total, top = ops.split(before, [width, width + 1], axis=-1)
+    previous, update = states.of_layer(layer, initial)
+    mean: Any = previous[:, :width]
+    total: Any = previous[:, width : width + 1]
+    top: Any = previous[:, width + 1 :]
     x = ops.cast(x, dtype)
     if scores is None:
-        new, highest = ops.ones_like(total), top
+        weight, highest = ops.ones_like(total), top
     else:
         scores = ops.cast(scores, dtype)
-        highest = ops.maximum(top, scores)
-        new, total = ops.exp(scores - highest), total * ops.exp(top - highest)
-    total = total + new
-    mean = mean + (x - mean) * (new / total)
-    kept = keep(ops.concatenate([mean, total, highest], axis=-1), mask)
-    return kept[:, :width], kept[:, width : width + 1]
+        highest: Any = ops.maximum(top, scores)
+        weight, total = ops.exp(scores - highest), total * ops.exp(top - highest)
+    total = total + weight
+    mean = mean + (x - mean) * (weight / total)
+    state = update(ops.concatenate([mean, total, highest], axis=-1), mask)
+    return state[:, :width], state[:, width : width + 1]
 
 
-def _highest(memory: Memory, layer, x, mask):
+def _running_max(states: LayerStates, layer, x, mask) -> Any:
     """The maximum so far, minus infinity before the first real step."""
-    before, keep = memory.recall(layer, lambda: ops.full_like(x[:1], -float("inf")))
-    return keep(ops.maximum(before, x), mask)
+    previous, update = states.of_layer(layer, lambda: ops.full_like(x[:1], -float("inf")))
+    return update(ops.maximum(previous, x), mask)
 
 
-def _check_axis(layer) -> None:
+def _check_channels_last(layer) -> None:
     if layer.data_format != "channels_last":
-        raise CannotStep("takes the last axis for that of time")
+        raise CannotStep("has its time axis last (data_format='channels_first')")

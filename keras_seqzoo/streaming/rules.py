@@ -1,12 +1,13 @@
-"""Which layers can take one step for itself, and why others cannot.
+"""Streaming rules: how each layer and operation computes one time step, and why others cannot.
 
-A rule is called with the memory, the layer, and what the graph gives it: `Timed` and `Whole`
-tensors among other arguments. It gives what the layer would.
+A rule is called with the `LayerStates`, the layer, and the arguments of the layer's call in the
+graph, in which tensors are `TimeStep` or `Summary`. It returns the layer's output as those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,105 +15,116 @@ from keras import ops, tree
 
 from keras_seqzoo import layers
 from keras_seqzoo.streaming import pooling, recurrent
-from keras_seqzoo.streaming.state import CannotStep, Memory, Timed, Whole
+from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep, leaves
 from keras_seqzoo.utils import compat
 
 
-def on_the_step(memory: Memory, layer, /, *args, **kwargs):
-    """A layer that works along the last axis alone needs no axis of time."""
-    args, kwargs = _tensors(args, kwargs, "alone")
-    return tree.map_structure(Timed.of_alone, layer(*args, **kwargs))
+def apply_to_step(states: LayerStates, layer: Any, /, *args, **kwargs):
+    """Calls a layer that acts along the last axis alone on `(batch, ...)`, without a time axis."""
+    args, kwargs = _tensors((args, kwargs), "masked_step")
+    return tree.map_structure(TimeStep.from_masked_step, layer(*args, **kwargs))
 
 
-def on_a_sequence(memory: Memory, layer, /, *args, **kwargs):
-    """A layer that does the same to every step is given a sequence of one."""
-    args, kwargs = _tensors(args, kwargs, "sequence")
-    return tree.map_structure(Timed.of_sequence, layer(*args, **kwargs))
+def apply_to_sequence(states: LayerStates, layer: Any, /, *args, **kwargs):
+    """Calls a layer that does the same to every step on a sequence of length 1."""
+    args, kwargs = _tensors((args, kwargs), "sequence")
+    return tree.map_structure(TimeStep.from_sequence, layer(*args, **kwargs))
 
 
-def along_its_axis(memory: Memory, layer, /, *args, **kwargs):
-    """The same, unless the axis that it works along is that of time."""
-    given = tree.flatten((args, kwargs))
-    rank = max(len(one.step.shape) for one in given if isinstance(one, Timed)) + 1
-    axes = [axis % rank for axis in tree.flatten(layer.axis) if axis is not None]
+def apply_along_axis(states: LayerStates, layer: Any, /, *args, **kwargs):
+    """`apply_to_sequence`, unless the layer's axis is the batch or the time axis."""
+    rank = max(_ranks(args, kwargs))
+    axes = [axis % rank for axis in leaves(layer.axis) if axis is not None]
     if not axes or min(axes) < 2:
-        raise CannotStep("works along the axis of time, where later steps are")
-    return on_a_sequence(memory, layer, *args, **kwargs)
+        raise CannotStep("works along the time axis, where later steps are")
+    return apply_to_sequence(states, layer, *args, **kwargs)
 
 
-def number_by_number(memory: Memory, operation, /, *args, **kwargs):
-    """An operation on each number, with constants that are the same at every step."""
-    given = tree.flatten((args, kwargs))
-    ranks = {len(one.step.shape) + 1 for one in given if isinstance(one, Timed)}
-    for one in given:
-        shape = one.shape if isinstance(one, np.ndarray) or ops.is_tensor(one) else ()
-        time = len(shape) - max(ranks) + 1  # where the axis of time would be
-        if len(ranks) > 1 or (time >= 0 and shape[time] != 1):
-            raise CannotStep("joins what has not the same axis of time")
-    return on_a_sequence(memory, operation, *args, **kwargs)
+def apply_elementwise(states: LayerStates, operation: Any, /, *args, **kwargs):
+    """`apply_to_sequence` of an elementwise operation, whose constants have no time axis."""
+    ranks = _ranks(args, kwargs)
+    for argument in leaves((args, kwargs)):
+        is_constant = isinstance(argument, np.ndarray) or ops.is_tensor(argument)
+        shape = argument.shape if is_constant else ()
+        time_axis = len(shape) - max(ranks) + 1  # aligned from the last axis, as broadcasting does
+        if len(ranks) > 1 or (time_axis >= 0 and shape[time_axis] != 1):
+            raise CannotStep("combines tensors whose time axes do not match")
+    return apply_to_sequence(states, operation, *args, **kwargs)
 
 
-def scaling(memory: Memory, layer, /, *args, **kwargs):
-    """Ours reads its weights whatever the axes before the last; given statistics have all axes."""
-    rule = on_the_step if layer.input_mean is None else on_a_sequence
-    return rule(memory, layer, *args, **kwargs)
+def normalization(states: LayerStates, layer: layers.Normalization, /, *args, **kwargs):
+    """`layers.Normalization`: statistics that were passed as arguments have a time axis."""
+    rule = apply_to_step if layer.input_mean is None else apply_to_sequence
+    return rule(states, layer, *args, **kwargs)
 
 
-def shared_slopes(memory: Memory, layer, /, *args, **kwargs):
-    """A PReLU may have slopes of its own for every step."""
+def prelu(states: LayerStates, layer: Any, /, *args, **kwargs):
+    """`keras.layers.PReLU` whose slopes are shared along the time axis."""
     if 1 not in (layer.shared_axes or ()):
         raise CannotStep("has other weights for every step: build it with shared_axes=[1]")
-    return on_a_sequence(memory, layer, *args, **kwargs)
+    return apply_to_sequence(states, layer, *args, **kwargs)
 
 
-def picked(memory: Memory, operation, /, x, key):
-    """`x[:, -1]`, the last step, and slices behind the axis of time."""
-    key = key if isinstance(key, tuple | list) else (key,)
+def getitem(states: LayerStates, operation: Any, /, x: TimeStep, key: Any):
+    """`x[:, -1]`, the last step so far, and slices of the axes after the time axis."""
+    key = list(key) if isinstance(key, tuple | list) else [key]
     every = slice(None)
     if len(key) > 1 and key[0] == every and key[1] == -1:
-        return Whole(operation(_value_of(x), tuple(key)))
-    behind = key[0] is Ellipsis and len(key) <= len(x.step.shape) - 1
-    if behind or list(key[:2]) == [every] * 2:
-        return on_a_sequence(memory, operation, x, key)
-    raise CannotStep("picks steps: of these only the last, x[:, -1], is known while streaming")
+        return Summary(operation(_unmasked_sequence(x), tuple(key)))
+    slices_features = key[0] is Ellipsis and len(key) <= len(x.step.shape) - 1
+    if slices_features or key[:2] == [every] * 2:
+        return apply_to_sequence(states, operation, x, tuple(key))
+    raise CannotStep("selects steps, of which streaming supports only the last, x[:, -1]")
 
 
-def _value_of(x: Timed):
-    if x.mask is not None:
-        raise CannotStep("picks the last step, which may be padding: use return_sequences=False")
-    return x.sequence
+def unsupported(reason: str) -> Callable:
+    """A rule that raises `CannotStep`.
 
+    Args:
+        reason: str, completes "the layer ...".
+    """
 
-def refused(why: str) -> Callable:
-    """A rule that says why not."""
-
-    def rule(memory: Memory, layer, /, *args, **kwargs):
-        raise CannotStep(why)
+    def rule(states: LayerStates, layer: Any, /, *args, **kwargs):
+        raise CannotStep(reason)
 
     return rule
 
 
-def _tensors(args, kwargs, form: str):
-    """The arguments as tensors, each step in the form that is wanted."""
+def _unmasked_sequence(x: TimeStep) -> Any:
+    if x.mask is not None:
+        raise CannotStep("selects the last step, which may be padding: use return_sequences=False")
+    return x.sequence
 
-    def tensor(one):
-        if isinstance(one, Whole):
-            raise CannotStep("joins each step with what is made of the whole sequence")
-        return getattr(one, form) if isinstance(one, Timed) else one
 
-    return tree.map_structure(tensor, (args, kwargs))
+def _ranks(*arguments) -> set[int]:
+    """The ranks of the sequences among a layer's arguments, batch and time axis included."""
+    return {len(leaf.step.shape) + 1 for leaf in leaves(arguments) if isinstance(leaf, TimeStep)}
+
+
+def _tensors(arguments: Any, form: str) -> Any:
+    """A layer's arguments as tensors: of each `TimeStep` the attribute `form`."""
+
+    def tensor(argument):
+        if isinstance(argument, Summary):
+            raise CannotStep("combines each step with a summary of the whole sequence")
+        return getattr(argument, form) if isinstance(argument, TimeStep) else argument
+
+    return tree.map_structure(tensor, arguments)
 
 
 _k = keras.layers
-_RULES = (
-    ((_k.ConvLSTM1D, _k.ConvLSTM2D, _k.ConvLSTM3D), refused("has states that are not vectors")),
-    (_k.RNN, recurrent.recurrent),
-    ((_k.Conv1D, _k.SeparableConv1D), recurrent.convolution),
-    (layers.Pooling, pooling.pooled),
-    (layers.LastState, pooling.last),
+_RULES: tuple[tuple[Any, Callable], ...] = (
+    (
+        (_k.ConvLSTM1D, _k.ConvLSTM2D, _k.ConvLSTM3D),
+        unsupported("has states that are not vectors"),
+    ),
+    (_k.RNN, recurrent.rnn),
+    ((_k.Conv1D, _k.SeparableConv1D), recurrent.causal_convolution),
+    (layers.Pooling, pooling.pool),
+    (layers.LastState, pooling.last_state),
     (_k.GlobalAveragePooling1D, pooling.global_average),
-    (_k.GlobalMaxPooling1D, pooling.global_maximum),
-    (layers.Normalization, scaling),
+    (_k.GlobalMaxPooling1D, pooling.global_max),
+    (layers.Normalization, normalization),
     (
         (
             layers.ApplyMask, layers.StepMask, layers.TokenMask, layers.WordDropout,
@@ -120,7 +132,7 @@ _RULES = (
             _k.Dropout, _k.GaussianDropout, _k.GaussianNoise, _k.AlphaDropout,
             _k.ActivityRegularization,
         ),
-        on_the_step,
+        apply_to_step,
     ),
     (
         (
@@ -128,34 +140,34 @@ _RULES = (
             _k.TimeDistributed, _k.Activation, _k.SpatialDropout1D, _k.Rescaling,
             _k.Add, _k.Subtract, _k.Multiply, _k.Average, _k.Maximum, _k.Minimum,
         ),
-        on_a_sequence,
+        apply_to_sequence,
     ),
     (
         (
             _k.Concatenate, _k.LayerNormalization, _k.RMSNormalization, _k.BatchNormalization,
             _k.UnitNormalization, _k.Softmax, _k.Normalization,
         ),
-        along_its_axis,
+        apply_along_axis,
     ),
-    (_k.PReLU, shared_slopes),
-    (_k.Bidirectional, refused("reads the sequence from its end too")),
-    (layers.LinearChainCRF, refused("finds the tags that fit best as a whole")),
+    (_k.PReLU, prelu),
+    (_k.Bidirectional, unsupported("reads the sequence from its end too")),
+    (layers.LinearChainCRF, unsupported("decodes the best tags of the whole sequence jointly")),
     (
         (_k.Attention, _k.AdditiveAttention, _k.MultiHeadAttention, _k.GroupQueryAttention,
          layers.SourceAttention),
-        refused("looks at all steps"),
+        unsupported("attends to all steps"),
     ),
     (
         (layers.Decoder, layers.CodeDecoder, layers.ScheduledSampling),
-        refused("says a sequence that another was made into, once that is read"),
+        unsupported("decodes after the whole source sequence has been encoded"),
     ),
-    ((_k.Flatten, _k.Reshape, _k.Permute), refused("may move steps out of the axis of time")),
-    (_k.Lambda, refused("is code of which nothing is known: use keras.ops or a layer")),
+    ((_k.Flatten, _k.Reshape, _k.Permute), unsupported("may move steps out of the time axis")),
+    (_k.Lambda, unsupported("runs arbitrary code: use keras.ops or a layer")),
 )  # fmt: skip
-_UNKNOWN = refused("is not known to act on each step alone or to carry a state")
+_UNKNOWN = unsupported("has no streaming rule: it is not known to act on each step alone")
 
-# Operations of `keras.ops`, whose classes are not public: by name.
-_NUMBER_BY_NUMBER = (
+# Operations of `keras.ops`, whose classes are not public, by name.
+_ELEMENTWISE = (
     "Absolute Add Cast Ceil Clip Cos Divide DivideNoNan Elu Equal Exp Expm1 Floor Gelu Greater "
     "GreaterEqual HardSigmoid HardSilu HardTanh Isfinite Isinf Isnan LeakyRelu Less LessEqual Log "
     "Log10 Log1p Log2 LogSigmoid LogicalAnd LogicalNot LogicalOr LogicalXor Maximum Minimum Mod "
@@ -168,16 +180,16 @@ _ALONG_AN_AXIS = (
 )
 
 
-def rule_of(operation) -> Callable:
-    """How a layer or an operation of `keras.ops` takes one step."""
-    for kinds, rule in _RULES:
-        if isinstance(operation, kinds):
+def streaming_rule(operation: Any) -> Callable:
+    """The rule by which a layer or an operation of `keras.ops` computes one time step."""
+    for classes, rule in _RULES:
+        if isinstance(operation, classes):
             return rule
     name = type(operation).__name__
     if not compat.is_keras_op(operation):
         return _UNKNOWN
-    if name in _NUMBER_BY_NUMBER.split():
-        return number_by_number
+    if name in _ELEMENTWISE.split():
+        return apply_elementwise
     if name in _ALONG_AN_AXIS.split():
-        return along_its_axis
-    return picked if name == "GetItem" else _UNKNOWN
+        return apply_along_axis
+    return getitem if name == "GetItem" else _UNKNOWN

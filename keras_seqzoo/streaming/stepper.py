@@ -1,4 +1,4 @@
-"""A graph that was built for whole sequences, taken through one step at a time."""
+"""One time step through the graph of a model that was built for whole sequences."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
-from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import StepMask
-from keras_seqzoo.streaming.rules import rule_of
-from keras_seqzoo.streaming.state import CannotStep, Memory, Timed, Whole
+from keras_seqzoo.streaming.rules import streaming_rule
+from keras_seqzoo.streaming.state import CannotStep, LayerStates, Summary, TimeStep, leaves
 from keras_seqzoo.utils import compat
 
 
 class Stepper:
-    """Takes the graph of a Functional or Sequential model through one step at a time.
+    """Runs the graph of a Functional or Sequential model one time step at a time.
 
     Attributes:
         initial: dict of arrays by name, the state of one row before the first step.
@@ -24,90 +24,110 @@ class Stepper:
 
     Args:
         model: `keras.Model`, each of whose inputs has a time axis.
+
+    Raises:
+        CannotStep: if a layer needs other steps than the present and earlier ones.
     """
 
     def __init__(self, model: keras.Model):
         self._model = model
         self._graphs: dict[int, keras.Function] = {}
-        self._padding = _padding_layers(self._graph(model))
-        memory = Memory()
-        outputs = self._run(model, [Timed(_zeros(one)) for one in model.inputs], memory)
-        self.timed = [isinstance(one, Timed) for one in outputs]
-        self.initial = {name: ops.convert_to_numpy(state) for name, state in memory.initial.items()}
+        self._padding_layers = _padding_layers(self._graph(model))
+        states = LayerStates()
+        outputs = self._run(model, [TimeStep(_zeros(tensor)) for tensor in model.inputs], states)
+        self.timed = [isinstance(output, TimeStep) for output in outputs]
+        self.initial: dict[str, np.ndarray] = {
+            name: np.asarray(ops.convert_to_numpy(state)) for name, state in states.initial.items()
+        }
 
-    def step(self, inputs: list, state: Mapping[str, Any], usable: Any = None):
-        """The outputs of a step, and the state after it.
+    def step(
+        self, inputs: list, state: Mapping[str, Any], finite_rows: Any = None
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Computes one time step.
 
         Args:
             inputs: tensors `(batch, ...)`, without the time axis.
-            state: dict of tensors.
-            usable: bool `(batch,)`, True for rows whose state may change, or None for all.
-        """
-        memory = Memory(state, usable)
-        outputs = self._run(self._model, [Timed(one) for one in inputs], memory)
-        return [one.step if isinstance(one, Timed) else one.value for one in outputs], memory.after
+            state: mapping of name to tensor, the state before the step.
+            finite_rows: bool `(batch,)`, True for rows whose state may change; None for all.
 
-    def usable(self, inputs: list) -> Any:
-        """Bool `(batch,)`, True for rows of finite readings or padding; None of tokens."""
-        found = None
-        for x, layer in zip(inputs, self._padding, strict=True):
+        Returns:
+            The outputs, and the state after the step.
+        """
+        states = LayerStates(state, finite_rows)
+        outputs = self._run(self._model, [TimeStep(tensor) for tensor in inputs], states)
+        tensors = [
+            output.step if isinstance(output, TimeStep) else output.value for output in outputs
+        ]
+        return tensors, states.updated
+
+    def finite_rows(self, inputs: list) -> Any:
+        """Bool `(batch,)`, True where all readings are finite or padding; None of tokens."""
+        rows = None
+        for x, layer in zip(inputs, self._padding_layers, strict=True):
             if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
                 continue
-            one = ops.all(ops.isfinite(x), axis=list(range(1, len(x.shape))))
+            finite = ops.all(ops.isfinite(x), axis=list(range(1, len(x.shape))))
             if layer is not None:
-                one = ops.logical_or(one, ops.logical_not(layer.compute_mask(x, None)))
-            found = one if found is None else ops.logical_and(found, one)
-        return found
+                finite = ops.logical_or(finite, ops.logical_not(layer.compute_mask(x, None)))
+            rows = finite if rows is None else ops.logical_and(rows, finite)
+        return rows
 
-    def _run(self, model: keras.Model, inputs: list[Timed], memory: Memory) -> list:
+    def _run(self, model: keras.Model, inputs: list[TimeStep], states: LayerStates) -> list:
+        graph = self._graph(model)
+
         def call(operation, *args, **kwargs):
-            given = tree.flatten((args, kwargs))
-            if not any(isinstance(one, Timed) for one in given):
-                args, kwargs = tree.map_structure(_value, (args, kwargs))
-                return tree.map_structure(Whole, operation(*args, **kwargs))
+            arguments = leaves((args, kwargs))
+            if not any(isinstance(argument, TimeStep) for argument in arguments):
+                args, kwargs = _summary_values((args, kwargs))
+                return tree.map_structure(Summary, operation(*args, **kwargs))
             if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
-                return self._nested(operation, memory, *args, **kwargs)
+                return self._run_inner_model(operation, states, *args, **kwargs)
             try:
-                return rule_of(operation)(memory, operation, *args, **kwargs)
-            except CannotStep as why:
-                raise ArgumentError(_refusal(self._model, operation, why)) from None
+                return streaming_rule(operation)(states, operation, *args, **kwargs)
+            except CannotStep as reason:
+                raise CannotStep(
+                    f"`model` must be computable step by step. Received: {self._model.name!r}, "
+                    f"whose layer {operation.name!r} ({type(operation).__name__}) {reason}."
+                ) from None
 
-        return compat.run_through_graph(self._graph(model), inputs, call)
+        return compat.run_through_graph(graph, inputs, call)
 
-    def _nested(self, model, memory, inputs, training=None, mask=None):
-        inputs = tree.flatten(inputs)
+    def _run_inner_model(
+        self, model: keras.Model, states: LayerStates, inputs, training=None, mask=None
+    ):
+        inputs = leaves(inputs)
         if mask is not None:
-            pairs = zip(inputs, tree.flatten(mask), strict=True)
-            inputs = [one if by is None else Timed(one.step, by.step) for one, by in pairs]
-        return self._run(model, inputs, memory)
+            masks = leaves(mask)
+            inputs = [
+                step if step_mask is None else TimeStep(step.step, step_mask.step)
+                for step, step_mask in zip(inputs, masks, strict=True)
+            ]
+        return self._run(model, inputs, states)
 
-    def _graph(self, model) -> keras.Function:
+    def _graph(self, model: keras.Model) -> keras.Function:
         if id(model) not in self._graphs:
             self._graphs[id(model)] = keras.Function(model.inputs, model.outputs)
         return self._graphs[id(model)]
 
 
-def _refusal(model: keras.Model, operation, why: CannotStep) -> str:
-    kind = type(operation).__name__
-    return (
-        f"`model` must be able to go step by step. Received: {model.name!r}, whose layer "
-        f"{operation.name!r} ({kind}) {why}."
+def _summary_values(arguments: Any) -> Any:
+    """A layer's arguments, with the tensor in place of each `Summary`."""
+    return tree.map_structure(
+        lambda argument: argument.value if isinstance(argument, Summary) else argument, arguments
     )
 
 
-def _value(given: Any) -> Any:
-    return given.value if isinstance(given, Whole) else given
-
-
 def _zeros(tensor: Any) -> Any:
-    """A step of an input for one row; where an axis is free, of one."""
+    """One step of zeros for one row of an input; an axis of any size has size 1."""
     inner = (1 if size is None else size for size in tensor.shape[2:])
     return ops.zeros((1, *inner), tensor.dtype)
 
 
 def _padding_layers(graph: keras.Function) -> list:
-    """For each input the layer that finds its padding, or None."""
-    looking = [one for one in graph.operations if isinstance(one, StepMask | keras.layers.Masking)]
+    """For each input the layer that masks its padding, or None."""
+    masking = [
+        layer for layer in graph.operations if isinstance(layer, StepMask | keras.layers.Masking)
+    ]
     return [
-        next((layer for layer in looking if layer.input is tensor), None) for tensor in graph.inputs
+        next((layer for layer in masking if layer.input is tensor), None) for tensor in graph.inputs
     ]

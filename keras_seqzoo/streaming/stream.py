@@ -1,4 +1,4 @@
-"""A model that goes step by step, its state in the hands of the client."""
+"""Streaming of causal models: `step(x, state) -> (y, state)`, one time step per call."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from keras import ops, tree
 
 from keras_seqzoo import errors
 from keras_seqzoo.inspection.model_graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.inspection.sample_inputs import has_time_axis, sample_inputs
+from keras_seqzoo.streaming.state import CannotStep, leaves
 from keras_seqzoo.streaming.stepper import Stepper
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_positive
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
@@ -22,35 +24,36 @@ State = dict[str, Any]
 
 
 def stream(model: keras.Model, *, nan: str = "skip") -> Streamer:
-    """A causal model, for readings or tokens that come one by one.
+    """Makes a causal model computable one time step at a time, with an explicit state.
 
-    Works with any Functional or Sequential model of layers that act on each step alone (`Dense`,
+    Supports every Functional or Sequential model of layers that act on each step alone (`Dense`,
     `Embedding`, normalizations over features, `TimeDistributed`, merges, most of `keras.ops`) or
-    carry something from step to step: `SimpleRNN`, `GRU`, `LSTM`, `RNN` of any cell, causal
-    `Conv1D`, running poolings. That stepping gives what the model gives for the whole sequence is
-    tried on random input, padded on either side where the model knows padding, before anything is
-    returned.
+    that carry a state: `SimpleRNN`, `GRU`, `LSTM`, `RNN` of any cell, causal `Conv1D`, and
+    poolings, which are computed over the sequence so far. Before a `Streamer` is returned, its
+    outputs are compared with those of the model on whole random sequences, padded on both sides
+    where the model masks padding.
 
-    Shapes: a step takes `(batch, features)`, or int `(batch,)` for tokens, and gives the model's
-        output at that step, without the axis of time; of a model with one answer for a sequence,
-        that for the sequence so far.
-    Masking: as of the model: a padded step leaves the state as it was.
-    State: a dict of tensors, one per layer that has something to carry, `(batch, ...)`. It is
-        given and returned, never kept: each client has its own.
+    Shapes: a step takes `(batch, features)`, or int `(batch,)` for tokens, and returns the model's
+        output at that step, without the time axis. A model with one output per sequence returns
+        the output for the sequence so far.
+    Masking: as in the model; a padded step leaves the state as it was.
+    State: a dict of tensors `(batch, ...)`, one per layer that carries a state. It is passed to a
+        step and returned by it, and never stored: each client has its own.
 
     Args:
-        model: a built `keras.Model`, each of whose inputs has an axis of time.
-        nan: what a reading that is not finite, and no padding, does to its row, and to no other.
-            "skip": the row's output is NaN for that step, and its state stays as it was, as if the
-            step had not been. "propagate": what the model makes of it; the row's state is then NaN
-            for ever, with most models. "raise": a `DataError`.
+        model: a built `keras.Model`, each of whose inputs has a time axis.
+        nan: how a reading that is neither finite nor padding affects its row; other rows are never
+            affected. "skip": the output of that row is NaN for that step, and its state stays as
+            it was. "propagate": the model computes with it; with most models the state of the row
+            is then NaN for good. "raise": a `DataError`.
 
     Returns:
-        A `Streamer`, whose weights are the model's own.
+        A `Streamer`, which shares the weights of the model.
 
     Raises:
-        ArgumentError: if the model cannot go step by step; the message names the layer and says
-            why.
+        ArgumentError: if an argument has the wrong type or value, or the model is stateful.
+        CannotStep: an `ArgumentError`, if the model cannot be computed step by step; the message
+            names the layer and the reason.
 
     Example:
 
@@ -64,139 +67,153 @@ def stream(model: keras.Model, *, nan: str = "skip") -> Streamer:
     """
     check_choice("nan", nan, NAN)
     streamer = Streamer(model, nan=nan)
-    _check_against_whole(streamer)
+    _check_against_whole_sequences(streamer)
     return streamer
 
 
 class Streamer:
-    """What `stream` gives.
+    """A model that is computed one time step at a time; `stream` returns it.
 
     Attributes:
         model: the `keras.Model`.
         nan: "skip", "propagate" or "raise".
-        inputs: list of tuple: name, shape without the batch, and dtype of what a step is given.
+        inputs: list of tuple: name, shape without batch and time axis, and dtype of each input.
         states: dict of arrays by name, the state of one row before the first step.
     """
 
     def __init__(self, model: keras.Model, *, nan: str = "skip"):
-        _check(model)
+        _check_model(model)
         self.model, self.nan = model, nan
+        self.inputs = [
+            (tensor.name, tuple(tensor.shape[2:]), tensor.dtype) for tensor in model.inputs
+        ]
         self._stepper = Stepper(model)
         self.states = self._stepper.initial
-        self.inputs = [(one.name, tuple(one.shape[2:]), one.dtype) for one in model.inputs]
-        self._tokens = [known_tokens(model, one) for one in model.inputs]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step.
 
         Args:
-            batch: int, at least 1, how many rows there are.
+            batch: int, at least 1, the number of rows.
         """
         check_positive(batch=batch)
-        return self.begin(int(batch))
+        return self.broadcast_initial_state(int(batch))
 
     def step(self, x, state: Mapping[str, Any]) -> tuple[Any, State]:
-        """One step: what the model says at it, and the state after it.
+        """Computes one time step.
 
         Args:
-            x: array `(batch, features)`, or int `(batch,)` for tokens; a list or dict of several
+            x: array `(batch, features)`, or int `(batch,)` for tokens; a list or dict of arrays
                 where the model has several inputs.
-            state: what `initial_state` or the step before gave.
+            state: the state that `initial_state` or the previous step returned.
+
+        Returns:
+            The output of the model at the step, and the state after it.
 
         Raises:
-            DataError: if `x` has another shape, tokens that the model does not know, or, with
+            DataError: if `x` has another shape, has tokens outside the vocabulary, or, with
                 `nan="raise"`, is not finite.
-            ArgumentError: if `state` is not of this model.
+            ArgumentError: if `state` is not a state of this model for as many rows as `x` has.
         """
         inputs = self._read(x)
         self._check_state(state, len(inputs[0]))
-        outputs, after, usable = self._compiled(inputs, dict(state))
-        if self.nan == "raise" and usable is not None:
-            _check_usable(ops.convert_to_numpy(usable))
-        return tree.pack_sequence_as(output_of(self.model), outputs), dict(after)
+        outputs, state, finite_rows = self._compiled(inputs, dict(state))
+        if self.nan == "raise" and finite_rows is not None:
+            _check_finite(np.asarray(ops.convert_to_numpy(finite_rows)))
+        return tree.pack_sequence_as(output_of(self.model), outputs), dict(state)
+
+    @functools.cached_property
+    def _vocabulary_sizes(self) -> list[int | None]:
+        return [known_tokens(self.model, tensor) for tensor in self.model.inputs]
 
     @functools.cached_property
     def _compiled(self) -> Callable:
         return _compile(self)
 
-    def begin(self, batch: Any) -> State:
-        """`initial_state` unchecked, for a tensor `batch` too."""
+    def broadcast_initial_state(self, batch: Any) -> State:
+        """`initial_state` without checks, for graphs.
+
+        Args:
+            batch: int or int tensor, the number of rows.
+        """
         return {
             name: ops.broadcast_to(ops.convert_to_tensor(row), (batch, *row.shape[1:]))
             for name, row in self.states.items()
         }
 
-    def compute(self, inputs: list, state: Mapping[str, Any]):
-        """`step` of tensors, not compiled: flat outputs, the state, and which rows were of use."""
-        usable = None if self.nan == "propagate" else self._stepper.usable(inputs)
-        outputs, after = self._stepper.step(inputs, state, usable)
-        if usable is not None:
-            outputs = [_where(usable, output) for output in outputs]
-        return outputs, after, usable
+    def step_tensors(
+        self, inputs: list, state: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any], Any]:
+        """`step` without checks or compilation, for graphs.
+
+        Args:
+            inputs: list of tensors `(batch, ...)`.
+            state: mapping of name to tensor.
+
+        Returns:
+            The list of outputs; the state after the step; and bool `(batch,)`, the rows whose
+            readings are finite or padding, or None where that is not checked.
+        """
+        finite_rows = None if self.nan == "propagate" else self._stepper.finite_rows(inputs)
+        outputs, state = self._stepper.step(inputs, state, finite_rows)
+        if finite_rows is not None:
+            outputs = [_mask_output(finite_rows, output) for output in outputs]
+        return outputs, state, finite_rows
 
     @property
     def timed(self) -> list[bool]:
-        """For each output whether the model gives it for every step."""
+        """For each output whether it has a time axis."""
         return self._stepper.timed
 
     def _read(self, x) -> list:
-        known = input_of(self.model)
-        names = sorted(known) if isinstance(known, dict) else [name for name, *_ in self.inputs]
+        structure = input_of(self.model)
+        names = [name for name, *_ in self.inputs]
+        names = sorted(structure) if isinstance(structure, dict) else names
         if isinstance(x, dict):
             if set(x) != set(names):
                 raise errors.DataError(f"`x` must have {names}. Received: {list(x)}.")
-            given = [x[name] for name in names]
+            values = [x[name] for name in names]
         else:
-            given = [x] if len(names) == 1 else tree.flatten(x)
-        if len(given) != len(names):
+            values = [x] if len(names) == 1 else leaves(x)
+        if len(values) != len(names):
             raise errors.DataError(
-                f"`x` must be a step of each of {names}. Received: {len(given)} arrays."
+                f"`x` must be a step of each of {names}. Received: {len(values)} arrays."
             )
-        found = []
-        for (name, shape, dtype), known, one in zip(self.inputs, self._tokens, given, strict=True):
-            one = one if ops.is_tensor(one) else _as_numbers(name, one, known)
-            fits = len(one.shape) == len(shape) + 1 and all(
-                size in (None, has) for size, has in zip(shape, one.shape[1:], strict=True)
+        tensors = []
+        for (name, shape, dtype), vocabulary_size, value in zip(
+            self.inputs, self._vocabulary_sizes, values, strict=True
+        ):
+            value = value if ops.is_tensor(value) else _as_numeric(name, value, vocabulary_size)
+            fits = len(value.shape) == len(shape) + 1 and all(
+                size in (None, received)
+                for size, received in zip(shape, value.shape[1:], strict=True)
             )
-            if not fits or len(one) != len(found[0] if found else one) or not len(one):
+            # A scalar does not fit, and has no length.
+            if not fits or not len(value) or (tensors and len(value) != len(tensors[0])):
                 expected = ", ".join("any" if size is None else str(size) for size in shape)
                 raise errors.DataError(
-                    f"A step's {name!r} must have the shape (batch, {expected}), without an axis "
-                    f"of time, and as many rows as the others. Received: shape {tuple(one.shape)}."
+                    f"A step's {name!r} must have the shape (batch, {expected}), without a time "
+                    "axis, and as many rows as the other inputs. Received: shape "
+                    f"{tuple(value.shape)}."
                 )
-            found.append(ops.convert_to_tensor(one, dtype))
-        return found
+            tensors.append(ops.convert_to_tensor(value, dtype))
+        return tensors
 
     def _check_state(self, state, batch: int) -> None:
         expected = {name: (batch, *row.shape[1:]) for name, row in self.states.items()}
         received = (
-            {name: tuple(getattr(one, "shape", ())) for name, one in state.items()}
+            {name: tuple(getattr(tensor, "shape", ())) for name, tensor in state.items()}
             if isinstance(state, Mapping)
             else type(state).__name__
         )
         if received != expected:
             raise errors.ArgumentError(
-                f"`state` must be what `initial_state` or the step before gave, for {batch} rows: "
-                f"{expected}. Received: {received}."
+                "`state` must be what `initial_state` or the previous step returned, for "
+                f"{batch} rows: {expected}. Received: {received}."
             )
 
 
-def streamer_of(model: keras.Model) -> Streamer | None:
-    """What `stream` gives, or None of a model that cannot go step by step.
-
-    Args:
-        model: `keras.Model`.
-    """
-    try:
-        return stream(model)
-    except errors.ArgumentError:
-        return None
-
-
-def _check(model: Any) -> None:
-    # Samples know what endpoints there are, and endpoints what can be streamed.
-    from keras_seqzoo.inspection.sample_inputs import has_time
-
+def _check_model(model: Any) -> None:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
             argument_message(
@@ -206,41 +223,41 @@ def _check(model: Any) -> None:
     stateful = stateful_layers(model)
     if stateful:
         raise errors.ArgumentError(
-            f"`model` must not keep state itself. Received: {model.name!r} with stateful layers "
-            f"{', '.join(stateful)}. Rebuild it with stateful=False and set its weights: a stream "
-            "has its state in the hands of the client."
+            f"`model` must not be stateful. Received: {model.name!r} with stateful layers "
+            f"{', '.join(stateful)}. Rebuild it with stateful=False and set its weights: while "
+            "streaming, the client passes the state to each step."
         )
     for tensor in model.inputs:
-        if not has_time(tensor) or tensor.shape[0] is not None:
-            raise errors.ArgumentError(
-                "`model` must take any number of rows, and steps along the second axis. Received: "
+        if not has_time_axis(tensor) or tensor.shape[0] is not None:
+            raise CannotStep(
+                "`model` must take any number of rows, and have the time axis second. Received: "
                 f"{model.name!r}, whose input {tensor.name!r} is {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}."
             )
 
 
-def _as_numbers(name: str, given: Any, tokens: int | None) -> np.ndarray:
-    """What is not a tensor yet as an array, of tokens from 0 to `tokens - 1` if they are."""
-    if tokens is not None:
-        return as_tokens(name, given, tokens)
-    array = as_array(name, given)
+def _as_numeric(name: str, value: Any, vocabulary_size: int | None) -> np.ndarray:
+    """An array of numbers; of tokens, ints from 0 to `vocabulary_size - 1`."""
+    if vocabulary_size is not None:
+        return as_tokens(name, value, vocabulary_size)
+    array = as_array(name, value)
     if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # such as bfloat16
         raise errors.DataError(f"A step's {name!r} must be numbers. Received: dtype {array.dtype}.")
     return array
 
 
-def _where(usable, output):
-    """NaN in rows whose reading was of no use; -1, or False, where there is no NaN."""
+def _mask_output(finite_rows, output):
+    """NaN in rows that are not finite; -1, or 0 or False, where the dtype has neither."""
     dtype = keras.backend.standardize_dtype(output.dtype)
-    nothing = float("nan") if "float" in dtype else 0 if dtype == "bool" or "u" in dtype else -1
+    fill = float("nan") if "float" in dtype else 0 if dtype == "bool" or "u" in dtype else -1
     axes = list(range(1, len(output.shape)))
-    usable = ops.expand_dims(usable, axes) if axes else usable
-    return ops.where(usable, output, nothing)
+    finite_rows = ops.expand_dims(finite_rows, axes) if axes else finite_rows
+    return ops.where(finite_rows, output, fill)
 
 
-def _check_usable(usable: np.ndarray) -> None:
-    if not usable.all():
-        rows = np.flatnonzero(~usable)
+def _check_finite(finite_rows: np.ndarray) -> None:
+    if not finite_rows.all():
+        rows = np.flatnonzero(~finite_rows)
         raise errors.DataError(
             f"Readings must be finite. Received: NaN or infinity in {len(rows)} rows, the first "
             f"of them {rows[0]}. Leave them out, or stream with nan='skip'."
@@ -248,100 +265,94 @@ def _check_usable(usable: np.ndarray) -> None:
 
 
 def _compile(streamer: Streamer) -> Callable:
-    """`compute` as a program, whose weights are those that the model has when it is called."""
-    backend = keras.backend.backend()
-    return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}.get(backend, _as_it_is)(
-        streamer
-    )
+    """`Streamer.step_tensors`, compiled; it reads the model's weights at each call."""
+    compilers = {"tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _without_grad}
+    compiler = compilers.get(keras.backend.backend())
+    return streamer.step_tensors if compiler is None else compiler(streamer)
 
 
-def _tensorflow(streamer: Streamer) -> Callable:
+def _compile_tensorflow(streamer: Streamer) -> Callable:
     import tensorflow as tf
 
-    names, number = list(streamer.states), len(streamer.inputs)
+    names, input_count = list(streamer.states), len(streamer.inputs)
     specs = [tf.TensorSpec((None, *shape), dtype) for _, shape, dtype in streamer.inputs]
     specs += [tf.TensorSpec((None, *row.shape[1:]), row.dtype) for row in streamer.states.values()]
 
     @tf.function(input_signature=specs, autograph=False)
-    def compute(*tensors):
-        state = dict(zip(names, tensors[number:], strict=True))
-        return streamer.compute(list(tensors[:number]), state)
+    def step(*tensors):
+        state = dict(zip(names, tensors[input_count:], strict=True))
+        return streamer.step_tensors(list(tensors[:input_count]), state)
 
-    concrete = compute.get_concrete_function()  # called with tensors side by side, twice as fast
+    concrete = step.get_concrete_function()  # called with flat tensors it takes half the time
     return lambda inputs, state: concrete(*inputs, *(state[name] for name in names))
 
 
-def _jax(streamer: Streamer) -> Callable:
-    import jax
+def _compile_jax(streamer: Streamer) -> Callable:
+    import jax  # pyright: ignore[reportMissingImports]  # an optional backend
 
     variables = streamer.model.variables
 
     @jax.jit
-    def compute(values, inputs, state):
+    def step(values, inputs, state):
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return streamer.compute(inputs, state)
+            return streamer.step_tensors(inputs, state)
 
-    return lambda inputs, state: compute([one.value for one in variables], inputs, state)
-
-
-def _torch(streamer: Streamer) -> Callable:
-    import torch
-
-    return torch.no_grad()(streamer.compute)
+    return lambda inputs, state: step([variable.value for variable in variables], inputs, state)
 
 
-def _as_it_is(streamer: Streamer) -> Callable:
-    return streamer.compute
+def _without_grad(streamer: Streamer) -> Callable:
+    import torch  # pyright: ignore[reportMissingImports]  # an optional backend
+
+    return torch.no_grad()(streamer.step_tensors)
 
 
-# Of the largest output: round-off may grow from step to step, a mistake is far beyond it.
-_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.1
+# As a share of the largest output: round-off may grow from step to step, errors are far larger.
+_TOLERANCE, _HALF_PRECISION_TOLERANCE = 1e-3, 0.1
 _ROWS, _STEPS = 3, 7
 
 
-def _check_against_whole(streamer: Streamer) -> None:
-    """Raises `ArgumentError` unless steps give what the model gives for whole sequences."""
-    x = _tried(streamer.model)
+def _check_against_whole_sequences(streamer: Streamer) -> None:
+    """Raises `CannotStep` unless steps give the model's outputs for whole sequences."""
+    x = _random_sequences(streamer.model)
     total = x[0].shape[1]
-    steps, state = [], streamer.begin(_ROWS)
-    # What is tried here once need not be compiled, but where each operation would be.
-    compute = streamer._compiled if keras.backend.backend() == "jax" else streamer.compute
+    steps, state = [], streamer.broadcast_initial_state(_ROWS)
+    # For a single check compilation takes longer, except on JAX, which compiles each operation.
+    step = streamer._compiled if keras.backend.backend() == "jax" else streamer.step_tensors
     for t in range(total):
-        outputs, state, _ = compute([one[:, t] for one in x], state)
-        steps.append([ops.convert_to_numpy(one) for one in outputs])
-    fixed = any(one.shape[1] is not None for one in streamer.model.inputs)
+        outputs, state, _ = step([tensor[:, t] for tensor in x], state)
+        steps.append([np.asarray(ops.convert_to_numpy(output)) for output in outputs])
+    fixed = any(tensor.shape[1] is not None for tensor in streamer.model.inputs)
     for length in {total, total if fixed or all(streamer.timed) else total // 2 + 1}:
-        _compare(streamer, [one[:, :length] for one in x], steps[:length])
+        _compare(streamer, [tensor[:, :length] for tensor in x], steps[:length])
 
 
-def _tried(model: keras.Model) -> list:
-    """Three rows of random steps, of which the first and last are padded where padding is known."""
-    from keras_seqzoo.inspection.sample_inputs import inputs_of
-
-    given = [one for one in inputs_of(model) if one.batch == _ROWS]
-    steps = _STEPS if any(one.steps == _STEPS for one in given) else given[0].steps
-    padded = {one.padding: one.inputs for one in given if one.steps == steps}
-    first, last = (padded.get(side, padded["none"]) for side in ("left", "right"))
+def _random_sequences(model: keras.Model) -> list:
+    """Three random sequences, the first two padded left, the third right, if padding is masked."""
+    samples = [sample for sample in sample_inputs(model) if sample.batch == _ROWS]
+    steps = _STEPS if any(sample.steps == _STEPS for sample in samples) else samples[0].steps
+    by_padding = {sample.padding: sample.inputs for sample in samples if sample.steps == steps}
+    left, right = (by_padding.get(side, by_padding["none"]) for side in ("left", "right"))
     return [
-        ops.convert_to_tensor(np.concatenate([first[name][:2], last[name][2:]])) for name in first
+        ops.convert_to_tensor(np.concatenate([left[name][:2], right[name][2:]])) for name in left
     ]
 
 
-def _compare(streamer: Streamer, x: list, steps: list) -> None:
+def _compare(streamer: Streamer, x: list, steps: list[list[np.ndarray]]) -> None:
     model = streamer.model
-    whole = model(tree.pack_sequence_as(input_of(model), x), training=False)
-    half = any("16" in str(layer.compute_dtype) for layer in model.layers)
-    for number, expected in enumerate(tree.flatten(whole)):
-        expected = ops.convert_to_numpy(expected)
-        received = [outputs[number] for outputs in steps]
-        received = np.stack(received, 1) if streamer.timed[number] else received[-1]
-        expected, received = (np.asarray(one, np.float64) for one in (expected, received))
-        size = np.abs(expected[np.isfinite(expected)]).max(initial=1e-30)
-        allowed = (_HALF_TOLERANCE if half else _TOLERANCE) * size
+    outputs = leaves(model(tree.pack_sequence_as(input_of(model), x), training=False))
+    half_precision = any("16" in str(layer.compute_dtype) for layer in model.layers)
+    for index, output in enumerate(outputs):
+        expected = np.asarray(ops.convert_to_numpy(output), np.float64)
+        stepped = [step_outputs[index] for step_outputs in steps]
+        received = np.asarray(
+            np.stack(stepped, 1) if streamer.timed[index] else stepped[-1], np.float64
+        )
+        largest = np.abs(expected[np.isfinite(expected)]).max(initial=1e-30)
+        allowed = (_HALF_PRECISION_TOLERANCE if half_precision else _TOLERANCE) * largest
         if not np.allclose(received, expected, rtol=0, atol=allowed, equal_nan=True):
-            raise errors.ArgumentError(
-                "`model` must give step by step what it gives for the whole sequence. Received: "
-                f"{model.name!r}, whose output differs by {np.abs(received - expected).max():.1e} "
-                f"where the largest is {size:.1e}. Does a layer look at other steps, or draw at "
-                "random?"
+            raise CannotStep(
+                "`model` must give the same output step by step as for the whole sequence. "
+                f"Received: {model.name!r}, whose output differs by "
+                f"{np.abs(received - expected).max():.1e} where the largest is {largest:.1e}. "
+                "Does a layer use other steps, or random numbers?"
             )

@@ -1,4 +1,4 @@
-"""Model files and artifacts: whole and right, or refused with the old one untouched."""
+"""Export, verification and loading of artifacts, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError, ArtifactError, ExistsError
 from keras_seqzoo.exporting import Parity, verification
 from keras_seqzoo.exporting import export as export_function
+from keras_seqzoo.exporting.plan import ExportPlan
+from keras_seqzoo.streaming import CannotStep, stepper
+from keras_seqzoo.streaming import stream as stream_function
 from keras_seqzoo.utils import files
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.own_process]
 
-# The package re-exports the function under its module's name.
+# The packages re-export the functions under the names of their modules.
 export_module = sys.modules[export_function.__module__]
+stream_module = sys.modules[stream_function.__module__]
 
 
 def build(**config) -> keras.Model:
@@ -52,8 +56,8 @@ def model_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """One proved artifact with its model and its report."""
-    path = tmp_path_factory.mktemp("proved") / "served"
+    """A verified artifact with its model and its parity report."""
+    path = tmp_path_factory.mktemp("verified") / "served"
     model = build(mask_value=float("nan"))
     return model, path, zoo.export(model, path, verbose=0)
 
@@ -61,18 +65,18 @@ def served(tmp_path_factory):
 # -------------------------------------------------------------------------------------------- load
 
 
-def test_nothing_at_the_path_is_an_artifact_error(tmp_path):
+def test_load_refuses_a_missing_path(tmp_path):
     with pytest.raises(ArtifactError, match="where nothing is"):
         zoo.load(tmp_path / "missing.keras")
 
 
-def test_a_folder_without_a_saved_model_is_refused(tmp_path):
+def test_load_refuses_a_folder_without_a_saved_model(tmp_path):
     with pytest.raises(ArtifactError, match=r"a folder without saved_model\.pb"):
         zoo.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.pkl", "model"])
-def test_a_file_of_another_kind_is_refused_unread(name, model_file):
+def test_load_refuses_other_file_types_unread(name, model_file):
     other = model_file.rename(model_file.with_name(name))
     with pytest.raises(ArtifactError, match=r"can run code.*model\.save\('name\.keras'\)"):
         zoo.load(other)
@@ -80,7 +84,7 @@ def test_a_file_of_another_kind_is_refused_unread(name, model_file):
 
 @pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "metadata.json"])
 @pytest.mark.parametrize("change", ["missing", "empty", "garbage", "truncated"])
-def test_a_model_file_with_a_damaged_part_is_refused(part, change, model_file):
+def test_load_refuses_a_model_file_with_a_damaged_part(part, change, model_file):
     with zipfile.ZipFile(model_file) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     if change == "missing":
@@ -102,13 +106,13 @@ def test_a_model_file_with_a_damaged_part_is_refused(part, change, model_file):
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 100], ids=["empty", "garbage"])
-def test_a_damaged_saved_model_is_refused(data, tmp_path):
+def test_load_refuses_a_damaged_saved_model(data, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(data)
     with pytest.raises(ArtifactError, match="must be a whole SavedModel"):
         zoo.load(tmp_path)
 
 
-def test_a_saved_model_without_its_variables_is_refused(tmp_path):
+def test_load_refuses_a_saved_model_without_variables(tmp_path):
     zoo.export(build(), tmp_path / "served", verify=False)
     for part in (tmp_path / "served" / "variables").iterdir():
         part.unlink()
@@ -116,10 +120,10 @@ def test_a_saved_model_without_its_variables_is_refused(tmp_path):
         zoo.load(tmp_path / "served")
 
 
-# --------------------------------------------------------------------------------- what export does
+# ------------------------------------------------------------------------------------------ export
 
 
-def test_an_artifact_serves_other_batches_and_lengths(served):
+def test_artifact_serves_any_batch_size_and_length(served):
     model, path, _ = served
     artifact = zoo.load(path)
     for batch, steps in ((1, 1), (2, 5), (7, 33)):
@@ -129,35 +133,35 @@ def test_an_artifact_serves_other_batches_and_lengths(served):
         np.testing.assert_allclose(artifact.serve(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_artifact_holds_its_parity_report(served):
+def test_artifact_contains_its_parity_report(served):
     model, path, parity = served
     assert isinstance(parity, Parity)
-    known = json.loads((path / "parity.json").read_text())
-    assert known == json.loads(json.dumps(parity.to_dict()))
-    assert known["model"] == model.name
-    assert known["difference"] <= known["tolerance"] == 1e-5
-    assert {case["padding"] for case in known["cases"]} == {"none", "left", "right"}
-    assert {case["batch"] for case in known["cases"]} == {1, 3, 16}
-    assert {"python", "keras", "tensorflow", "numpy", "keras-seqzoo"} == set(known["versions"])
+    report = json.loads((path / "parity.json").read_text())
+    assert report == json.loads(json.dumps(parity.to_dict()))
+    assert report["model"] == model.name
+    assert report["difference"] <= report["tolerance"] == 1e-5
+    assert {case["padding"] for case in report["cases"]} == {"none", "left", "right"}
+    assert {case["batch"] for case in report["cases"]} == {1, 3, 16}
+    assert {"python", "keras", "tensorflow", "numpy", "keras-seqzoo"} == set(report["versions"])
 
 
-def test_a_parity_report_prints_one_line_per_endpoint_or_case(served):
+def test_parity_report_prints_one_line_per_endpoint_or_case(served):
     *_, parity = served
     endpoints = {case["endpoint"] for case in parity.cases}
     assert endpoints == {"serve", "step"}
     assert len(str(parity).splitlines()) == len(endpoints) + 3
     serve = [case for case in parity.cases if case["endpoint"] == "serve"]
-    alone = dataclasses.replace(parity, cases=tuple(serve))
-    assert len(str(alone).splitlines()) == len(serve) + 3
+    of_serve = dataclasses.replace(parity, cases=tuple(serve))
+    assert len(str(of_serve).splitlines()) == len(serve) + 3
     assert "simple_rnn_identity" in str(parity)
 
 
-def test_nothing_but_the_artifact_is_left_in_its_folder(served):
+def test_export_leaves_no_temporary_files(served):
     _, path, _ = served
-    assert [one.name for one in path.parent.iterdir()] == ["served"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["served"]
 
 
-def test_a_fixed_time_is_kept_in_the_artifact(tmp_path):
+def test_artifact_has_the_fixed_time_of_its_model(tmp_path):
     model = build(time=6)
     zoo.export(model, tmp_path / "served", verify=False)
     artifact = zoo.load(tmp_path / "served")
@@ -166,17 +170,17 @@ def test_a_fixed_time_is_kept_in_the_artifact(tmp_path):
         artifact.serve(random(4, 5, 2))
 
 
-def test_without_verification_there_is_no_report(tmp_path, capsys):
+def test_export_without_verification_writes_no_report(tmp_path, capsys):
     assert zoo.export(build(), tmp_path / "served", verify=False) is None
     assert not (tmp_path / "served" / "parity.json").exists()
     assert capsys.readouterr().out == ""
 
 
-# ------------------------------------------------------------------------------ what export refuses
+# ----------------------------------------------------------------------------- refusals of export
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_what_is_at_the_path_is_not_touched(kind, tmp_path):
+def test_export_refuses_an_existing_path_and_leaves_it_as_it_was(kind, tmp_path):
     path = tmp_path / "served"
     if kind == "file":
         path.write_text("precious")
@@ -189,11 +193,11 @@ def test_what_is_at_the_path_is_not_touched(kind, tmp_path):
     with pytest.raises(ExistsError, match="overwrite=True"):
         zoo.export(build(), path, verify=False)
     assert content(tmp_path) == before
-    assert [one.name for one in tmp_path.iterdir()] == ["served"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["served"]
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_overwrite_replaces_what_is_there(kind, tmp_path):
+def test_export_with_overwrite_replaces_an_existing_path(kind, tmp_path):
     path = tmp_path / "served"
     if kind == "file":
         path.write_text("old")
@@ -206,7 +210,7 @@ def test_overwrite_replaces_what_is_there(kind, tmp_path):
     x = random(2, 3, 2)
     artifact = zoo.load(path)
     np.testing.assert_allclose(artifact.serve(x), model(x), rtol=1e-5, atol=1e-6)
-    assert [one.name for one in tmp_path.iterdir()] == ["served"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["served"]
 
 
 def two_inputs() -> keras.Model:
@@ -225,7 +229,7 @@ def stateful() -> keras.Model:
 
 
 @pytest.mark.parametrize("kind", ["Masking", "mask_zero"])
-def test_padding_that_keras_layers_know_is_tried(kind, tmp_path):
+def test_padding_masked_by_keras_layers_is_verified(kind, tmp_path):
     if kind == "Masking":
         first = [keras.Input((None, 2)), keras.layers.Masking(-1.0)]
     else:
@@ -235,14 +239,14 @@ def test_padding_that_keras_layers_know_is_tried(kind, tmp_path):
     assert {case["padding"] for case in parity.cases} == {"none", "left", "right"}
 
 
-def test_several_inputs_and_named_outputs_are_served_by_their_names(tmp_path):
+def test_artifact_serves_inputs_and_outputs_by_name(tmp_path):
     left, right = keras.Input((None, 2), name="left"), keras.Input((None, 2), name="right")
     model = keras.Model([left, right], {"sum": left + right, "difference": left - right})
     zoo.export(model, tmp_path / "served", verbose=0)
-    one, other = random(2, 3, 2), random(2, 3, 2)
-    served = zoo.load(tmp_path / "served").signatures["serving_default"](left=one, right=other)
+    x, y = random(2, 3, 2), random(2, 3, 2)
+    served = zoo.load(tmp_path / "served").signatures["serving_default"](left=x, right=y)
     assert sorted(served) == ["difference", "sum"]
-    np.testing.assert_array_equal(served["difference"], one - other)
+    np.testing.assert_array_equal(served["difference"], x - y)
 
 
 def nested_stateful() -> keras.Model:
@@ -259,89 +263,118 @@ def nested_stateful() -> keras.Model:
         (lambda: keras.Sequential([keras.layers.Dense(1)]), "a built keras.Model"),
         (lambda: "model", "a built keras.Model"),
     ],
-    ids=["stateful inside", "two outputs", "stateful", "unbuilt", "no model"],
+    ids=["inner stateful", "two outputs", "stateful", "unbuilt", "no model"],
 )
-def test_a_model_that_cannot_be_served_is_refused_before_anything_is_written(
-    model, message, tmp_path
-):
+def test_export_refuses_models_that_cannot_be_served_before_writing(model, message, tmp_path):
     with pytest.raises(ArgumentError, match=message):
         zoo.export(model(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, CannotStep])
+def test_only_cannot_step_in_a_streaming_rule_leaves_out_step(error, tmp_path, monkeypatch):
+    def rule(*args, **kwargs):
+        raise error("is broken")
+
+    monkeypatch.setattr(stepper, "streaming_rule", lambda operation: rule)
+    if error is CannotStep:
+        zoo.export(build(), tmp_path / "served", verify=False)
+        artifact = zoo.load(tmp_path / "served")
+        assert hasattr(artifact, "serve")
+        assert not hasattr(artifact, "step")
+        assert not hasattr(artifact, "initial_state")
+        return
+    with pytest.raises(error, match="is broken") as raised:
+        zoo.export(build(), tmp_path / "served", verify=False)
+    assert type(raised.value) is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_compares_the_stream_with_the_model_once(tmp_path, monkeypatch):
+    compare, models = stream_module._check_against_whole_sequences, []
+
+    def counted(streamer):
+        models.append(streamer.model.name)
+        compare(streamer)
+
+    monkeypatch.setattr(stream_module, "_check_against_whole_sequences", counted)
+    zoo.export(build(), tmp_path / "served", verify=False)
+    assert models == ["simple_rnn_identity"]
+
+
 @pytest.mark.parametrize(
     "options", [{"format": "pickle"}, {"format": None}, {"verify": 1}, {"overwrite": "yes"}]
 )
-def test_an_unknown_option_is_refused_before_anything_is_written(options, tmp_path):
+def test_export_refuses_invalid_options_before_writing(options, tmp_path):
     (name,) = options
     with pytest.raises(ArgumentError, match=f"`{name}`"):
         zoo.export(build(), tmp_path / "served", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------------ failed proofs
+# ----------------------------------------------------------------------------- failed verification
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_failed_proof_leaves_what_was_there(there, tmp_path, monkeypatch):
+@pytest.mark.parametrize("exists", [True, False])
+def test_failed_verification_leaves_the_path_as_it_was(exists, tmp_path, monkeypatch):
     path = tmp_path / "served"
-    if there:
+    if exists:
         zoo.export(build(), path, verify=False)
     before = content(tmp_path)
 
-    def check_parity(model, artifact, *_):
+    def check_parity(plan, artifact_format, artifact):
         assert (artifact / "saved_model.pb").is_file()
-        raise ArtifactError("It answers otherwise.")
+        raise ArtifactError("Its outputs differ.")
 
-    monkeypatch.setattr(export_module, "check_parity", check_parity)
-    with pytest.raises(ArtifactError, match="answers otherwise"):
+    monkeypatch.setattr(verification, "check_parity", check_parity)
+    with pytest.raises(ArtifactError, match="outputs differ"):
         zoo.export(build(units=5), path, overwrite=True)
     assert content(tmp_path) == before
-    assert [one.name for one in tmp_path.iterdir()] == ["served"] * there
+    assert [entry.name for entry in tmp_path.iterdir()] == ["served"] * exists
 
 
-def test_an_artifact_with_other_weights_is_caught(tmp_path, monkeypatch):
-    write = export_module._write
+def test_verification_detects_other_weights(tmp_path, monkeypatch):
+    write = export_module.write_artifact
 
-    def write_another(model, known, folder, form):
+    def write_another(plan, artifact_format, folder):
         another = build()
-        another.set_weights([1.01 * weight for weight in model.get_weights()])
-        write(another, known, folder, form)
+        another.set_weights([1.01 * weight for weight in plan.model.get_weights()])
+        write(ExportPlan.for_model(another), artifact_format, folder)
 
-    monkeypatch.setattr(export_module, "_write", write_another)
-    with pytest.raises(ArtifactError, match="answers otherwise than the model"):
+    monkeypatch.setattr(export_module, "write_artifact", write_another)
+    with pytest.raises(ArtifactError, match="outputs differ from the model's"):
         zoo.export(build(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_endpoint_that_answers_nan_is_caught_among_right_ones(tmp_path, monkeypatch):
-    serve_alone = verification._run_in_own_process
+def test_verification_detects_nan_in_one_endpoint(tmp_path, monkeypatch):
+    run_artifact = verification.run_artifact
 
-    def spoiled(artifact, form, given):
-        answers = serve_alone(artifact, form, given)
-        for sample, answer in zip(given, answers, strict=True):
+    def run_with_nan(artifact, artifact_format, samples):
+        outputs = run_artifact(artifact, artifact_format, samples)
+        for sample, arrays in zip(samples, outputs, strict=True):
             if sample.endpoint == "step":
-                answer["output"] = answer["output"] * np.nan
-        return answers
+                arrays["output"] = arrays["output"] * np.nan
+        return outputs
 
-    monkeypatch.setattr(verification, "_run_in_own_process", spoiled)
-    with pytest.raises(ArtifactError, match="differs by nan"):
+    monkeypatch.setattr(verification, "run_artifact", run_with_nan)
+    with pytest.raises(ArtifactError, match="largest difference is nan"):
         zoo.export(build(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_artifact_that_cannot_be_served_is_caught(tmp_path, monkeypatch):
+def test_verification_detects_an_artifact_that_cannot_be_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         export_module,
-        "_write",
-        lambda model, known, folder, form: (folder / "saved_model.pb").write_bytes(b"x"),
+        "write_artifact",
+        lambda plan, artifact_format, folder: (folder / "saved_model.pb").write_bytes(b"x"),
     )
     with pytest.raises(ArtifactError, match="cannot be served without keras"):
         zoo.export(build(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_write_leaves_no_files(tmp_path, monkeypatch):
     class FullDisk(type(keras.export.ExportArchive())):
         def write_out(self, path, **options):
             (Path(path) / "half").write_text("half")
@@ -353,21 +386,21 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-# ----------------------------------------------------------------------- files: whole or not at all
+# ---------------------------------------------------------------------------- atomic file writing
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_written_whole(tmp_path):
+def test_write_text_replaces_a_file(tmp_path):
     assert files.write_text(tmp_path / "new" / "a.txt", "grün") == tmp_path / "new" / "a.txt"
     files.write_text(tmp_path / "new" / "a.txt", "neu")
     assert (tmp_path / "new" / "a.txt").read_bytes() == b"neu"
     assert names(tmp_path / "new") == ["a.txt"]
 
 
-def test_the_temporary_name_ends_as_the_path_does(tmp_path):
+def test_temporary_file_has_the_suffix_of_the_path(tmp_path):
     with files.replacing(tmp_path / "model.keras") as temporary:
         assert temporary.parent == tmp_path
         assert temporary.name != "model.keras"
@@ -377,23 +410,23 @@ def test_the_temporary_name_ends_as_the_path_does(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("there", [True, False])
-def test_a_failure_leaves_the_old_file(failure, there, tmp_path):
+@pytest.mark.parametrize("exists", [True, False])
+def test_replacing_leaves_the_old_file_on_failure(failure, exists, tmp_path):
     path = tmp_path / "a.txt"
-    if there:
+    if exists:
         path.write_text("old")
     with pytest.raises(failure), files.replacing(path) as temporary:
         temporary.write_text("half")
         raise failure
-    assert names(tmp_path) == ["a.txt"] * there
-    if there:
+    assert names(tmp_path) == ["a.txt"] * exists
+    if exists:
         assert path.read_text() == "old"
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "renamed twice"])
-def test_a_folder_takes_the_place_of_another(exchange, tmp_path, monkeypatch):
+def test_replacing_folder_replaces_the_old_folder(exchange, tmp_path, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "_exchange", lambda source, target: False)
     path = tmp_path / "folder"
     for text in ("first", "second"):
         with files.replacing_folder(path, overwrite=True) as fresh:
@@ -404,9 +437,9 @@ def test_a_folder_takes_the_place_of_another(exchange, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchanged", "renamed twice"])
-def test_a_failure_leaves_the_old_folder(exchange, tmp_path, monkeypatch):
+def test_replacing_folder_leaves_the_old_folder_on_failure(exchange, tmp_path, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "_exchange", lambda source, target: False)
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old.txt").write_text("old")
@@ -420,19 +453,19 @@ def test_a_failure_leaves_the_old_folder(exchange, tmp_path, monkeypatch):
     assert names(tmp_path) == ["folder"]
 
 
-def test_a_rename_that_fails_is_undone(tmp_path, monkeypatch):
+def test_replacing_folder_reverts_a_failed_rename(tmp_path, monkeypatch):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old.txt").write_text("old")
     rename, calls = files.os.rename, []
 
-    def rename_once(one, other):
-        calls.append(other)
+    def rename_once(source, target):
+        calls.append(target)
         if len(calls) == 2:
             raise OSError("disk is gone")
-        rename(one, other)
+        rename(source, target)
 
-    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(files, "_exchange", lambda source, target: False)
     monkeypatch.setattr(files.os, "rename", rename_once)
     with (
         pytest.raises(OSError, match="disk is gone"),
@@ -443,7 +476,7 @@ def test_a_rename_that_fails_is_undone(tmp_path, monkeypatch):
     assert content(tmp_path) == {"folder/old.txt": b"old"}
 
 
-def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
+def test_replacing_folder_refuses_a_folder_created_meanwhile(tmp_path):
     path = tmp_path / "folder"
     with pytest.raises(ExistsError), files.replacing_folder(path) as fresh:
         (fresh / "new.txt").write_text("new")
@@ -453,29 +486,30 @@ def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_existing_path_is_refused_before_any_work(tmp_path, monkeypatch):
-    written = []
-    monkeypatch.setattr(export_module, "_write", lambda *_: written.append(1))
+def test_export_refuses_an_existing_path_before_writing(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(export_module, "write_artifact", lambda *_: calls.append(1))
     with pytest.raises(ExistsError):
         zoo.export(zoo.get("simple_rnn_identity"), tmp_path)
-    assert not written
+    assert not calls
 
 
-def test_an_offset_does_not_hide_a_wrong_artifact(tmp_path, monkeypatch):
+def test_verification_detects_errors_under_a_large_offset(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 8, 2)) + np.array([1e6, 0.0])
     model, other = (zoo.get("simple_rnn_identity", features=2) for _ in range(2))
-    for one in (model, other):
-        zoo.adapt(one, x)
+    zoo.adapt(model, x)
+    zoo.adapt(other, x)
     readout = other.get_layer("readout")
     readout.set_weights([np.zeros_like(weight) for weight in readout.get_weights()])
-    write = export_module._write
-    monkeypatch.setattr(export_module, "_write", lambda _, *to: write(other, *to))
-    with pytest.raises(ArtifactError, match="otherwise than the model"):
+    write = export_module.write_artifact
+    other_plan = ExportPlan.for_model(other)
+    monkeypatch.setattr(export_module, "write_artifact", lambda _, *to: write(other_plan, *to))
+    with pytest.raises(ArtifactError, match="outputs differ from the model's"):
         zoo.export(model, tmp_path / "served")
 
 
-def test_a_diverged_model_is_not_exported(tmp_path):
+def test_export_refuses_a_diverged_model(tmp_path):
     model = zoo.get("simple_rnn_identity")
     readout = model.get_layer("readout")
     readout.set_weights([np.full_like(weight, np.nan) for weight in readout.get_weights()])

@@ -1,4 +1,4 @@
-"""Artifacts in other formats: proved by their runtimes, or refused before anything is written."""
+"""Formats of artifacts, verified in their own runtimes; model cards and parity reports."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from keras_seqzoo import cli
 from keras_seqzoo.errors import ArgumentError, ArtifactError
 from keras_seqzoo.exporting.formats import FORMATS
 from keras_seqzoo.exporting.model_card import CARD
+from keras_seqzoo.exporting.plan import ExportPlan
 from keras_seqzoo.exporting.tracing import in_full_precision, without_cudnn
 
 pytestmark = pytest.mark.tensorflow
 
 NAN = float("nan")
-OTHERS = [name for name, form in FORMATS.items() if form.backend == "tensorflow" and form.ending]
+NAMES = [name for name, value in FORMATS.items() if value.backend == "tensorflow" and value.suffix]
 
 
-def needs(form: str) -> None:
+def require_packages(form: str) -> None:
     for module in FORMATS[form].modules:
         pytest.importorskip(module, reason=f"pip install 'keras-seqzoo[{FORMATS[form].extra}]'")
 
@@ -51,48 +52,47 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[pytest.mark.long] * (one == "pairs")) for one in MODELS]
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "pairs")) for name in MODELS]
 )
-@pytest.mark.parametrize("form", OTHERS)
-def test_each_kind_of_model_is_served_by_each_runtime(form, name, tmp_path):
-    needs(form)
+@pytest.mark.parametrize("form", NAMES)
+def test_runtimes_serve_every_kind_of_model(form, name, tmp_path):
+    require_packages(form)
     model = MODELS[name]()
     parity = zoo.export(model, tmp_path / "served", format=form, verbose=0)
     assert parity.format == form
     assert 0 <= parity.difference < 1e-3
-    proved = {case["endpoint"] for case in parity.cases}
-    ending = FORMATS[form].ending
+    verified = {case["endpoint"] for case in parity.cases}
+    ending = FORMATS[form].suffix
     written = {path.stem for path in (tmp_path / "served").glob(f"*{ending}")}
-    assert written == proved | ({"initial_state"} if name == "padded readings" else set())
-    assert "serve" in proved
-    assert ("step" in proved) == (name in ("padded readings", "pairs"))
+    assert written == verified | ({"initial_state"} if name == "padded readings" else set())
+    assert "serve" in verified
+    assert ("step" in verified) == (name in ("padded readings", "pairs"))
     assert len({(case["batch"], case["steps"], case["padding"]) for case in parity.cases}) > 2
 
 
-def test_another_runtime_that_answers_otherwise_is_found_out(tmp_path, monkeypatch):
-    """A format that writes other weights than the model's proves nothing."""
-    needs("onnx")
+def test_verification_detects_other_weights_in_other_runtimes(tmp_path, monkeypatch):
+    require_packages("onnx")
     import dataclasses
 
     form = FORMATS["onnx"]
 
-    def spoiled(model, endpoints, folder):
-        before = model.get_weights()
-        model.set_weights([1.5 * weight for weight in before])
-        form.write(model, endpoints, folder)
-        model.set_weights(before)
+    def write_other_weights(plan, folder):
+        weights = plan.model.get_weights()
+        plan.model.set_weights([1.5 * weight for weight in weights])
+        form.write(plan, folder)
+        plan.model.set_weights(weights)
 
-    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(form, write=spoiled))
-    with pytest.raises(ArtifactError, match="answers otherwise"):
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(form, write=write_other_weights))
+    with pytest.raises(ArtifactError, match="outputs differ"):
         zoo.export(MODELS["class"](), tmp_path / "served", format="onnx")
     assert not (tmp_path / "served").exists()
 
 
-# ------------------------------------------------------------------------- refused before writing
+# ------------------------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize("form", OTHERS)
-def test_packages_that_are_missing_are_named(form, tmp_path, monkeypatch):
+@pytest.mark.parametrize("form", NAMES)
+def test_export_names_missing_packages(form, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     missing = next(iter(FORMATS[form].modules))
     monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_packages_that_are_missing_are_named(form, tmp_path, monkeypatch):
     assert not (tmp_path / "served").exists()
 
 
-def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+def test_export_refuses_unsupported_formats_before_writing(tmp_path, monkeypatch):
     model = MODELS["class"]()
     with pytest.raises(ArgumentError, match="'tf_saved_model', 'onnx'"):
         zoo.export(model, tmp_path / "served", format="pickle")
@@ -114,15 +114,15 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, monkeypa
         zoo.export(model, tmp_path / "served.onnx", format="onnx")
     texts = zoo.data.LabeledSequences([["a", "b"], ["b"]], tags=[["O", "O"], ["O"]])
     preprocessor = zoo.data.SequencePreprocessor.learn(texts)
-    named = zoo.tasks.end_to_end(
+    tagger = zoo.tasks.end_to_end(
         zoo.get("gru_tagger", **preprocessor.arguments(), units=2), preprocessor
     )
-    with pytest.raises(ArgumentError, match="it takes strings, and this format holds numbers"):
-        zoo.export(named, tmp_path / "served", format="onnx")
+    with pytest.raises(ArgumentError, match="inputs are strings, and this format supports numbers"):
+        zoo.export(tagger, tmp_path / "served", format="onnx")
     assert not list(tmp_path.iterdir())
 
 
-# -------------------------------------------------------------------------- what lies beside it
+# ------------------------------------------------------------------- parity report, model card
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def served(tmp_path_factory):
     return path, zoo.export(seeded("simple_rnn_identity", units=3), path, verbose=0)
 
 
-def test_the_report_holds_the_hash_of_every_file_and_the_versions(served):
+def test_parity_report_contains_file_hashes_and_versions(served):
     path, parity = served
     report = json.loads((path / "parity.json").read_text())
     assert report["format"] == "tf_saved_model"
@@ -142,7 +142,7 @@ def test_the_report_holds_the_hash_of_every_file_and_the_versions(served):
     assert report["files"] == parity.files
 
 
-def test_the_card_says_what_it_is_and_how_it_was_proved(served):
+def test_model_card_contains_entry_endpoints_and_parity(served):
     path, parity = served
     card = (path / CARD).read_text()
     assert card.startswith("# simple_rnn_identity\n")
@@ -155,11 +155,11 @@ def test_the_card_says_what_it_is_and_how_it_was_proved(served):
     assert rows and "float32 (any, any, 1)" in rows[0]
 
 
-def test_a_model_that_is_no_entry_has_a_card_too(tmp_path):
-    model = keras.Sequential([k.Input((None, 2)), k.GRU(3)], name="my_own")
+def test_model_card_of_a_model_that_is_no_entry(tmp_path):
+    model = keras.Sequential([k.Input((None, 2)), k.GRU(3)], name="own_model")
     zoo.export(model, tmp_path / "served", verify=False)
     card = (tmp_path / "served" / CARD).read_text()
-    assert "# my_own" in card
+    assert "# own_model" in card
     assert "Not checked" in card
     assert "GRU" in card
 
@@ -171,35 +171,36 @@ def operations(path: Path) -> set[str]:
     """The operations of a SavedModel, in its functions too."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    read = SavedModel.FromString((path / "saved_model.pb").read_bytes())
-    graph = read.meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for one in graph.library.function for node in one.node_def)]
+    saved_model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    graph = saved_model.meta_graphs[0].graph_def
+    functions = graph.library.function
+    nodes = [*graph.node, *(node for function in functions for node in function.node_def)]
     return {node.op for node in nodes}
 
 
 @pytest.mark.parametrize("cell", [k.GRU, k.LSTM])
-def test_layers_that_would_take_cudnn_are_served_without(cell, tmp_path):
+def test_artifact_has_no_cudnn_operations(cell, tmp_path):
     model = keras.Sequential(
         [k.Input((None, 2)), k.Bidirectional(cell(3, use_cudnn=True, return_sequences=True))]
     )
     inner = model.layers[0].forward_layer
     zoo.export(model, tmp_path / "served", verbose=0)
-    found = operations(tmp_path / "served")
-    assert not [name for name in found if "Cudnn" in name]
-    assert "While" in found or "StatelessWhile" in found
+    names = operations(tmp_path / "served")
+    assert not [name for name in names if "Cudnn" in name]
+    assert "While" in names or "StatelessWhile" in names
     assert inner.use_cudnn is True  # the model is as it was
     with without_cudnn(model):
         assert inner.use_cudnn is False
     assert inner.use_cudnn is True
 
 
-def test_a_model_of_mixed_precision_trains_and_is_served(tmp_path):
-    before = keras.config.dtype_policy()
+def test_mixed_precision_model_trains_and_is_exported(tmp_path):
+    policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = zoo.get("simple_rnn_identity", features=2, units=4)
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(policy)
     x = np.random.default_rng(0).normal(size=(16, 6, 2)).astype("float32")
     zoo.adapt(model, x)
     model.compile("adam", "mse")
@@ -207,25 +208,25 @@ def test_a_model_of_mixed_precision_trains_and_is_served(tmp_path):
     assert losses[-1] < losses[0]
     parity = zoo.export(model, tmp_path / "served", verbose=0)
     assert parity.difference < 0.1
-    with in_full_precision(model):
+    with in_full_precision(ExportPlan.for_model(model)):
         assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     assert model.get_layer("recurrent").compute_dtype == "bfloat16"
     if importlib.util.find_spec("onnxruntime"):  # computes in the precision of the weights
-        exact = zoo.export(model, tmp_path / "onnx", format="onnx", verbose=0)
-        assert exact.difference < 0.1
+        parity = zoo.export(model, tmp_path / "onnx", format="onnx", verbose=0)
+        assert parity.difference < 0.1
 
 
 # -------------------------------------------------------------------------------- the command line
 
 
-def test_the_command_knows_formats(tmp_path):
+def test_export_command_accepts_formats(tmp_path):
     seeded("simple_rnn_identity", units=3).save(tmp_path / "model.keras")
     arguments = ["export", str(tmp_path / "model.keras"), str(tmp_path / "out"), "--no-verify"]
-    found = CliRunner().invoke(cli.main, [*arguments, "--format", "keras"])
-    assert found.exit_code == 2
-    assert "tf_saved_model" in found.output
-    needs("onnx")
-    found = CliRunner().invoke(cli.main, [*arguments, "--format", "onnx"])
-    assert found.exit_code == 0, found.output
+    result = CliRunner().invoke(cli.main, [*arguments, "--format", "keras"])
+    assert result.exit_code == 2
+    assert "tf_saved_model" in result.output
+    require_packages("onnx")
+    result = CliRunner().invoke(cli.main, [*arguments, "--format", "onnx"])
+    assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "serve.onnx").exists()
     assert "keras_seqzoo" in sys.modules

@@ -1,4 +1,4 @@
-"""Streams: step by step is the whole sequence; states are the clients' own; NaN poisons nothing."""
+"""Streaming: equal to the whole sequence, with independent states, and safe against NaN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from keras import ops
 import keras_seqzoo as zoo
 from keras_seqzoo import registry
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.streaming.stream import streamer_of
+from keras_seqzoo.exporting.plan import ExportPlan
+from keras_seqzoo.streaming import CannotStep
 from tests.conformance.table import TABLE
 
 NAN = float("nan")
@@ -24,7 +25,7 @@ ROWS, STEPS = 3, 1_000
 
 
 def seeded(model: keras.Model) -> keras.Model:
-    """Weights of moderate size, none of them 0."""
+    """Sets weights of moderate size, none of them 0."""
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         size = 0.9 / np.sqrt(weight.shape[0]) if len(weight.shape) > 1 else 0.3
@@ -41,7 +42,7 @@ def built(name: str, **config) -> keras.Model:
     return model
 
 
-def drawn(model: keras.Model, rows: int = ROWS, steps: int = STEPS) -> np.ndarray:
+def random_inputs(model: keras.Model, rows: int = ROWS, steps: int = STEPS) -> np.ndarray:
     rng = np.random.default_rng(1)
     tensor = model.inputs[0]
     if tensor.dtype.startswith("int"):
@@ -50,7 +51,7 @@ def drawn(model: keras.Model, rows: int = ROWS, steps: int = STEPS) -> np.ndarra
 
 
 def padded(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """The first rows with padding on the left, in the middle and on the right, if there is any."""
+    """Inputs with padding on the left, in the middle and on the right, if the model masks it."""
     for layer in model.layers:
         value = getattr(layer, "mask_value", None)
         if value is not None:
@@ -60,7 +61,7 @@ def padded(model: keras.Model, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def taken(streamer, x, state=None):
+def run_stream(streamer, x, state=None):
     """The outputs of all steps, and the last state."""
     state = streamer.initial_state(len(x)) if state is None else state
     outputs = []
@@ -70,12 +71,12 @@ def taken(streamer, x, state=None):
     return np.stack(outputs, 1), state
 
 
-def close(received, expected, tolerance: float = 1e-5) -> None:
+def assert_close(received, expected, tolerance: float = 1e-5) -> None:
     size = max(np.nanmax(np.abs(expected)), 1.0)
     np.testing.assert_allclose(received, expected, rtol=0, atol=tolerance * size)
 
 
-# ------------------------------------------------------------------------------------ the catalogue
+# ---------------------------------------------------------------------------------- entries
 
 STREAMS = [
     (name, title)
@@ -86,38 +87,38 @@ STREAMS = [
 ]
 
 
-def test_every_causal_entry_streams_as_it_comes():
+def test_every_causal_entry_is_in_the_streaming_tests():
     causal = {name for name in zoo.list_models() if registry.get_entry(name).causal}
     assert causal
     assert causal <= {name for name, title in STREAMS if title == "default"}
 
 
 @pytest.mark.parametrize(("name", "title"), STREAMS)
-def test_a_thousand_steps_are_the_whole_sequence(name, title):
+def test_a_thousand_steps_equal_the_whole_sequence(name, title):
     model = built(name, **TABLE[name][title].config)
-    x = padded(model, drawn(model))
+    x = padded(model, random_inputs(model))
     expected = ops.convert_to_numpy(model(x, training=False))
-    received, _ = taken(zoo.stream(model), x)
-    close(received if expected.ndim == 3 else received[:, -1], expected)
+    received, _ = run_stream(zoo.stream(model), x)
+    assert_close(received if expected.ndim == 3 else received[:, -1], expected)
 
 
 @pytest.mark.parametrize("name", sorted(set(TABLE) - {name for name, _ in STREAMS}))
-def test_other_entries_say_which_layer_and_why(name):
+def test_error_of_a_non_causal_entry_names_the_layer(name):
     model = zoo.get(name, **TABLE[name]["default"].config)
-    with pytest.raises(ArgumentError, match=r"step by step\. Received: .* whose layer '\w+' \("):
+    with pytest.raises(CannotStep, match=r"step by step\. Received: .* whose layer '\w+' \("):
         zoo.stream(model)
-    assert streamer_of(model) is None
+    assert ExportPlan.for_model(model).streamer is None
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
-def test_layers_upon_layers_of_any_cell_stream(cell):
+def test_stacked_layers_of_any_cell_stream(cell):
     config = {"cell": cell, "num_layers": 2, "units": 4, "features": 3, "mask_value": NAN}
     model = built("gru_forecaster", **config)
-    x = padded(model, drawn(model, steps=50))
-    close(taken(zoo.stream(model), x)[0], ops.convert_to_numpy(model(x)))
+    x = padded(model, random_inputs(model, steps=50))
+    assert_close(run_stream(zoo.stream(model), x)[0], ops.convert_to_numpy(model(x)))
 
 
-# ------------------------------------------------------------------------------- any Keras model
+# ---------------------------------------------------------------------------- Keras models
 
 
 def pooled(layer, **options):
@@ -125,9 +126,9 @@ def pooled(layer, **options):
     return keras.Model(x, layer(**options)(k.GRU(4, return_sequences=True)(x)))
 
 
-def cell_of_an_attention_free_kind():
-    class Counting(keras.Layer):
-        """Says the state before the step, which no padded step can say again from its state."""
+def cell_with_another_output():
+    class DelayCell(keras.Layer):
+        """Outputs the previous state, which cannot be restored from the present one."""
 
         state_size, output_size = 2, 2
 
@@ -138,10 +139,10 @@ def cell_of_an_attention_free_kind():
             return [ops.zeros((batch_size, 2))]
 
     x = k.Input((None, 3))
-    return keras.Model(x, k.RNN(Counting(), return_sequences=True)(k.Masking(0.0)(x)))
+    return keras.Model(x, k.RNN(DelayCell(), return_sequences=True)(k.Masking(0.0)(x)))
 
 
-def joined():
+def convolution_and_lstm():
     x = k.Input((None, 3))
     y = k.Conv1D(4, 3, padding="causal", dilation_rate=2)(x)
     y = k.LayerNormalization()(y)
@@ -151,11 +152,11 @@ def joined():
 
 
 MODELS = {
-    "joined": joined,
+    "convolution and LSTM": convolution_and_lstm,
     "sequential": lambda: keras.Sequential([k.Input((None, 3)), k.SimpleRNN(4), k.Dense(2)]),
     "average": lambda: pooled(k.GlobalAveragePooling1D),
     "maximum": lambda: pooled(k.GlobalMaxPooling1D, keepdims=True),
-    "cell": cell_of_an_attention_free_kind,
+    "cell": cell_with_another_output,
     "nested": lambda: keras.Sequential(
         [k.Input((None, 3)), keras.Sequential([k.Masking(0.0), k.GRU(4, return_sequences=True)])]
     ),
@@ -164,49 +165,49 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_any_causal_keras_model_streams(name):
+def test_causal_keras_models_stream(name):
     model = seeded(MODELS[name]())
-    x = drawn(model, steps=40)
+    x = random_inputs(model, steps=40)
     if name in ("cell", "nested"):
         x[0, :3], x[1, 5:9], x[2, -4:] = 0.0, 0.0, 0.0
     expected = ops.convert_to_numpy(model(x, training=False))
-    received, _ = taken(zoo.stream(model), x)
-    close(received if received.ndim == expected.ndim else received[:, -1], expected)
+    received, _ = run_stream(zoo.stream(model), x)
+    assert_close(received if received.ndim == expected.ndim else received[:, -1], expected)
 
 
-def looks_ahead(layer, **options):
+def non_causal(layer, **options):
     x = k.Input((None, 3))
     return keras.Model(x, layer(x, **options))
 
 
 REFUSED = {
-    "flip": (lambda: looks_ahead(ops.flip, axis=1), "Flip.*not known"),
-    "same": (lambda: looks_ahead(k.Conv1D(2, 3, padding="same")), "padding='same'"),
-    "backwards": (lambda: looks_ahead(k.GRU(2, go_backwards=True)), "from its end"),
-    "mean": (lambda: looks_ahead(ops.mean, axis=1), "axis of time"),
+    "flip": (lambda: non_causal(ops.flip, axis=1), "Flip.*no streaming rule"),
+    "same": (lambda: non_causal(k.Conv1D(2, 3, padding="same")), "padding='same'"),
+    "backwards": (lambda: non_causal(k.GRU(2, go_backwards=True)), "from its end"),
+    "mean": (lambda: non_causal(ops.mean, axis=1), "time axis"),
     "last of padded": (
-        lambda: looks_ahead(lambda x: k.Masking(0.0)(x)[:, -1]),
+        lambda: non_causal(lambda x: k.Masking(0.0)(x)[:, -1]),
         "may be padding",
     ),
-    "some step": (lambda: looks_ahead(lambda x: x[:, 0]), "picks steps"),
+    "some step": (lambda: non_causal(lambda x: x[:, 0]), "selects steps"),
     "stateful": (
         lambda: keras.Sequential([k.Input((None, 3), 2), k.GRU(2, stateful=True)]),
         "stateful=False",
     ),
-    "without time": (lambda: keras.Sequential([k.Input((3,)), k.Dense(2)]), "second axis"),
-    "lambda": (lambda: looks_ahead(k.Lambda(lambda x: x)), "code of which nothing"),
+    "without time": (lambda: keras.Sequential([k.Input((3,)), k.Dense(2)]), "time axis second"),
+    "lambda": (lambda: non_causal(k.Lambda(lambda x: x)), "arbitrary code"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_go_step_by_step_says_why(name):
-    build, why = REFUSED[name]
-    with pytest.raises(ArgumentError, match=why):
+def test_stream_refuses_non_causal_models_with_the_reason(name):
+    build, reason = REFUSED[name]
+    with pytest.raises(ArgumentError, match=reason):
         zoo.stream(build())
 
 
-def test_a_layer_that_counts_steps_is_found_out():
-    """It claims to act on each step alone; only trying shows that it does not."""
+def test_comparison_detects_a_layer_that_uses_other_steps():
+    """A Dense layer acts on each step alone; its subclass does not."""
 
     class Cumulative(k.Dense):
         def call(self, x):
@@ -217,101 +218,102 @@ def test_a_layer_that_counts_steps_is_found_out():
         zoo.stream(seeded(keras.Model(x, Cumulative(2)(x))))
 
 
-# ------------------------------------------------------------------------------ states and clients
+# ---------------------------------------------------------------------------------- states
 
 
 def forecaster(**config) -> keras.Model:
     return built("gru_forecaster", features=2, units=3, **config)
 
 
-def test_clients_that_take_turns_keep_their_own_state():
+def test_clients_have_independent_states():
     model = forecaster()
     streamer = zoo.stream(model)
-    xs = [drawn(model, rows, steps=12)[:, :, ::way] for rows, way in ((1, 1), (2, -1), (3, 1))]
+    xs = [random_inputs(model, rows, steps=12) for rows in (1, 2, 3)]
+    xs[1] = xs[1][:, :, ::-1]
     states = [streamer.initial_state(len(x)) for x in xs]
-    answers = [[] for _ in xs]
+    outputs = [[] for _ in xs]
     for t in range(12):
         for client in np.random.default_rng(t).permutation(3):
             y, states[client] = streamer.step(xs[client][:, t], states[client])
-            answers[client].append(ops.convert_to_numpy(y))
-    for x, found in zip(xs, answers, strict=True):
-        close(np.stack(found, 1), ops.convert_to_numpy(model(x)))
+            outputs[client].append(ops.convert_to_numpy(y))
+    for x, steps in zip(xs, outputs, strict=True):
+        assert_close(np.stack(steps, 1), ops.convert_to_numpy(model(x)))
 
 
-def test_a_state_is_not_changed_by_the_step_that_it_is_given_to():
+def test_step_does_not_change_the_state_passed_to_it():
     streamer = zoo.stream(forecaster())
-    x = drawn(streamer.model, steps=4)
-    _, state = taken(streamer, x)
-    before = {name: np.array(ops.convert_to_numpy(one)) for name, one in state.items()}
+    x = random_inputs(streamer.model, steps=4)
+    _, state = run_stream(streamer, x)
+    copies = {name: np.array(ops.convert_to_numpy(tensor)) for name, tensor in state.items()}
     first, _ = streamer.step(x[:, 0], state)
     again, _ = streamer.step(x[:, 0], state)
     np.testing.assert_array_equal(*map(ops.convert_to_numpy, (first, again)))
-    for name, one in state.items():
-        np.testing.assert_array_equal(ops.convert_to_numpy(one), before[name])
+    for name, tensor in state.items():
+        np.testing.assert_array_equal(ops.convert_to_numpy(tensor), copies[name])
 
 
-def test_a_row_steps_alone_as_in_company():
+def test_rows_of_a_batch_are_independent():
     streamer = zoo.stream(forecaster())
-    x = drawn(streamer.model, steps=20)
-    together, _ = taken(streamer, x)
-    close(taken(streamer, x[1:2])[0], together[1:2], 1e-6)
+    x = random_inputs(streamer.model, steps=20)
+    together, _ = run_stream(streamer, x)
+    assert_close(run_stream(streamer, x[1:2])[0], together[1:2], 1e-6)
 
 
-def test_weights_set_later_are_seen():
+def test_streamer_uses_weights_set_later():
     model = zoo.get("gru_forecaster", features=2, units=3)
     streamer = zoo.stream(model)
-    x = drawn(model, steps=5)
-    before, _ = taken(streamer, x)
+    x = random_inputs(model, steps=5)
+    before, _ = run_stream(streamer, x)
     seeded(model)
-    after, _ = taken(streamer, x)
+    after, _ = run_stream(streamer, x)
     assert np.abs(after - before).max() > 1e-3
-    close(after, ops.convert_to_numpy(model(x)))
+    assert_close(after, ops.convert_to_numpy(model(x)))
 
 
 @pytest.mark.parametrize("config", [{}, {"mask_value": NAN}, {"mask_value": 0.0}])
-@pytest.mark.parametrize("bad", [NAN, np.inf])
-def test_a_reading_that_is_not_finite_is_skipped(config, bad):
+@pytest.mark.parametrize("value", [NAN, np.inf])
+def test_nan_skip_leaves_the_state_of_a_row_as_it_was(config, value):
     model = forecaster(**config)
     streamer = zoo.stream(model)
-    x = drawn(model, steps=10)
-    spoiled = x.copy()
-    spoiled[1, 4, 0] = bad
-    received, _ = taken(streamer, spoiled)
-    close(received[[0, 2]], taken(streamer, x)[0][[0, 2]], 1e-6)  # other rows know nothing of it
+    x = random_inputs(model, steps=10)
+    invalid = x.copy()
+    invalid[1, 4, 0] = value
+    received, _ = run_stream(streamer, invalid)
+    assert_close(received[[0, 2]], run_stream(streamer, x)[0][[0, 2]], 1e-6)
     assert np.isnan(received[1, 4]).all()
-    kept = [t for t in range(10) if t != 4]
-    close(received[1:2, kept], taken(streamer, x[1:2, kept])[0], 1e-6)  # as if it had not been
+    others = [t for t in range(10) if t != 4]
+    assert_close(received[1:2, others], run_stream(streamer, x[1:2, others])[0], 1e-6)
 
 
-def test_nan_may_pass_or_be_refused():
+def test_nan_propagate_and_nan_raise():
     model = forecaster()
-    x = drawn(model, steps=6)
+    x = random_inputs(model, steps=6)
     x[1, 2] = NAN
-    passed, _ = taken(zoo.stream(model, nan="propagate"), x)
-    assert np.isnan(passed[1, 2:]).all()
-    assert np.isfinite(passed[[0, 2]]).all()
+    propagated, _ = run_stream(zoo.stream(model, nan="propagate"), x)
+    assert np.isnan(propagated[1, 2:]).all()
+    assert np.isfinite(propagated[[0, 2]]).all()
     strict = zoo.stream(model, nan="raise")
-    _, state = taken(strict, x[:, :2])
+    _, state = run_stream(strict, x[:, :2])
     with pytest.raises(DataError, match="in 1 rows, the first of them 1"):
         strict.step(x[:, 2], state)
     assert np.isfinite(ops.convert_to_numpy(strict.step(x[:, 3], state)[0])).all()
 
 
-def test_padding_that_is_nan_is_padding_and_no_bad_reading():
+def test_nan_padding_is_not_an_invalid_reading():
     model = forecaster(mask_value=NAN)
     strict = zoo.stream(model, nan="raise")
-    x = drawn(model, steps=6)
+    x = random_inputs(model, steps=6)
     x[1, 2] = NAN  # all features: a padded step
-    close(taken(strict, x)[0], ops.convert_to_numpy(model(x)))
+    assert_close(run_stream(strict, x)[0], ops.convert_to_numpy(model(x)))
     x[1, 2, 0] = 1.0
     with pytest.raises(DataError, match="finite"):
-        taken(strict, x)
+        run_stream(strict, x)
 
 
-# ------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------- invalid input
 
 
-def test_a_step_may_be_a_list():
+def test_step_accepts_lists():
     streamer = zoo.stream(forecaster())
     rows = [[0.5, -1.0], [2.0, 0.0]]
     listed, _ = streamer.step(rows, streamer.initial_state(2))
@@ -319,11 +321,11 @@ def test_a_step_may_be_a_list():
     np.testing.assert_array_equal(*map(ops.convert_to_numpy, (listed, array)))
 
 
-def test_bad_steps_and_states_are_refused():
+def test_step_refuses_invalid_inputs_and_states():
     streamer = zoo.stream(forecaster())
     state = streamer.initial_state(2)
     for x in (np.zeros((2, 5, 2)), np.zeros((2, 3)), np.zeros(2), np.zeros((0, 2)), 1.0):
-        with pytest.raises(DataError, match="without an axis of time"):
+        with pytest.raises(DataError, match="without a time axis"):
             streamer.step(x, state)
     for other in ({}, None, streamer.initial_state(3), {"state": 0}, list(state.values())):
         with pytest.raises(ArgumentError, match="`state` must be what `initial_state`"):
@@ -341,35 +343,35 @@ def test_bad_steps_and_states_are_refused():
 
 
 @pytest.mark.parametrize("word_dropout", [0.0, 0.1])
-def test_tokens_that_the_model_does_not_know_are_refused(word_dropout):
-    """Keras takes -1 for the last token, and 2**40 for padding."""
+def test_step_refuses_tokens_outside_the_vocabulary(word_dropout):
+    """Keras embeds -1 as the last token, and treats 2**40 as padding."""
     options = {"vocabulary_size": 5, "classes": 2, "units": 3, "word_dropout": word_dropout}
     streamer = zoo.stream(zoo.get("gru_tagger", **options))
     state = streamer.initial_state(2)
     for x in ([1, 5], [1, -1], [1, 2**40], [1.5, 2.0], [True, False]):
         with pytest.raises(DataError, match="ints from 0 to 4"):
             streamer.step(x, state)
-    whole, floats = (streamer.step(x, state)[0] for x in ([0, 4], [0.0, 4.0]))
-    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (whole, floats)))
+    ints, floats = (streamer.step(x, state)[0] for x in ([0, 4], [0.0, 4.0]))
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (ints, floats)))
 
 
-def test_dicts_of_inputs_go_by_name():
+def test_dict_inputs_are_matched_by_name():
     a, b = k.Input((None, 2), name="a"), k.Input((None, 3), name="b")
     model = seeded(keras.Model([a, b], k.GRU(4, return_sequences=True)(k.Concatenate()([a, b]))))
     streamer = zoo.stream(model)
     rng = np.random.default_rng(0)
     x = {"b": rng.normal(size=(2, 3)), "a": rng.normal(size=(2, 2))}
     by_name, _ = streamer.step(x, streamer.initial_state(2))
-    by_place, _ = streamer.step([x["a"], x["b"]], streamer.initial_state(2))
-    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (by_name, by_place)))
+    by_position, _ = streamer.step([x["a"], x["b"]], streamer.initial_state(2))
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, (by_name, by_position)))
     for other in (x["a"], [x["a"]], [x["a"], x["b"], x["b"]], {"a": x["a"], "c": x["b"]}):
         with pytest.raises(DataError, match="`x` must"):
             streamer.step(other, streamer.initial_state(2))
 
 
-# -------------------------------------------------------------------------------- the artifact
+# -------------------------------------------------------------------------------- artifacts
 
-ALONE = """
+SCRIPT = """
     import sys
     import numpy as np
     import tensorflow as tf
@@ -380,34 +382,34 @@ ALONE = """
     clients = [artifact.initial_state(len(x)), artifact.initial_state(len(x))]
     for t in range(x.shape[1]):
         for client, rows in enumerate((x, x[::-1])):
-            answer = artifact.step(rows[:, t], **clients[client])
-            y = answer.pop("output").numpy()
-            clients[client] = answer
+            outputs = artifact.step(rows[:, t], **clients[client])
+            y = outputs.pop("output").numpy()
+            clients[client] = outputs
             expected = (whole if client == 0 else whole[::-1])[:, t]
             assert np.abs(y - expected).max() < 1e-5, (t, client)
-    answer = artifact.step(np.full_like(x[:, 0], np.nan), **clients[0])
-    assert np.isnan(answer.pop("output")).all()
-    for name, state in answer.items():
+    outputs = artifact.step(np.full_like(x[:, 0], np.nan), **clients[0])
+    assert np.isnan(outputs.pop("output")).all()
+    for name, state in outputs.items():
         assert (state.numpy() == clients[0][name].numpy()).all(), name
     assert "keras_seqzoo" not in sys.modules
 """
 
 
 @pytest.mark.tensorflow
-def test_an_artifact_steps_without_keras(tmp_path):
+def test_artifact_steps_without_keras(tmp_path):
     model = forecaster(num_layers=2)
     parity = zoo.export(model, tmp_path / "served", verbose=0)
     assert any("step" in str(case) for case in parity.cases)
-    np.save(tmp_path / "x.npy", drawn(model, steps=30))
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ALONE), tmp_path / "served", tmp_path / "x.npy"],
+    np.save(tmp_path / "x.npy", random_inputs(model, steps=30))
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "served", tmp_path / "x.npy"],
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 @pytest.mark.tensorflow
-def test_an_artifact_of_what_looks_ahead_has_no_step(tmp_path):
+def test_artifact_of_a_non_causal_model_has_no_step(tmp_path):
     zoo.export(zoo.get("bilstm_tagger", units=2), tmp_path / "served", verify=False)
     artifact = zoo.load(tmp_path / "served")
     assert hasattr(artifact, "serve")

@@ -248,7 +248,7 @@ def test_a_model_of_names_numbers_as_its_encoding(first):
     order = np.argsort(some.lengths, kind="stable")
     sentences = tf.constant(strings(some.take(order).sequences))
     for name in ("token", "character"):
-        numbers = keras.Model(model.input, model.get_layer(f"{name}_numbers").output)(sentences)
+        numbers = keras.Model(model.input, model.get_layer(f"{name}_ids").output)(sentences)
         np.testing.assert_array_equal(numbers, expected[f"{name}s"])
     assert expected["characters"].shape[2] == MAX_CHARACTERS  # longer words among them
 
@@ -275,9 +275,9 @@ def test_a_model_file_keeps_the_names(name, tmp_path):
     loaded = zoo.load(tmp_path / "named.keras")
     assert named(loaded, STRANGE.sequences) == named(model, STRANGE.sequences)
     assert preprocessor_of(loaded) == preprocessor == preprocessor_of(model)
-    assert type(loaded.get_layer("network")) is type(model.get_layer("network"))
+    assert type(loaded.get_layer("inner_model")) is type(model.get_layer("inner_model"))
     again = zoo.tasks.end_to_end(
-        loaded.get_layer("network"), preprocessor
+        loaded.get_layer("inner_model"), preprocessor
     )  # as it was named already
     assert named(again, STRANGE.sequences) == named(model, STRANGE.sequences)
 
@@ -309,7 +309,7 @@ def test_a_model_that_does_not_fit_is_refused():
     model = zoo.get("gru_tagger", vocabulary_size=len(preprocessor.tokens), classes=9)
     with pytest.raises(ArgumentError, match="one of 9 classes"):
         zoo.tasks.end_to_end(model, preprocessor)
-    with pytest.raises(ArgumentError, match="names of its classes inside"):
+    with pytest.raises(ArgumentError, match="must be an end-to-end model"):
         preprocessor_of(model)
 
 

@@ -257,8 +257,8 @@ state = model.encode(source)
 carried = {name: tensor for name, tensor in state.items() if name in ("keys", "values", "mask")}
 before, said = tf.fill([2], 2), []
 for _ in range(4):
-    after = model.signatures["step"](before=before, **state)
-    before = tf.argmax(after.pop("said"), -1, tf.int32)
+    after = model.signatures["step"](previous=before, **state)
+    before = tf.argmax(after.pop("prediction"), -1, tf.int32)
     said.append(before.numpy())
     state = carried | after
 print(np.stack(said, 1).tolist())
