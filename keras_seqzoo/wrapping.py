@@ -55,8 +55,8 @@ def end_to_end(
 
     >>> import keras_seqzoo as zoo
     >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> preprocessor = zoo.data.SequencePreprocessor.learn(text)
-    >>> model = zoo.tasks.end_to_end(zoo.get("gru_tagger", **preprocessor.arguments()), preprocessor)
+    >>> preprocessor = zoo.data.SequencePreprocessor.from_data(text)
+    >>> model = zoo.tasks.end_to_end(zoo.get("gru_tagger", **preprocessor.model_arguments()), preprocessor)
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])
     """

@@ -56,7 +56,7 @@ def examples(command):
     """Adds the option that says what labeled and tagged sequences are in."""
     return click.option(
         "--format",
-        type=click.Choice(["pairs", "conllu", "conll", "labeled", "ts"]),
+        type=click.Choice(["seq_in_out", "conllu", "conll", "labeled", "ts"]),
         help="Of labeled or tagged sequences; default by the name.",
     )(command)
 

@@ -103,7 +103,7 @@ def _forecast(model, file, columns, missing, sequence_length) -> None:
         raise ArgumentError("`FILE` must be given for a model of readings.")
     readings = options.read(file, columns, missing, quiet=True)
     click.echo("\t".join(readings.columns))
-    past = list(readings.stretches())[-1][None, -sequence_length:]
+    past = list(readings.segments())[-1][None, -sequence_length:]
     for row in model.predict_on_batch(past.astype("float32"))[0]:
         click.echo("\t".join(f"{value:.7g}" for value in row))
 
@@ -114,7 +114,7 @@ def _readings(model, file, columns, missing, sequence_length) -> None:
         raise ArgumentError("`FILE` must be given for a model of readings.")
     readings = options.read(file, columns, missing, quiet=True)
     click.echo("\t".join(readings.columns))
-    for stretch in readings.stretches():
+    for stretch in readings.segments():
         for start in range(0, len(stretch), sequence_length):
             part = stretch[None, start : start + sequence_length]
             for row in model.predict_on_batch(part.astype("float32"))[0]:

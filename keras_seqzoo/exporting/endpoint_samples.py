@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_seqzoo.exporting.endpoints import Endpoint
 from keras_seqzoo.inspection.model_graph import decoder_of
-from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, inputs_of
+from keras_seqzoo.inspection.sample_inputs import Sample, fixed_lengths, sample_inputs
 
 # What an encoder-decoder is asked to say: tokens at most, or readings, rows and steps of sources.
 _ANSWER = 7
@@ -27,14 +27,14 @@ def endpoint_samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Itera
     """Random input for each of the endpoints, `known` by name."""
     network = decoder_of(model)
     if network is None:
-        for sample in inputs_of(model):
+        for sample in sample_inputs(model):
             yield sample
             # What rounds otherwise may grow from step to step, with some weights.
             few = sample.batch <= _ROWS and (sample.steps <= _STEPS or fixed_lengths(model))
             if "step" in known and few:
                 yield dataclasses.replace(sample, endpoint="step", over_time=True)
         return
-    for sample in inputs_of(network):
+    for sample in sample_inputs(network):
         yield sample
         if sample.padding == "left" or sample.batch > _ROWS or sample.steps > _STEPS:
             continue  # decoding takes its time where nothing is compiled
@@ -51,6 +51,6 @@ def endpoint_samples(model: keras.Model, known: Mapping[str, Endpoint]) -> Itera
     for name in ("generate_text", "generate"):
         if name not in known:
             continue
-        for sample in inputs_of(model):
+        for sample in sample_inputs(model):
             if sample.batch <= _ROWS:
                 yield dataclasses.replace(sample, endpoint=name)

@@ -1,4 +1,4 @@
-"""Inputs to try a model on: every kind it takes, several batch sizes, lengths and paddings."""
+"""Sample inputs of a model, of several batch sizes, lengths and paddings."""
 
 from __future__ import annotations
 
@@ -10,42 +10,45 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers
-from keras_seqzoo.inspection.model_graph import decoder_of, every_layer, padding_values, seeing
+from keras_seqzoo.inspection.model_graph import (
+    decoder_of,
+    flatten_layers,
+    layers_fed_by,
+    padding_values,
+)
 
-BATCHES = (1, 3, 16)
-
-
+BATCH_SIZES = (1, 3, 16)
 LENGTHS = (1, 7, 50)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One input, by the names of an endpoint's inputs, and how it is padded."""
+    """One sample: the inputs of an endpoint by name, and how they are padded."""
 
     padding: str  # "none", "left" or "right"
     steps: int
     inputs: dict[str, np.ndarray]
     endpoint: str = "serve"
-    over_time: bool = False  # whether the endpoint takes a step at a time, from its initial state
+    over_time: bool = False  # whether the endpoint is called step by step from its initial state
 
     @property
     def batch(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(next(iter(self.inputs.values())))
 
 
-def inputs_of(model: keras.Model) -> Iterator[Sample]:
-    """Random input in the range that the model was adapted to, padded where it knows padding."""
+def sample_inputs(model: keras.Model) -> Iterator[Sample]:
+    """Random inputs in the range of the training data, padded if the model masks padding."""
     rng = np.random.default_rng(0)
     strings = any(tensor.dtype == "string" for tensor in model.inputs)
     pads = bool(padding_values(model, None)) and not strings
-    for batch in BATCHES:
+    for batch in BATCH_SIZES:
         for steps in fixed_lengths(model) or LENGTHS:
             paddings = ("none", "left", "right") if pads and steps > 2 else ("none",)
-            inputs = [_drawn(model, tensor, (batch, steps), rng) for tensor in model.inputs]
+            inputs = [_random_input(model, tensor, (batch, steps), rng) for tensor in model.inputs]
             for padding in paddings:
                 padded = {
-                    # A target has its padding behind it, if at all.
+                    # Targets are never padded on the left.
                     tensor.name: x
                     if tensor.name == "target"
                     else _padded(model, tensor, x, padding)
@@ -55,19 +58,19 @@ def inputs_of(model: keras.Model) -> Iterator[Sample]:
 
 
 def fixed_lengths(model: keras.Model) -> set[int]:
-    """How many steps its inputs must have; empty if they may have any number."""
-    return {tensor.shape[1] for tensor in model.inputs if has_time(tensor)} - {None}
+    """The fixed lengths of its inputs; empty if their lengths are dynamic."""
+    return {tensor.shape[1] for tensor in model.inputs if has_time_axis(tensor)} - {None}
 
 
-def has_time(tensor: Any) -> bool:
-    """Whether its second axis is of steps, and not of a code's numbers."""
+def has_time_axis(tensor: Any) -> bool:
+    """Whether the second axis is time, not the values of a code vector."""
     if tensor.dtype == "string" or len(tensor.shape) < 2:
         return False
     return len(tensor.shape) > 2 or tensor.shape[1] is None or "float" not in tensor.dtype
 
 
 def _padded(model: keras.Model, tensor: Any, x: np.ndarray, padding: str) -> np.ndarray:
-    """Every second row padded on one side; with the tokens of a row, all that belongs to them."""
+    """`x` with every second row padded on one side, character ids along with their tokens."""
     values = padding_values(model, tensor) if x.dtype.kind == "f" else {0}
     if padding == "none" or len(values) != 1:
         return x
@@ -76,40 +79,40 @@ def _padded(model: keras.Model, tensor: Any, x: np.ndarray, padding: str) -> np.
     return x
 
 
-def _drawn(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.ndarray:
+def _random_input(model: keras.Model, tensor: Any, shape: tuple[int, int], rng) -> np.ndarray:
     if tensor.dtype == "string":
         return _sentences(model, shape, rng)
     inner = tuple(5 if size is None else size for size in tensor.shape[2:])
     if "int" in tensor.dtype:
-        return rng.integers(1, _known(model), (*shape, *inner)).astype(tensor.dtype)
+        high = _smallest_vocabulary_size(model)
+        return rng.integers(1, high, (*shape, *inner)).astype(tensor.dtype)
     if tensor.dtype == "bool":  # a mask
         return rng.random((*shape, *inner)) < 0.8
-    if not has_time(tensor):
-        shape, inner = shape[:1], tensor.shape[1:]
-    mean, deviation = _range(model, tensor)
-    return (mean + deviation * rng.normal(size=(*shape, *inner))).astype(tensor.dtype)
+    size = (*shape, *inner) if has_time_axis(tensor) else (shape[0], *tensor.shape[1:])
+    mean, deviation = _input_statistics(model, tensor)
+    return (mean + deviation * rng.normal(size=size)).astype(tensor.dtype)
 
 
 def _sentences(model: keras.Model, shape: tuple[int, int], rng) -> np.ndarray:
-    """Known and unknown tokens, up to as many as there are steps; the last sentence is empty."""
+    """Sentences of up to `shape[1]` known and unknown tokens; the last of several is empty."""
     (words,) = [
         layer.get_vocabulary()[1:]
         for layer in model.layers
         if isinstance(layer, keras.layers.StringLookup) and layer.name == "token_numbers"
     ]
-    spelled = decoder_of(model) is not None and any(
+    characters = decoder_of(model) is not None and any(
         isinstance(layer, layers.SplitCharacters) for layer in model.layers
     )
-    words = [*words, "ñ", "¿"] if spelled else [*words, "señor-42", "never-seen"]
+    words = [*words, "ñ", "¿"] if characters else [*words, "señor-42", "never-seen"]
     sentences = [
-        ("" if spelled else " ").join(rng.choice(words, rng.integers(1, shape[1] + 1)))
+        ("" if characters else " ").join(rng.choice(words, rng.integers(1, shape[1] + 1)))
         for _ in range(shape[0])
     ]
     return np.array([*sentences[:-1], "" if shape[0] > 1 else sentences[-1]])
 
 
-def _known(model: keras.Model) -> int:
-    """A number of tokens that every embedding of the model knows."""
+def _smallest_vocabulary_size(model: keras.Model) -> int:
+    """The smallest vocabulary size of the embeddings in the model."""
     sizes = [
         size
         for layer in model._flatten_layers()
@@ -119,9 +122,9 @@ def _known(model: keras.Model) -> int:
     return max(2, min(sizes, default=100))
 
 
-def _range(model: keras.Model, tensor: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation that an input's own scaling was adapted to, or one as wide inside."""
-    for layer in (*seeing(model, tensor), *every_layer(model)):
+def _input_statistics(model: keras.Model, tensor: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the `Normalization` behind an input, or of any that fits its shape."""
+    for layer in (*layers_fed_by(model, tensor), *flatten_layers(model)):
         if isinstance(layer, layers.Normalization) and not layer.invert:
             mean, variance = layer.get_weights()[:2]
             if mean.shape == tuple(tensor.shape[-1:]):

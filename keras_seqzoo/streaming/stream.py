@@ -11,7 +11,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo import errors
-from keras_seqzoo.inspection.model_graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.inspection.model_graph import (
+    input_of,
+    input_vocabulary_size,
+    output_of,
+    stateful_layers,
+)
 from keras_seqzoo.streaming.stepper import Stepper
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice, check_positive
 from keras_seqzoo.utils.array_validation import as_array, as_tokens
@@ -84,7 +89,7 @@ class Streamer:
         self._stepper = Stepper(model)
         self.states = self._stepper.initial
         self.inputs = [(one.name, tuple(one.shape[2:]), one.dtype) for one in model.inputs]
-        self._tokens = [known_tokens(model, one) for one in model.inputs]
+        self._tokens = [input_vocabulary_size(model, one) for one in model.inputs]
 
     def initial_state(self, batch: int) -> State:
         """The state before the first step.
@@ -195,7 +200,7 @@ def streamer_of(model: keras.Model) -> Streamer | None:
 
 def _check(model: Any) -> None:
     # Samples know what endpoints there are, and endpoints what can be streamed.
-    from keras_seqzoo.inspection.sample_inputs import has_time
+    from keras_seqzoo.inspection.sample_inputs import has_time_axis
 
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise errors.ArgumentError(
@@ -211,7 +216,7 @@ def _check(model: Any) -> None:
             "has its state in the hands of the client."
         )
     for tensor in model.inputs:
-        if not has_time(tensor) or tensor.shape[0] is not None:
+        if not has_time_axis(tensor) or tensor.shape[0] is not None:
             raise errors.ArgumentError(
                 "`model` must take any number of rows, and steps along the second axis. Received: "
                 f"{model.name!r}, whose input {tensor.name!r} is {tensor.dtype} of shape "
@@ -316,9 +321,9 @@ def _check_against_whole(streamer: Streamer) -> None:
 
 def _tried(model: keras.Model) -> list:
     """Three rows of random steps, of which the first and last are padded where padding is known."""
-    from keras_seqzoo.inspection.sample_inputs import inputs_of
+    from keras_seqzoo.inspection.sample_inputs import sample_inputs
 
-    given = [one for one in inputs_of(model) if one.batch == _ROWS]
+    given = [one for one in sample_inputs(model) if one.batch == _ROWS]
     steps = _STEPS if any(one.steps == _STEPS for one in given) else given[0].steps
     padded = {one.padding: one.inputs for one in given if one.steps == steps}
     first, last = (padded.get(side, padded["none"]) for side in ("left", "right"))

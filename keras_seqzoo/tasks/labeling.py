@@ -48,7 +48,7 @@ def learn(
 ) -> SequencePreprocessor:
     """The names of training examples, with characters where the entry looks at them."""
     entry = registry.get_entry(name)
-    preprocessor = SequencePreprocessor.learn(
+    preprocessor = SequencePreprocessor.from_data(
         examples,
         target=entry.target,
         characters=entry.arguments().get("character_vocabulary_size") is not None,
@@ -62,7 +62,7 @@ def learn(
 def build(name: str, preprocessor: SequencePreprocessor, **arguments: Any) -> keras.Model:
     """The model of an entry for the names of a preprocessor; tags of the BIO kind come in order."""
     entry = registry.get_entry(name)
-    given = preprocessor.arguments() | arguments
+    given = preprocessor.model_arguments() | arguments
     if preprocessor.tokens is not None and not entry.arguments()["word_dropout"]:
         given = {"word_dropout": _WORD_DROPOUT} | given
     if {"head": "crf"}.items() <= (entry.arguments() | arguments).items():
@@ -83,8 +83,8 @@ def batches(
 ) -> Batches:
     """Batches to train on, of few different shapes."""
     return preprocessor.batches(
-        examples, batch_size=batch_size, class_weight=class_weight, seed=seed, multiple=MULTIPLE,
-        pool=pool(preprocessor),
+        examples, batch_size=batch_size, class_weight=class_weight, seed=seed,
+        pad_to_multiple_of=MULTIPLE, pool=pool(preprocessor),
     )  # fmt: skip
 
 

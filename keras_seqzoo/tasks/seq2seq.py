@@ -40,7 +40,7 @@ def learn(
     mask_value: float | None = math.nan,
 ) -> PairPreprocessor:
     """The tokens of training pairs."""
-    preprocessor = PairPreprocessor.learn(examples, min_count=min_count)
+    preprocessor = PairPreprocessor.from_data(examples, min_count=min_count)
     if isinstance(preprocessor.source, int):  # readings
         preprocessor = dataclasses.replace(preprocessor, mask_value=mask_value)
     return preprocessor
@@ -48,14 +48,16 @@ def learn(
 
 def build(name: str, preprocessor: PairPreprocessor, **arguments: Any) -> keras.Model:
     """The model of an entry for the sequences of a preprocessor."""
-    return registry.get(name, **preprocessor.arguments() | arguments)
+    return registry.get(name, **preprocessor.model_arguments() | arguments)
 
 
 def batches(
     preprocessor: PairPreprocessor, examples: SequencePairs, *, batch_size: int, seed: int
 ) -> Batches:
     """Batches to train on, of few different shapes."""
-    return preprocessor.batches(examples, batch_size=batch_size, seed=seed, multiple=MULTIPLE)
+    return preprocessor.batches(
+        examples, batch_size=batch_size, seed=seed, pad_to_multiple_of=MULTIPLE
+    )
 
 
 def loss(network: keras.Model, preprocessor: PairPreprocessor, label_smoothing: float = 0.0):
@@ -72,7 +74,7 @@ def adapt(network: keras.Model, preprocessor: PairPreprocessor, examples: Sequen
     if says:
         network.loss.adapt(target)
     if layers.has_scaling(network):
-        layers.adapt(network, preprocessor.sources(examples.sources), target=target)
+        layers.adapt(network, preprocessor.encode_sources(examples.sources), target=target)
 
 
 def scores(preprocessor: PairPreprocessor, examples: SequencePairs) -> PairMetrics:

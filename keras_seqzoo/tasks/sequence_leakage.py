@@ -103,7 +103,7 @@ def _probabilities(network: keras.Model, preprocessor: SequencePreprocessor, seq
     if preprocessor.characters is None:
         return lambda x: np.asarray(keras.ops.convert_to_numpy(answer(x)))
     # A word that is unknown has the characters of any such word; most are known.
-    spelled = preprocessor.spelling_of_tokens()
+    spelled = preprocessor.character_ids()
 
     def of_words(x):
         given = {"tokens": x, "characters": spelled[x]}

@@ -223,7 +223,7 @@ def fit_batches(
         return network.fit(batches, epochs=epochs, **options)
     layers.compile_recurrences(network, epochs * batches.num_batches >= _COMPILED_FROM)
     try:
-        return network.fit(batches.dataset(), epochs=epochs, shuffle=False, **options)
+        return network.fit(batches.to_dataset(), epochs=epochs, shuffle=False, **options)
     finally:
         layers.compile_recurrences(network, jit_compile=False)
 

@@ -15,7 +15,7 @@ from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.losses import NormalizedMeanSquaredError
-from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
+from keras_seqzoo.registry.search_space import Choice, Dimension, Int, as_dimension
 from keras_seqzoo.tuning.rows import Rows, split_rows, targets
 from keras_seqzoo.tuning.vectorized.measures import IdentityMeasures, Measures
 from keras_seqzoo.utils.argument_validation import (
@@ -93,7 +93,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
         self.arguments = entry.arguments()
         self.fixed = fixed
         given = {
-            key: dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
+            key: as_dimension(key, value, entry.space.get(key))
+            for key, value in (space or {}).items()
         }
         dimensions = {**entry.space, **given}
         known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
@@ -194,7 +195,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
             layers.adapt(model, rows.x)
         if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
             y = targets(model, rows.x, rows.y)
-            model.loss.adapt(y, model_function.find_mask(model, rows.x))
+            model.loss.adapt(y, model_function.resolve_mask(model, rows.x))
 
     def prepare_like(self, model: keras.Model, prepared: keras.Model) -> None:
         """`prepare`, from a model with these layers; the rows are not read again."""

@@ -105,7 +105,7 @@ def targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> np.ndarr
     if y is not None:
         return y
     if len(model.output_shape) == 2:
-        mask = model_function.find_mask(model, x)
+        mask = model_function.resolve_mask(model, x)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
         x = x[np.arange(len(x)), last_real_step(real)]
     return np.nan_to_num(x)

@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_seqzoo import errors, layers, registry
 from keras_seqzoo.data import LabeledSequences, SequencePreprocessor
-from keras_seqzoo.data.batching import plan
+from keras_seqzoo.data.batching import bucketed_batches
 from keras_seqzoo.tasks import labeling as recipe
 from keras_seqzoo.tasks import train
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
@@ -65,7 +65,7 @@ class SequenceRows:
         for part in (self.examples, self.validation):
             if part.lengths.max() * len(part) > (1 + _PADDED) * part.lengths.sum():
                 return "lengths are too different to be padded to the longest"
-            names = part.label_names if self.preprocessor.target == "labels" else part.tag_names
+            names = part.unique_labels if self.preprocessor.target == "labels" else part.unique_tags
             if not set(names) <= set(self.preprocessor.classes):
                 return "some names are not known"
         if self.preprocessor.target == "tags" and any(
@@ -87,7 +87,10 @@ class SequenceRows:
     def orders(self, seed: int, batch_size: int) -> Iterator[np.ndarray]:
         """The batches of each epoch: rows `(batches, batch_size)`, -1 where one is not full."""
         lengths, pool = self.examples.lengths, recipe.pool(self.preprocessor)
-        return (full(plan(lengths, batch_size, seed, epoch, pool)) for epoch in itertools.count())
+        return (
+            full(bucketed_batches(lengths, batch_size, seed, epoch, pool))
+            for epoch in itertools.count()
+        )
 
     def fingerprint(self) -> str:
         """Hash of everything in it."""
@@ -174,7 +177,7 @@ def array_rows(
         examples, validation = parts[0][0].split(validation_split, seed=seed)
     else:
         examples, validation = (part for part, _ in parts)
-    names = examples.label_names if target == "labels" else examples.tag_names
+    names = examples.unique_labels if target == "labels" else examples.unique_tags
     if numbers:
         names = [str(number) for number in range(max(classes or 0, max(numbers) + 1))]
     preprocessor = SequencePreprocessor(

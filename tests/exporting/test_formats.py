@@ -113,9 +113,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, monkeypa
     with pytest.raises(ArgumentError, match=r"Leave out the \.onnx"):
         zoo.export(model, tmp_path / "served.onnx", format="onnx")
     texts = zoo.data.LabeledSequences([["a", "b"], ["b"]], tags=[["O", "O"], ["O"]])
-    preprocessor = zoo.data.SequencePreprocessor.learn(texts)
+    preprocessor = zoo.data.SequencePreprocessor.from_data(texts)
     named = zoo.tasks.end_to_end(
-        zoo.get("gru_tagger", **preprocessor.arguments(), units=2), preprocessor
+        zoo.get("gru_tagger", **preprocessor.model_arguments(), units=2), preprocessor
     )
     with pytest.raises(ArgumentError, match="it takes strings, and this format holds numbers"):
         zoo.export(named, tmp_path / "served", format="onnx")

@@ -449,17 +449,17 @@ def reversals(count: int, seed: int) -> SequencePairs:
 
 def test_it_learns_to_reverse_and_says_names():
     train, unseen = reversals(400, 0), reversals(60, 1)
-    preprocessor = PairPreprocessor.learn(train)
+    preprocessor = PairPreprocessor.from_data(train)
     keras.utils.set_random_seed(0)
-    model = sequence_encoder_decoder(**preprocessor.arguments(), units=32, embedding_dim=16)
+    model = sequence_encoder_decoder(**preprocessor.model_arguments(), units=32, embedding_dim=16)
     batches = preprocessor.batches(train, batch_size=32)
     rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
     model.fit(batches, epochs=20, verbose=0)
-    found = model.generate(preprocessor.sources(unseen.sources), max_length=10)
+    found = model.generate(preprocessor.encode_sources(unseen.sources), max_length=10)
     right = [
         one == list(other)
-        for one, other in zip(preprocessor.names(found.sequences), unseen.targets, strict=True)
+        for one, other in zip(preprocessor.decode(found.sequences), unseen.targets, strict=True)
     ]
     assert np.mean(right) > 0.8
 

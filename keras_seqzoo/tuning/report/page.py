@@ -65,7 +65,10 @@ def measure(
     score = None
     if model.output_shape == model.input_shape:
         score = leakage(
-            anomaly_score(model, x_train), x, mask=model_function.find_mask(model, x), block=block
+            anomaly_score(model, x_train),
+            x,
+            mask=model_function.resolve_mask(model, x),
+            block=block,
         )
     return Measured(x, identity_error(model, x, y), leakage(model, x, block=block), score)
 
@@ -257,7 +260,7 @@ def _stretch(model: keras.Model, x: np.ndarray, columns: list[str], label: str) 
     figure = Figure(figsize=(12.8, 1.2 + 1.7 * shown), layout="constrained")
     axes = figure.subplots(shown, 1, sharex=True, squeeze=False)[:, 0]
     rows = _liveliest(x, max(_STRETCH // x.shape[1], 1))
-    output = model_function.run(model_function.as_function(model), x[rows])
+    output = model_function.predict_in_batches(model_function.as_function(model), x[rows])
     last = output.ndim == 2
     given = x[rows][:, -1] if last else x[rows].reshape(-1, x.shape[-1])
     for number, ax in enumerate(axes):
@@ -274,7 +277,7 @@ def _score(model: keras.Model, x_train: np.ndarray, x: np.ndarray, label: str) -
     figure = Figure(figsize=(12.8, 2.6), layout="constrained")
     ax = figure.add_subplot()
     scores = anomaly_score(model, x_train)(x)
-    mask = model_function.find_mask(model, x)
+    mask = model_function.resolve_mask(model, x)
     ax.plot(np.where(True if mask is None else mask, scores, np.nan).ravel(), linewidth=0.8)
     ax.set(xlabel=f"reading of the {label} windows, in time order", ylabel="anomaly score")
     ax.set_yscale("log")

@@ -69,9 +69,9 @@ def _mistakes(scores: Seq2SeqScores, rows: Any) -> markupsafe.Markup:
             {
                 "source": _text(rows.validation.sources[index]),
                 "true": " ".join(true),
-                "said": " ".join(said),
+                "predicted": " ".join(predicted),
             }
-            for index, true, said in scores.mistakes
+            for index, true, predicted in scores.mistakes
         ]
     )
     return markupsafe.Markup(table.to_html(border=0, index=False)) if len(table) else ""
@@ -91,12 +91,12 @@ def _examples(search: Search, network: Any) -> list[Figure]:
             if looks and isinstance(source, tuple) and source and target:
                 numbers = rows.preprocessor.target.encode(target)
                 ax = network.plot_attention(
-                    rows.preprocessor.sources([source])[0], numbers, source_names=source,
+                    rows.preprocessor.encode_sources([source])[0], numbers, source_names=source,
                     target_names=target,
                 )  # fmt: skip
                 found.append(ax.figure)
             continue
-        said = network.generate(rows.preprocessor.sources([source]), max_length=len(target))
+        said = network.generate(rows.preprocessor.encode_sources([source]), max_length=len(target))
         figure = Figure(figsize=(9, 2.6), layout="constrained")
         ax = figure.add_subplot()
         steps = np.arange(len(target))
