@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -189,12 +190,8 @@ def _entities(sentences: list[list[str]], scheme: str | None) -> set[tuple]:
     sentences = [[normalized[tag] for tag in tags] for tags in sentences]
     if scheme is None:
         return set(get_entities(sentences))
-    by_sentence = Entities(sentences, _seqeval_scheme(scheme)).entities
-    return {
-        (entity.tag, entity.sent_id, entity.start, entity.end)
-        for entities in by_sentence
-        for entity in entities
-    }
+    entities = itertools.chain(*Entities(sentences, _seqeval_scheme(scheme)).entities)
+    return {(entity.tag, entity.sent_id, entity.start, entity.end) for entity in entities}
 
 
 def _seqeval_scheme(scheme: str) -> type:

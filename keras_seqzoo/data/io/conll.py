@@ -7,13 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_seqzoo.data.io.text_lines import (
-    file_error,
-    pluralize,
-    read_text,
-    split_at_spaces,
-    split_lines,
-)
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text, split_lines, split_spaces
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
@@ -110,7 +104,7 @@ def read_conll(
     if first is None:
         hint = "Give a file with a token and its tag in each line."
         raise file_error(path, "a file of tagged tokens", "which has none", hint)
-    split = _split_at_tabs if "\t" in first else split_at_spaces
+    split = _split_tabs if "\t" in first else split_spaces
     width = len(split(first))
     _check_columns(path, columns, width)
     sentences: list[list[tuple[str, str]]] = [[]]
@@ -127,7 +121,7 @@ def read_conll(
     return LabeledSequences(
         [[token for token, _ in pairs] for pairs in sentences],
         tags=[[tag for _, tag in pairs] for pairs in sentences],
-        notes=(f"{pluralize(documents, '-DOCSTART- line')} left out.",) * bool(documents),
+        notes=(f"{plural(documents, '-DOCSTART- line')} left out.",) * bool(documents),
         source=os.fspath(path),
     )
 
@@ -219,7 +213,7 @@ def _has_token(line: str) -> bool:
     return bool(line.strip(" \t")) and not line.startswith("-DOCSTART-")
 
 
-def _split_at_tabs(line: str) -> list[str]:
+def _split_tabs(line: str) -> list[str]:
     return [cell.strip(" ") for cell in line.split("\t")]
 
 
@@ -228,21 +222,21 @@ def _check_columns(path: Any, columns: dict[str, int], width: int) -> None:
     for name, column in columns.items():
         if not -width <= column < width:
             raise DataError(
-                f"`{name}` must be one of the {pluralize(width, 'column')} of '{path}'. Received: "
+                f"`{name}` must be one of the {plural(width, 'column')} of '{path}'. Received: "
                 f"{name}={column}. Columns count from 0, or from -1 at the end."
             )
     if len({column % width for column in columns.values()}) == 1:
         received = ", ".join(f"{name}={column}" for name, column in columns.items())
         raise DataError(
             f"`token_column` and `tag_column` must be two columns. Received: {received}, which are "
-            f"the same of the {pluralize(width, 'column')} of '{path}'. Tabs or spaces separate "
+            f"the same of the {plural(width, 'column')} of '{path}'. Tabs or spaces separate "
             "columns."
         )
 
 
 def _checked_cells(path: Any, number: int, cells: list[str], width: int) -> list[str]:
     if len(cells) != width:
-        cause = f"whose line {number} has {pluralize(len(cells), 'column')}, not {width}"
+        cause = f"whose line {number} has {plural(len(cells), 'column')}, not {width}"
         hint = "Fix or delete that line; all lines, comments too, have the columns of the first."
         raise file_error(path, "a file with as many columns in each line", cause, hint)
     return cells

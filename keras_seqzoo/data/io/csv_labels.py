@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import Any
 
-from keras_seqzoo.data.io.text_lines import file_error, pluralize, read_text
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -75,7 +75,7 @@ def read_labeled_csv(
     return LabeledSequences(
         sequences,
         labels=labels,
-        notes=(f"{pluralize(empty, 'text')} without tokens: empty sequences.",) * bool(empty),
+        notes=(f"{plural(empty, 'text')} without tokens: empty sequences.",) * bool(empty),
         source=os.fspath(path),
     )
 
@@ -142,7 +142,7 @@ def _rows(path: Any, content: str, separator: str) -> list[tuple[int, list[str]]
                 continue
             rows.append((reader.line_num, [cell.strip() for cell in row]))
             if len(row) != len(rows[0][1]):
-                cells = f"{pluralize(len(row), 'cell')}, not {len(rows[0][1])}"
+                cells = f"{plural(len(row), 'cell')}, not {len(rows[0][1])}"
                 cause = f"whose line {reader.line_num} has {cells}"
                 hint = (
                     f"Fix that line; {separator!r} separates cells, cells with one are in quotes."

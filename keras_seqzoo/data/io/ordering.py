@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.io.text_lines import pluralize
+from keras_seqzoo.data.io.text_lines import plural
 
 
 def sort_by_time(
@@ -29,7 +29,7 @@ def merge_duplicates(
     if not extra.any():
         return values, times
     kept = {"mean": "their mean was taken"}.get(duplicates, f"the {duplicates} was kept")
-    rows = pluralize(int(extra.sum()), "row")
+    rows = plural(int(extra.sum()), "row")
     notes.append(f"{rows} repeated the time stamp of another; {kept}.")
     if extra.mean() > 0.5:
         notes.append(

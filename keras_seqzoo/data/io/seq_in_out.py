@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from keras_seqzoo.data.io.text_lines import (
-    file_error,
-    pluralize,
-    read_text,
-    split_at_spaces,
-    split_lines,
-)
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text, split_lines, split_spaces
 from keras_seqzoo.data.labeled import LabeledSequences
 
 
@@ -62,14 +56,14 @@ def read_seq_in_out(
         sequences,
         labels=label_list,
         tags=tag_sequences,
-        notes=(f"{pluralize(empty, 'line')} without tokens: empty sequences.",) * bool(empty),
+        notes=(f"{plural(empty, 'line')} without tokens: empty sequences.",) * bool(empty),
         source=os.fspath(tokens),
     )
 
 
 def _split_file(path: str | os.PathLike, argument: str) -> list[list[str]]:
     """The tokens or tags of each line."""
-    return [split_at_spaces(line) for line in split_lines(read_text(path, argument=argument))]
+    return [split_spaces(line) for line in split_lines(read_text(path, argument=argument))]
 
 
 def _check_line_count(argument: str, path: str | os.PathLike, count: int, expected: int) -> None:
@@ -77,7 +71,7 @@ def _check_line_count(argument: str, path: str | os.PathLike, count: int, expect
         raise file_error(
             path,
             f"a file with as many lines as `tokens`, {expected}",
-            f"which has {pluralize(count, 'line')}",
+            f"which has {plural(count, 'line')}",
             "Each file must have one line per sequence, empty ones included.",
             argument=argument,
         )
@@ -91,8 +85,8 @@ def _check_tags(
             raise file_error(
                 path,
                 "a file with one tag per token",
-                f"whose line {number} has {pluralize(len(line_tags), 'tag')} for "
-                f"{pluralize(len(tokens), 'token')}",
+                f"whose line {number} has {plural(len(line_tags), 'tag')} for "
+                f"{plural(len(tokens), 'token')}",
                 "Fix that line in either file; spaces and tabs separate tokens and tags.",
                 argument="tags",
             )

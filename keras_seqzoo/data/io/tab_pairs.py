@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from keras_seqzoo.data.io.text_lines import (
-    file_error,
-    pluralize,
-    read_text,
-    split_at_spaces,
-    split_lines,
-)
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text, split_lines, split_spaces
 from keras_seqzoo.data.pairs import UNITS, SequencePairs
 from keras_seqzoo.utils.argument_validation import check_choice
 
@@ -59,7 +53,7 @@ def read_sequence_pairs(
         parts = [line.split("\t") for line in source_lines]
         for number, part in enumerate(parts, 1):
             if len(part) != 2:
-                cause = f"whose line {number} has {pluralize(len(part), 'column')}"
+                cause = f"whose line {number} has {plural(len(part), 'column')}"
                 hint = "Put a tab between source and target, or give two files."
                 raise file_error(path, "a file of two columns", cause, hint)
         source_lines, target_lines = zip(*parts, strict=True)
@@ -74,4 +68,4 @@ def read_sequence_pairs(
 
 def split_units(text: str, units: str) -> list[str]:
     """The tokens or characters of a line, without spaces and tabs at its ends."""
-    return split_at_spaces(text) if units == "tokens" else list(text.strip(" \t"))
+    return split_spaces(text) if units == "tokens" else list(text.strip(" \t"))

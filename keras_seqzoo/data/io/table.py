@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.data.io.cells import is_missing, parse_number, parse_numbers
-from keras_seqzoo.data.io.text_lines import file_error, pluralize
+from keras_seqzoo.data.io.text_lines import file_error, plural
 from keras_seqzoo.data.time_series import as_readings
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message
@@ -118,7 +118,7 @@ def _rows(path: Any, text: str, kind: str) -> list[list[str]]:
                 continue
             rows.append([cell.strip() for cell in row] or [""])
             if len(rows[-1]) != len(rows[0]):
-                cells = pluralize(len(row), "cell")
+                cells = plural(len(row), "cell")
                 cause = f"whose line {reader.line_num} has {cells}, not {len(rows[0])}"
                 hint = "Fix or delete that line; cells are separated by " + (
                     "tabs." if separator == "\t" else "commas, and decimals by points."

@@ -56,12 +56,12 @@ def split_lines(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def split_at_spaces(line: str) -> list[str]:
+def split_spaces(line: str) -> list[str]:
     """Split a line at spaces and tabs only; `str.split` also splits at U+00A0 and others."""
     return [part for part in re.split("[ \t]+", line) if part]
 
 
-def pluralize(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """A count with its noun: "1 line", "2 lines"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_seqzoo.data.io.cells import parse_numbers
-from keras_seqzoo.data.io.text_lines import file_error, pluralize, read_text, split_lines
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text, split_lines
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.argument_validation import unknown_name_message
@@ -155,9 +155,7 @@ def _pop_label(path: Any, number: int, parts: list[str], declared: list[str]) ->
 def _check_dimensions(path: Any, number: int, count: int, expected: int | None) -> None:
     if expected is not None and count != expected:
         hint = "Fix that line or the header; colons separate dimensions and the label."
-        raise _line_error(
-            path, number, f"has {pluralize(count, 'dimension')}, not {expected}", hint
-        )
+        raise _line_error(path, number, f"has {plural(count, 'dimension')}, not {expected}", hint)
 
 
 def _case(path: Any, number: int, parts: list[str]) -> np.ndarray:
@@ -165,7 +163,7 @@ def _case(path: Any, number: int, parts: list[str]) -> np.ndarray:
     columns = [_values(path, number, index, part) for index, part in enumerate(parts, 1)]
     for index, column in enumerate(columns, 1):
         if len(column) != len(columns[0]):
-            cause = f"has {pluralize(len(column), 'value')} in dimension {index}"
+            cause = f"has {plural(len(column), 'value')} in dimension {index}"
             cause += f" and {len(columns[0])} in the first"
             raise _line_error(path, number, cause, "All dimensions of a case must have one length.")
     return np.stack(columns, axis=1)
