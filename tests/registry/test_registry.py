@@ -188,12 +188,12 @@ def test_list_models_takes_one_or_several_wildcards():
 
 
 def test_list_models_filters_by_task_and_fields():
-    add("model_a", task="tagging", causal=False)
-    add("model_b", task="tagging", causal=True)
-    assert zoo.list_models("model_*", task="tagging", causal=True) == ["model_b"]
-    assert zoo.list_models("model_*", causal=False) == ["model_a"]
-    assert zoo.list_models("model_*", task="identity") == []
-    assert zoo.list_models(family="tagging") == ["model_b", "model_a"]
+    add("noncausal_model", task="tagging", causal=False)
+    add("causal_model", task="tagging", causal=True)
+    assert zoo.list_models("*causal_model", task="tagging", causal=True) == ["causal_model"]
+    assert zoo.list_models("*causal_model", causal=False) == ["noncausal_model"]
+    assert zoo.list_models("*causal_model", task="identity") == []
+    assert zoo.list_models(family="tagging") == ["causal_model", "noncausal_model"]
     assert NAME in zoo.list_models(task="identity", causal=True)
 
 
