@@ -38,7 +38,7 @@ def ours(preprocessor: SequencePreprocessor, train):
     network = labeling.build("bilstm_tagger", preprocessor, word_dropout=0.0)
     train.compile_network(network, 2e-3, labeling.loss(network, preprocessor))
     layers.compile_recurrences(network)
-    data = preprocessor.batches(train, multiple=labeling.MULTIPLE).dataset()
+    data = preprocessor.batches(train, pad_to_multiple_of=labeling.MULTIPLE).to_dataset()
     return lambda: network.fit(data, verbose=0, shuffle=False)
 
 
@@ -58,7 +58,7 @@ def plain_keras(preprocessor: SequencePreprocessor, train):
         "sparse_categorical_crossentropy",
         steps_per_execution=32,
     )
-    data = preprocessor.batches(train).dataset()
+    data = preprocessor.batches(train).to_dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False)
 
 
@@ -119,7 +119,7 @@ def epochs(side: str, data: str, count: int) -> list[float]:
     """Seconds of each epoch of one side, after the first."""
     torch.set_num_threads(os.cpu_count())
     train = zoo.data.read_labeled_sequences(os.path.join(data, "train"))
-    run = SIDES[side](SequencePreprocessor.learn(train, target="tags"), train)
+    run = SIDES[side](SequencePreprocessor.from_data(train, target="tags"), train)
     run()
     seconds = []
     for _ in range(count):

@@ -65,14 +65,14 @@ def ours(preprocessor: PairPreprocessor, pairs: SequencePairs, attention: str, *
     XLA compiles the recurrences alone, or the whole step.
     """
     model = sequence_encoder_decoder(
-        **preprocessor.arguments(), units=UNITS, embedding_dim=EMBEDDING, attention=attention
+        **preprocessor.model_arguments(), units=UNITS, embedding_dim=EMBEDDING, attention=attention
     )
     train.compile_network(model, RATE, keras.losses.SparseCategoricalCrossentropy())
     if whole:
         model.compile(model.optimizer, model.loss, jit_compile=True)
     else:
         layers.compile_recurrences(model)
-    data = preprocessor.batches(pairs, batch_size=BATCH, multiple=MULTIPLE).dataset()
+    data = preprocessor.batches(pairs, batch_size=BATCH, pad_to_multiple_of=MULTIPLE).to_dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False), model.count_params()
 
 
@@ -138,7 +138,7 @@ def plain_keras(
         jit_compile=jit_compile,
     )
     multiple = MULTIPLE if jit_compile else 1
-    data = preprocessor.batches(pairs, batch_size=BATCH, multiple=multiple).dataset()
+    data = preprocessor.batches(pairs, batch_size=BATCH, pad_to_multiple_of=multiple).to_dataset()
     return lambda: model.fit(data, verbose=0, shuffle=False), model.count_params()
 
 
@@ -233,7 +233,7 @@ SIDES = {
 def epochs(side: str, pairs: SequencePairs, attention: str, count: int) -> dict:
     """Seconds of each epoch of one side, after the first."""
     torch.set_num_threads(os.cpu_count() or 1)
-    run, parameters = SIDES[side](PairPreprocessor.learn(pairs), pairs, attention)
+    run, parameters = SIDES[side](PairPreprocessor.from_data(pairs), pairs, attention)
     run()
     seconds = []
     for _ in range(count):

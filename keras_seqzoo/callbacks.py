@@ -1,4 +1,4 @@
-"""State leakage during training, as a Keras callback."""
+"""Keras callbacks that add state leakage and validation metrics to the logs of every epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keras_seqzoo.data import (
     PairPreprocessor,
     SequencePairs,
     SequencePreprocessor,
-    answers,
+    predict_batches,
 )
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError
@@ -35,20 +35,22 @@ from keras_seqzoo.utils.argument_validation import (
 )
 from keras_seqzoo.utils.array_validation import as_array, as_mask
 
+Logs = dict[str, float]
+
 
 class StateLeakage(keras.callbacks.Callback):
-    """Writes state leakage, identity error and their sum into the logs of every epoch.
+    """Adds state leakage, identity error and their sum to the logs of every epoch.
 
     The keys are `val_state_leakage`, `val_identity_error` and `val_identity_cost`; the latter two
-    only if the output has the target's shape. Put this callback in front of those that read the
-    keys (`EarlyStopping("val_identity_cost", mode="min")`, `ModelCheckpoint`, `TensorBoard`): Keras
-    calls them in order. A model that has diverged gets nan, and training goes on.
+    only if the output has the target's shape. Keras runs callbacks in order, so put this one before
+    those that read the keys (`EarlyStopping("val_identity_cost", mode="min")`, `ModelCheckpoint`,
+    `TensorBoard`). The values are nan for a model that has diverged, and training continues.
 
     Args:
         x: validation rows, `(batch, time, features)`.
-        y: their target; default `x` itself, the last real step where only that comes out.
-        max_rows: int, at least 2: of more rows, so many evenly spread ones are used.
-        prefix: str, in front of each key.
+        y: targets; None for `x` itself, or its last real step if the output is one step.
+        max_rows: int, at least 2, the maximum number of rows; of more rows, evenly spaced ones.
+        prefix: str, prefix of each key.
         **options: of `keras_seqzoo.leakage`, such as `cuts`, `mask`, `block`, `seed`.
 
     Example:
@@ -69,81 +71,81 @@ class StateLeakage(keras.callbacks.Callback):
         super().__init__()
         if not is_int(max_rows) or max_rows < 2:
             raise ArgumentError(argument_message("max_rows", "an int of at least 2", max_rows))
-        known = inspect.signature(leakage).parameters
+        parameters = inspect.signature(leakage).parameters
         for option in options:
-            if option not in known:
+            if option not in parameters:
                 raise UnknownArgumentError(
-                    unknown_name_message("option of leakage:", option, known)
+                    unknown_name_message("option of leakage:", option, parameters)
                 )
         x = as_array("x", x)
         if x.ndim < 2 or len(x) < 2 or x.dtype.kind not in "iuf":
             expected = "at least 2 rows of numbers of shape (batch, time, ...)"
             raise ArgumentError(argument_message("x", expected, x))
-        # Which rows are measured.
-        self.rows = chosen = np.unique(
-            np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int)
-        )
-        # Arrays only: KerasTuner copies callbacks deeply for every trial.
-        self.x = x[chosen]
+        # The indices of the measured rows.
+        self.rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), max_rows)).round().astype(int))
+        # Only arrays, because KerasTuner deep-copies callbacks for every trial.
+        self.x = x[self.rows]
         self.y = None if y is None else as_array("y", y)
         if self.y is not None:
             if self.y.shape[:1] != x.shape[:1]:
                 raise ArgumentError(
                     argument_message("y", f"of {len(x)} rows, as `x`", self.y.shape)
                 )
-            self.y = self.y[chosen]
+            self.y = self.y[self.rows]
         self.prefix = prefix
-        self.options = {"resamples": 0} | options
-        if "block" in options:  # rows that were left out no longer overlap those that stay
+        self.options: dict[str, Any] = {"resamples": 0} | options
+        if "block" in options:  # scaled, because fewer of the selected rows overlap
             self.options["block"] = -(-options["block"] * len(self.x) // len(x))
         if self.options.get("mask") is not None:
-            self.options["mask"] = as_mask(self.options["mask"], x.shape[:2])[chosen]
+            self.options["mask"] = as_mask(self.options["mask"], x.shape[:2])[self.rows]
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measures, and writes plain floats into `logs`."""
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Measure the model and add plain floats to `logs`."""
         if logs is not None:
             logs.update({self.prefix + name: value for name, value in self.measure().items()})
 
-    def measure(self) -> dict[str, float]:
-        """The figures of `self.model` as it is now."""
+    def measure(self) -> Logs:
+        """State leakage, identity error and identity cost of the current model."""
+        model: Any = self.model
         try:
-            index = leakage(self.model, self.x, **self.options).index
+            index = leakage(model, self.x, **self.options).index
         except DataError:
-            answer = model_function.run(model_function.as_function(self.model), self.x)
-            if np.isfinite(answer).all():
-                raise  # not the model's fault
+            function = model_function.as_function(model)
+            if np.isfinite(model_function.predict_in_batches(function, self.x)).all():
+                raise  # the model has not diverged
             index = float("nan")
-        figures = {"state_leakage": index}
-        if self._has_target():
-            error = identity_error(self.model, self.x, self.y, mask=self.options.get("mask"))
-            figures |= {"identity_error": error, "identity_cost": error + index}
-        return figures
+        values = {"state_leakage": index}
+        if self._has_target(model):
+            error = identity_error(model, self.x, self.y, mask=self.options.get("mask"))
+            values |= {"identity_error": error, "identity_cost": error + index}
+        return values
 
-    def _has_target(self) -> bool:
+    def _has_target(self, model: Any) -> bool:
+        """Whether there are targets of the shape of the output."""
         if self.y is not None:
             return True
-        shape = self.model.output_shape
+        shape = model.output_shape
         return len(shape) in (2, 3) and shape[-1] == self.x.shape[-1] and self.x.ndim == 3
 
 
 class SequenceMetrics(keras.callbacks.Callback):
-    """Puts the scores of validation examples into the logs of every epoch.
+    """Adds validation metrics of labels or tags to the logs of every epoch.
 
-    `val_f1`, `val_precision` and `val_recall` count entities where tags are of the BIO kind, and
-    are means over classes otherwise; `val_accuracy` counts real steps, or sequences. It goes in
-    front of callbacks that read them: `EarlyStopping("val_f1", mode="max")`.
+    `val_f1`, `val_precision` and `val_recall` are over entities for BIO-like tags, and means over
+    classes otherwise; `val_accuracy` is over real steps or over sequences. Put this callback before
+    those that read the keys: `EarlyStopping("val_f1", mode="max")`.
 
     Args:
-        preprocessor: `keras_seqzoo.data.SequencePreprocessor` that the model is trained with.
-        examples: `keras_seqzoo.data.LabeledSequences` to score.
+        preprocessor: `keras_seqzoo.data.SequencePreprocessor` of the model.
+        examples: `keras_seqzoo.data.LabeledSequences`, the validation data.
         batch_size: int, at least 1.
 
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> preprocessor = zoo.data.SequencePreprocessor.learn(text)
-    >>> model = zoo.get("gru_tagger", **preprocessor.arguments())
+    >>> text = zoo.data.LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B"], ["O"]])
+    >>> preprocessor = zoo.data.SequencePreprocessor.from_data(text)
+    >>> model = zoo.get("gru_tagger", **preprocessor.model_arguments())
     >>> model.compile("adam", "sparse_categorical_crossentropy")
     >>> history = model.fit(preprocessor.batches(text), verbose=0,
     ...                     callbacks=[zoo.callbacks.SequenceMetrics(preprocessor, text)])
@@ -167,59 +169,56 @@ class SequenceMetrics(keras.callbacks.Callback):
         )
         self.scores: LabelScores | None = None  # of the last epoch
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Scores the model as it is; NaN if training has diverged, which names would hide."""
-        predicted = answers(self.model, self.batches)
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Score the model; nan if it has diverged, which decoded labels would not show."""
+        model: Any = self.model
+        predictions = predict_batches(model, self.batches)
+        self.scores = self._scores(predictions)
+        if logs is None:
+            return
         finite = np.isfinite(logs.get("loss", 0.0))
-        finite = finite and all(np.isfinite(one).all() for one in predicted)
-        self.scores = self._scores(predicted)
+        finite = finite and all(np.isfinite(prediction).all() for prediction in predictions)
         for name in ("f1", "precision", "recall", "accuracy"):
             logs[f"val_{name}"] = getattr(self.scores, name) if finite else float("nan")
 
     def measure(self, model: keras.Model) -> LabelScores:
-        """The scores of a model.
+        """The validation scores of a model.
 
         Args:
             model: `keras.Model` that takes batches of the preprocessor.
         """
-        return self._scores(answers(model, self.batches))
+        return self._scores(predict_batches(model, self.batches))
 
-    def _scores(self, predicted: list) -> LabelScores:
-        return scores_of(
-            self.preprocessor.target, self.examples, self.preprocessor.names(predicted)
-        )
-
-
-def scores_of(target: str, examples: LabeledSequences, predicted: list) -> LabelScores:
-    """The scores of predicted names, by the kind of target."""
-    if target == "tags":
-        return tagging_scores(examples.tags, predicted)
-    return classification_scores(examples.labels, predicted)
+    def _scores(self, predictions: list[np.ndarray]) -> LabelScores:
+        predicted = self.preprocessor.decode(predictions)
+        if self.preprocessor.target == "tags":
+            return tagging_scores(self.examples.tags or (), predicted)
+        return classification_scores(self.examples.labels or (), predicted)
 
 
-# Rows that are predicted at once in validation, as a beam's first step is as large.
-_ROWS = 256
+# A beam search expands each row to `num_beams` rows, so a batch stays moderate.
+_BATCH_SIZE = 256
 
 
 class PairMetrics(keras.callbacks.Callback):
-    """Puts the scores of validation pairs into the logs of every epoch, the model decoding freely.
+    """Adds validation metrics of an encoder-decoder's generated sequences to the logs.
 
-    Of tokens, `val_accuracy`, the share of sequences that are right as a whole, and
-    `val_token_error_rate`; of readings `val_error`, the mean squared error of as many readings as
-    the target has, over the variance of its features. It goes in front of callbacks that read them:
-    `EarlyStopping("val_accuracy", mode="max")`.
+    Token targets: `val_accuracy`, the fraction of sequences that match exactly, and
+    `val_token_error_rate`. Targets that are readings: `val_error`, the mean squared error over the
+    length of the target, divided by the variance of each feature. Put this callback before those
+    that read the keys: `EarlyStopping("val_accuracy", mode="max")`.
 
     Args:
-        preprocessor: `keras_seqzoo.data.PairPreprocessor` that the model is trained with.
-        examples: `keras_seqzoo.data.SequencePairs` to score.
-        **options: of `generate`, such as `strategy`; default greedy, which is quick.
+        preprocessor: `keras_seqzoo.data.PairPreprocessor` of the model.
+        examples: `keras_seqzoo.data.SequencePairs`, the validation data.
+        **options: of `generate`, such as `strategy`; the default is greedy, which is fast.
 
     Example:
 
     >>> import keras_seqzoo as zoo
     >>> pairs = zoo.data.SequencePairs([["a", "b"], ["b"]], [["b", "a"], ["b"]])
-    >>> preprocessor = zoo.data.PairPreprocessor.learn(pairs)
-    >>> model = zoo.get("gru_encoder_decoder", **preprocessor.arguments(), units=8)
+    >>> preprocessor = zoo.data.PairPreprocessor.from_data(pairs)
+    >>> model = zoo.get("gru_encoder_decoder", **preprocessor.model_arguments(), units=8)
     >>> model.compile("adam", "sparse_categorical_crossentropy")
     >>> history = model.fit(preprocessor.batches(pairs), verbose=0,
     ...                     callbacks=[zoo.callbacks.PairMetrics(preprocessor, pairs)])
@@ -232,52 +231,53 @@ class PairMetrics(keras.callbacks.Callback):
         check_instance(PairPreprocessor, preprocessor=preprocessor)
         preprocessor.check(examples)
         self.preprocessor, self.examples = preprocessor, examples
-        self.options = {"batch_size": _ROWS, "max_length": preprocessor.max_length} | options
-        self.scores: Seq2SeqScores | None = None  # of the last epoch, of tokens
+        self.options = {"batch_size": _BATCH_SIZE, "max_length": preprocessor.max_length} | options
+        self.scores: Seq2SeqScores | None = None  # of the last epoch, for tokens
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Scores the model as it is; NaN if training has diverged, which names would hide."""
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Score the model; nan if it has diverged, which decoded tokens would not show."""
+        if logs is None:
+            return
         if not np.isfinite(logs.get("loss", 0.0)):
-            names = (
-                ("accuracy", "token_error_rate")
-                if self.preprocessor.generates_tokens
-                else ("error",)
-            )
+            tokens = self.preprocessor.generates_tokens
+            names = ("accuracy", "token_error_rate") if tokens else ("error",)
             logs.update({f"val_{name}": float("nan") for name in names})
             return
-        found = self.measure(self.model)
-        if not self.preprocessor.generates_tokens:
-            logs["val_error"] = found
+        model: Any = self.model
+        result = self.measure(model)
+        if not isinstance(result, Seq2SeqScores):
+            logs["val_error"] = result
             return
-        self.scores = found
-        logs["val_accuracy"] = found.accuracy
-        logs["val_token_error_rate"] = found.token_error_rate
+        self.scores = result
+        logs["val_accuracy"] = result.accuracy
+        logs["val_token_error_rate"] = result.token_error_rate
 
     def measure(self, model: keras.Model) -> Seq2SeqScores | float:
-        """The scores of a model: `Seq2SeqScores` of tokens, the error of readings.
+        """The validation scores of a model: `Seq2SeqScores` for tokens, the error for readings.
 
         Args:
             model: `layers.EncoderDecoderModel` that takes batches of the preprocessor.
         """
         check_instance(layers.EncoderDecoderModel, model=model)
-        source = self.preprocessor.sources(self.examples.sources)
+        sources = self.preprocessor.encode_sources(self.examples.sources)
         if not self.preprocessor.generates_tokens:
-            return forecast_error(model, source, self.examples.targets)
-        said = model.generate(source, **self.options).sequences
-        return seq2seq_scores(self.examples.targets, self.preprocessor.names(said))
+            return forecast_error(model, sources, self.examples.targets)
+        ids = model.generate(sources, **self.options).sequences
+        return seq2seq_scores(self.examples.targets, self.preprocessor.decode(ids))
 
 
-def forecast_error(model: keras.Model, source: np.ndarray, targets: Any) -> float:
-    """The mean squared error of readings said freely, over the variance of each feature.
+def forecast_error(model: keras.Model, sources: np.ndarray, targets: Any) -> float:
+    """The mean squared error of generated readings, divided by the variance of each feature.
 
     Args:
         model: `layers.EncoderDecoderModel` of readings.
-        source: `(batch, source, features)` or `(batch, source)`.
+        sources: `(batch, source, features)` or `(batch, source)`.
         targets: arrays `(time, features)`, one per row.
     """
     steps = max(map(len, targets))
-    said = model.generate(source, max_length=steps, batch_size=_ROWS).sequences
-    real = [said[row, : len(target)] for row, target in enumerate(targets)]
-    if not all(np.isfinite(one).all() for one in real):
+    generated = model.generate(sources, max_length=steps, batch_size=_BATCH_SIZE).sequences
+    forecasts = [generated[row, : len(target)] for row, target in enumerate(targets)]
+    if not all(np.isfinite(forecast).all() for forecast in forecasts):
         return float("nan")
-    return identity_error(lambda x: x, np.concatenate(real)[None], np.concatenate(targets)[None])
+    forecast, target = np.concatenate(forecasts)[None], np.concatenate(targets)[None]
+    return identity_error(lambda x: x, forecast, target)

@@ -1,6 +1,8 @@
-"""Adam, one pass over each weight."""
+"""Adam as one fused operation per weight, and an entry's default learning rate."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
@@ -13,16 +15,17 @@ from keras_seqzoo.utils.argument_validation import argument_message, is_real
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Adam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam` with its update as one operation, where TensorFlow has one.
+    """`keras.optimizers.Adam` with a fused update on TensorFlow.
 
-    Keras writes the update as ten operations on arrays as large as the weight, and more to clip; of
-    a large embedding each is a walk through memory. Numbers are Keras's, to round-off, for dense
-    gradients. That of an embedding comes by rows; where a token occurs twice, Keras 3.15 takes its
-    rows one by one, where Adam is defined by their sum.
+    Keras computes the update in ten operations on arrays of the size of the weight, and more for
+    clipping; for a large embedding, each of them is limited by memory bandwidth. For dense
+    gradients, results equal Keras's up to round-off. The gradient of an embedding is sparse: if a
+    token occurs twice, Keras 3.15 applies its two rows one after the other, whereas this optimizer
+    applies their sum, as Adam is defined.
 
     Args:
-        *args: as of `keras.optimizers.Adam`.
-        **kwargs: as of `keras.optimizers.Adam`.
+        *args: of `keras.optimizers.Adam`.
+        **kwargs: of `keras.optimizers.Adam`.
 
     Example:
 
@@ -34,8 +37,10 @@ class Adam(keras.optimizers.Adam):
     """
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        """TensorFlow's backend alone calls it; and TensorFlow lets go of no graph that sums over
-        replicas, be there one.
+        """Sum gradients over replicas, if there are several.
+
+        Only Keras's TensorFlow backend calls this. TensorFlow never releases a graph with a sum
+        over replicas, even of a single one.
         """
         import tensorflow as tf
 
@@ -58,12 +63,14 @@ class Adam(keras.optimizers.Adam):
         import tensorflow as tf
 
         momentum, velocity = compat.adam_moments(self, variable)
-        step, rate = (tf.cast(one, variable.dtype) for one in (self.iterations + 1, learning_rate))
+        iterations: Any = self.iterations
+        step: Any = tf.cast(iterations + 1, variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype)
         beta_1, beta_2, epsilon = (
-            tf.constant(one, variable.dtype) for one in (self.beta_1, self.beta_2, self.epsilon)
+            tf.constant(value, variable.dtype) for value in (self.beta_1, self.beta_2, self.epsilon)
         )
-        # As Keras casts, which rounds to float32 in float64 too.
-        powers = [tf.cast(one, variable.dtype) ** step for one in (self.beta_1, self.beta_2)]
+        # `tf.cast` as in Keras, which rounds the betas to float32 for float64 variables, too.
+        powers = [tf.cast(beta, variable.dtype) ** step for beta in (self.beta_1, self.beta_2)]
         tf.raw_ops.ResourceApplyAdam(
             var=compat.variable_handle(variable),
             m=compat.variable_handle(momentum),
@@ -79,14 +86,15 @@ class Adam(keras.optimizers.Adam):
 
 
 def learning_rate_of(entry: Entry, learning_rate: float | None) -> float:
-    """What is given, or the default of an entry's search space; Keras's own if it has none.
+    """`learning_rate`, or the default of the entry's search space, or that of Keras.
 
     Raises:
-        ArgumentError: if it is no number above 0.
+        ArgumentError: if `learning_rate` is not a number above 0.
     """
     if learning_rate is None:
         dimension = entry.space.get("learning_rate")
-        return 1e-3 if dimension is None else dimension.default
+        default = None if dimension is None else dimension.default
+        return 1e-3 if default is None else default
     if not is_real(learning_rate) or learning_rate <= 0:
         raise ArgumentError(argument_message("learning_rate", "a number above 0", learning_rate))
     return float(learning_rate)

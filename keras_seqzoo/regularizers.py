@@ -1,4 +1,4 @@
-"""Regularizers that Keras lacks."""
+"""Regularizers: a penalty on the spectral norm of a kernel."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from keras_seqzoo.utils.argument_validation import check_not_negative
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")
 class SpectralNorm(keras.regularizers.Regularizer):
-    """Penalty on a kernel's largest singular value, as far as it is beyond a limit.
+    """Penalty on a kernel's largest singular value where it exceeds a limit.
 
-    `weight * max(0, sigma_max - limit)^2`. Of the recurrent kernel of a SimpleRNN it is what bounds
-    the influence of old inputs: `keras_seqzoo.diagnostics.lipschitz_bound`. Below the limit the kernel is free, whereas
-    L1 and L2 shrink all of it. A penalty is no constraint: training may end a little above the
-    limit, the less the larger the weight; `lipschitz_bound` says where it ended.
+    The penalty is `weight * max(0, sigma_max - limit)^2`. The spectral norm of a SimpleRNN's
+    recurrent kernel bounds the influence of old inputs: `keras_seqzoo.diagnostics.lipschitz_bound`.
+    A kernel below the limit is not penalized, whereas L1 and L2 shrink every weight. A penalty is
+    not a constraint: training may end slightly above the limit, and closer to it with a larger
+    weight. `lipschitz_bound` computes the resulting bound.
 
-    Shapes: a kernel `(rows, columns)` -> a number. Of GRU and LSTM the kernels of all gates count
-        as one matrix; axes before the last are taken as one.
+    Shapes: a kernel `(rows, columns)` -> a scalar. The gates of a GRU or LSTM kernel are one
+        matrix; axes before the last are flattened.
     Masking: none.
     State: none.
 
     Args:
         weight: float of at least 0.
-        limit: float of at least 0; below 1, influence dies out.
+        limit: float of at least 0; below 1, the influence of old inputs decays to 0.
 
     Raises:
-        ArgumentError: if an argument is no such number.
+        ArgumentError: if an argument is not such a number.
 
     Example:
 
     >>> import keras_seqzoo as zoo
-    >>> round(float(zoo.regularizers.SpectralNorm(weight=1.0, limit=0.5)(2 * np.eye(3, dtype="float32"))), 4)
+    >>> penalty = zoo.regularizers.SpectralNorm(weight=1.0, limit=0.5)
+    >>> round(float(penalty(2 * np.eye(3, dtype="float32"))), 4)
     2.25
     >>> model = zoo.get("simple_rnn_identity", recurrent_regularizer="spectral_norm")
 
@@ -47,8 +49,9 @@ class SpectralNorm(keras.regularizers.Regularizer):
 
     def __call__(self, x):
         x = ops.cast(ops.reshape(x, (-1, x.shape[-1])), "float32")
-        largest = ops.max(ops.svd(x, compute_uv=False))
-        return self.weight * ops.square(ops.maximum(largest - self.limit, 0.0))
+        largest: Any = ops.max(ops.svd(x, compute_uv=False))
+        squared_excess: Any = ops.square(ops.maximum(largest - self.limit, 0.0))
+        return self.weight * squared_excess
 
     def get_config(self) -> dict[str, Any]:
         return {"weight": self.weight, "limit": self.limit}

@@ -56,8 +56,8 @@ def end_to_end(
     >>> import keras_seqzoo as zoo
     >>> sentences, tags = [["play", "jazz"], ["stop"]], [["O", "B-genre"], ["O"]]
     >>> text = zoo.data.LabeledSequences(sentences, tags=tags)
-    >>> preprocessor = zoo.data.SequencePreprocessor.learn(text)
-    >>> tagger = zoo.get("gru_tagger", **preprocessor.arguments())
+    >>> preprocessor = zoo.data.SequencePreprocessor.from_data(text)
+    >>> tagger = zoo.get("gru_tagger", **preprocessor.model_arguments())
     >>> model = zoo.tasks.end_to_end(tagger, preprocessor)
     >>> model(keras.ops.convert_to_tensor(["play jazz", "stop"]))["tags"].shape
     TensorShape([2, 2])

@@ -1,4 +1,4 @@
-"""Adam in one pass over each weight: Keras's numbers, and for an embedding those of a kernel."""
+"""Fused Adam: equal to Keras's Adam for dense gradients, and correct for sparse ones."""
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.tensorflow
 OPTIONS = [{}, {"global_clipnorm": 0.5}, {"clipnorm": 0.5}, {"weight_decay": 0.01}]
 
 
-def trained(optimizer, *, one_hot: bool) -> list[np.ndarray]:
-    """Weights after some steps on tokens, embedded or as a product of one-hot vectors."""
+def trained_weights(optimizer, *, one_hot: bool) -> list[np.ndarray]:
+    """Weights after some steps, with an embedding or a dense kernel of one-hot vectors."""
     rng = np.random.default_rng(0)
     tokens, y = rng.integers(0, 7, (40, 5)), rng.normal(size=(40, 1))
     kernel, readout = 0.1 * rng.normal(size=(7, 3)), 0.1 * rng.normal(size=(15, 1))
@@ -30,24 +30,24 @@ def trained(optimizer, *, one_hot: bool) -> list[np.ndarray]:
     return model.get_weights()
 
 
-def made(kind, options):
-    return kind(keras.optimizers.schedules.CosineDecay(0.05, 20), **options)
+def with_schedule(optimizer_class, options):
+    return optimizer_class(keras.optimizers.schedules.CosineDecay(0.05, 20), **options)
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"amsgrad": True}], ids=str)
-def test_weights_go_where_keras_takes_them(options):
-    ours = trained(made(Adam, options), one_hot=True)
-    theirs = trained(made(keras.optimizers.Adam, options), one_hot=True)
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+def test_adam_updates_equal_keras(options):
+    fused = trained_weights(with_schedule(Adam, options), one_hot=True)
+    reference = trained_weights(with_schedule(keras.optimizers.Adam, options), one_hot=True)
+    for weight, expected in zip(fused, reference, strict=True):
+        np.testing.assert_allclose(weight, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_an_embedding_goes_where_a_kernel_goes(options):
-    """Tokens occur several times in a batch."""
-    for one, other in zip(
-        trained(made(Adam, options), one_hot=False),
-        trained(made(Adam, options), one_hot=True),
+def test_adam_updates_of_an_embedding_equal_those_of_a_kernel(options):
+    """Tokens occur several times in a batch, so that their gradients must be summed."""
+    for embedding, kernel in zip(
+        trained_weights(with_schedule(Adam, options), one_hot=False),
+        trained_weights(with_schedule(Adam, options), one_hot=True),
         strict=True,
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(embedding, kernel, rtol=1e-4, atol=1e-6)

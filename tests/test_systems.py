@@ -180,7 +180,7 @@ def test_an_encoder_decoder_of_tokens_says_until_its_end():
 def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
     """Outputs that are not aligned with input time need to be told which one is meant."""
     preprocessor = zoo.data.PairPreprocessor(2, 1, max_length=6)
-    network = zoo.get("vector_encoder_decoder", **preprocessor.arguments(), units=8)
+    network = zoo.get("vector_encoder_decoder", **preprocessor.model_arguments(), units=8)
     x = np.random.default_rng(0).normal(size=(32, 20, 2)).astype("float32")
     zoo.adapt(network, x, target=x[:, :6, :1])
     model = zoo.tasks.end_to_end(network, preprocessor)

@@ -44,7 +44,7 @@ reading = _add(
 
 labeled = click.option(
     "--format",
-    type=click.Choice(["pairs", "conllu", "conll", "labeled", "ts"]),
+    type=click.Choice(["seq_in_out", "conllu", "conll", "labeled", "ts"]),
     help="Format of labeled sequences; default by the name.",
 )
 

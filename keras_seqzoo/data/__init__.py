@@ -1,6 +1,6 @@
-"""Files in, arrays out: records of readings cut into windows, and labeled or tagged sequences.
+"""Data sets and preprocessing: time series, windows, labeled sequences and sequence pairs.
 
-Importing this package is light: pandas is loaded, Keras is not.
+Importing this package loads pandas, but not Keras.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keras_seqzoo.data.io.uea_ts import read_ts
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.data.pair_preprocessor import PairPreprocessor
 from keras_seqzoo.data.pairs import SequencePairs, forecasting_pairs
-from keras_seqzoo.data.sequence_preprocessor import SequencePreprocessor, answers
+from keras_seqzoo.data.sequence_preprocessor import SequencePreprocessor, predict_batches
 from keras_seqzoo.data.synthetic import sensor_fault, synthetic_readings
 from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.data.vocabulary import Vocabulary
@@ -34,7 +34,7 @@ __all__ = [
     "SequencePairs",
     "TimeSeries",
     "Vocabulary",
-    "answers",
+    "predict_batches",
     "forecasting_pairs",
     "read_conll",
     "read_conllu",

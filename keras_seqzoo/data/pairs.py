@@ -1,43 +1,35 @@
-"""Pairs of sequences: one to be read, and one, of a length of its own, to be said of it."""
+"""Sequence pairs: a source and a target sequence of independent lengths."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from keras_seqzoo.data.labeled import checked_sequences
+from keras_seqzoo.data.sequence_dataset import SequenceDataset, validated_sequences
 from keras_seqzoo.data.windows import make_windows
 from keras_seqzoo.errors import DataError
-from keras_seqzoo.utils.argument_validation import (
-    argument_message,
-    check_choice,
-    check_fraction,
-    check_positive,
-    check_seed,
-)
-from keras_seqzoo.utils.array_validation import as_indices
+from keras_seqzoo.utils.argument_validation import check_choice, check_positive
 
 UNITS = ("tokens", "characters")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class SequencePairs:
-    """Sources and targets, each sequences of tokens or of readings.
+class SequencePairs(SequenceDataset):
+    """Source and target sequences of tokens or of readings, for sequence-to-sequence models.
 
     Args:
         sources: iterable of lists of str, or of arrays `(time, features)`.
-        targets: the same, one per source; either may have no tokens.
-        source_units: "tokens" or "characters", what a text of the sources was split into, which
-            says how a model with names splits it again.
-        target_units: the same of targets, which are joined again.
-        source: str, where they come from.
+        targets: the same, one per source. A source or a target may have no tokens.
+        source_units: "tokens" or "characters", what source texts were split into. An end-to-end
+            model splits its input in the same way.
+        target_units: "tokens" or "characters", what target texts were split into. An end-to-end
+            model joins its output accordingly.
+        source: str, the path or description of the data.
 
     Raises:
         ArgumentError: if units are unknown.
-        DataError: if there are none, there are not as many of one as of the other, or a sequence
+        DataError: if there are no pairs, the numbers of sources and targets differ, or a sequence
             is neither tokens nor finite readings.
 
     Example:
@@ -46,6 +38,8 @@ class SequencePairs:
     >>> SequencePairs([["a", "b"]], [["b", "a"]])
     SequencePairs(1 pair, tokens to tokens; from memory)
     """
+
+    _per_sequence: ClassVar[tuple[str, ...]] = ("sources", "targets")
 
     sources: Sequence[Any]
     targets: Sequence[Any]
@@ -56,16 +50,13 @@ class SequencePairs:
     def __post_init__(self) -> None:
         check_choice("source_units", self.source_units, UNITS)
         check_choice("target_units", self.target_units, UNITS)
-        for name in ("sources", "targets"):
-            object.__setattr__(self, name, tuple(checked_sequences(name, getattr(self, name))))
+        for name in self._per_sequence:
+            object.__setattr__(self, name, tuple(validated_sequences(name, getattr(self, name))))
         if len(self.sources) != len(self.targets):
             raise DataError(
-                "`sources` and `targets` must be as many. Received: "
-                f"{len(self.sources)} and {len(self.targets)}."
+                "`targets` must be one per source. Received: "
+                f"{len(self.sources)} sources and {len(self.targets)} targets."
             )
-
-    def __len__(self) -> int:
-        return len(self.sources)
 
     def __repr__(self) -> str:
         kinds = [
@@ -78,60 +69,24 @@ class SequencePairs:
         count = f"{len(self)} pair{'s' * (len(self) != 1)}"
         return f"SequencePairs({count}, {' to '.join(kinds)}; from {self.source or 'memory'})"
 
-    def take(self, indices: Sequence[int]) -> SequencePairs:
-        """The pairs at `indices`, in that order.
-
-        Args:
-            indices: ints from 0 to `len(self) - 1`, at least one.
-
-        Raises:
-            DataError: if they are something else.
-        """
-        indices = as_indices("indices", indices, len(self))
-        return dataclasses.replace(
-            self,
-            sources=[self.sources[index] for index in indices],
-            targets=[self.targets[index] for index in indices],
-        )
-
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[SequencePairs, SequencePairs]:
-        """Two parts, drawn at random; each keeps the order of this one.
-
-        Args:
-            fraction: float in (0, 1), the share of the second part.
-            seed: int, the same parts for the same seed.
-
-        Raises:
-            DataError: if the fraction leaves a part empty.
-        """
-        check_fraction(fraction=fraction)
-        check_seed(seed)
-        second = np.zeros(len(self), bool)
-        drawn = np.random.default_rng(seed).permutation(len(self))
-        second[drawn[: round(len(self) * fraction)]] = True
-        if second.all() or not second.any():
-            expected = f"one that leaves both parts some of {len(self)}"
-            raise DataError(argument_message("fraction", expected, fraction))
-        return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
-
 
 def forecasting_pairs(
     readings: Any, *, past: int, steps: int, sequence_stride: int | None = None
 ) -> SequencePairs:
-    """Pairs of what was read and what came next, to forecast many steps.
+    """Pairs of past and following readings, for multi-step forecasting.
 
-    A pair never spans a gap of the record.
+    A pair never spans a gap in the time series.
 
     Args:
         readings: `TimeSeries`, or an array `(time, features)` or `(time,)` without a gap.
-        past: int, at least 1, readings that are seen.
-        steps: int, at least 1, readings to be forecast.
-        sequence_stride: int, at least 1, readings from pair to pair; None stands for `steps`, so that
-            every reading is forecast once.
+        past: int, at least 1, the number of readings in a source.
+        steps: int, at least 1, the number of readings in a target.
+        sequence_stride: int, at least 1, readings between the starts of consecutive pairs. None
+            means `steps`, so that every reading is forecast once.
 
     Raises:
         ArgumentError: if an option is out of range.
-        DataError: if no pair fits into the record.
+        DataError: if no pair fits into the time series.
 
     Example:
 
@@ -141,10 +96,10 @@ def forecasting_pairs(
     (3, [0.0, 1.0, 2.0, 3.0], [4.0, 5.0])
     """
     check_positive(past=past, steps=steps)
-    rows = make_windows(
+    windows = make_windows(
         readings,
         sequence_length=past + steps,
         sequence_stride=steps if sequence_stride is None else sequence_stride,
     )
     source = getattr(readings, "source", "")
-    return SequencePairs(rows[:, :past], rows[:, past:], source=source)
+    return SequencePairs(list(windows[:, :past]), list(windows[:, past:]), source=source)

@@ -1,10 +1,10 @@
-"""Between names and numbers: how examples become batches, and a model's answers become names."""
+"""Preprocessing of labeled sequences: arrays for a model, and labels or tags of its predictions."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,26 +23,28 @@ from keras_seqzoo.utils.argument_validation import (
 from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_seqzoo.data.batching import Batches
 
 TARGETS = ("labels", "tags")
-# Of a token; what comes later is cut. Words are shorter, and one long address must not make every
-# word of its batch as long.
+# Per token; further characters are cut. Words are shorter, and a batch is padded to its longest
+# token, which may be a long address.
 MAX_CHARACTERS = 24
 
 
 @dataclasses.dataclass(frozen=True)
 class SequencePreprocessor:
-    """What a model must know of the names in its data: tokens, characters and classes.
+    """Vocabulary, character vocabulary and classes of a classifier's or tagger's data.
 
     Args:
         target: "labels", one per sequence, or "tags", one per step.
-        classes: tuple of str, the names of the classes, in the order of their numbers.
+        classes: tuple of str, the labels or tags in the order of their class ids.
         tokens: `Vocabulary`, or None for readings.
-        characters: `Vocabulary` of the characters of tokens, or None for none.
+        characters: `Vocabulary` of the characters of tokens, or None for no character features.
         features: int, values per reading, or None for tokens.
-        mask_value: float at padded steps of readings; NaN, as no reading is NaN, and a zero is one;
-            None where sequences are of one length and nothing is padded.
+        mask_value: float at padded steps of readings; None where sequences are of one length and
+            nothing is padded. The default is NaN, which no reading is.
 
     Raises:
         ArgumentError: if neither tokens nor features are given, or both.
@@ -51,8 +53,8 @@ class SequencePreprocessor:
 
     >>> from keras_seqzoo.data import SequencePreprocessor, LabeledSequences
     >>> text = LabeledSequences([["play", "jazz"], ["stop"]], tags=[["O", "B-genre"], ["O"]])
-    >>> preprocessor = SequencePreprocessor.learn(text)
-    >>> preprocessor.arguments()
+    >>> preprocessor = SequencePreprocessor.from_data(text)
+    >>> preprocessor.model_arguments()
     {'classes': 2, 'vocabulary_size': 5}
     >>> [part.tolist() for part in preprocessor.batches(text, batch_size=2, shuffle=False)[0]]
     [[[4, 0], [3, 2]], [[1, 0], [1, 0]]]
@@ -74,7 +76,7 @@ class SequencePreprocessor:
         object.__setattr__(self, "mask_value", as_mask_value(self.mask_value))
 
     @classmethod
-    def learn(
+    def from_data(
         cls,
         examples: LabeledSequences,
         *,
@@ -83,31 +85,29 @@ class SequencePreprocessor:
         min_count: int = 1,
         max_size: int | None = None,
     ) -> SequencePreprocessor:
-        """Learns the names of training examples.
+        """Create a preprocessor with the vocabulary and classes of training examples.
 
         Args:
-            examples: `LabeledSequences` with what is to be predicted.
+            examples: `LabeledSequences` with labels or tags.
             target: "labels" or "tags"; None takes the one that the examples have.
-            characters: bool, whether the model sees the characters of tokens.
-            min_count: int, at least 1, how often a token must occur to be known.
-            max_size: int, tokens with padding and unknown, or None for any number.
+            characters: bool, whether the model has character features of tokens as an input.
+            min_count: int, at least 1, the minimum number of occurrences of a token in the
+                vocabulary.
+            max_size: int, the vocabulary size including padding and unknown, or None for no limit.
 
         Raises:
-            ArgumentError: if the target is not there, or not told where both are.
+            ArgumentError: if the examples lack the target, or have both and `target` is None.
         """
         check_instance(LabeledSequences, examples=examples)
         check_bool(characters=characters)
-        has = [name for name in TARGETS if getattr(examples, name) is not None]
-        if target is None and len(has) == 1:
-            target = has[0]
-        if not isinstance(target, str) or target not in has:
-            hint = "Examples without any cannot be learned from." if not has else ""
-            raise ArgumentError(
-                argument_message(
-                    "target", f"what the examples have: {', '.join(has) or 'none'}", target, hint
-                )
-            )
-        classes = examples.label_names if target == "labels" else examples.tag_names
+        available = [name for name in TARGETS if getattr(examples, name) is not None]
+        if target is None and len(available) == 1:
+            target = available[0]
+        if not isinstance(target, str) or target not in available:
+            expected = f"what the examples have: {', '.join(available) or 'none'}"
+            hint = "" if available else "Examples without any cannot be learned from."
+            raise ArgumentError(argument_message("target", expected, target, hint))
+        classes = examples.unique_labels if target == "labels" else examples.unique_tags
         if not examples.has_tokens:
             if characters:
                 raise ArgumentError(
@@ -118,19 +118,19 @@ class SequencePreprocessor:
         return cls(
             target,
             classes,
-            Vocabulary.learn(examples.sequences, min_count=min_count, max_size=max_size),
-            Vocabulary.learn(sorted(words)) if characters else None,
+            Vocabulary.from_data(examples.sequences, min_count=min_count, max_size=max_size),
+            Vocabulary.from_data(sorted(words)) if characters else None,
         )
 
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of a constructor that follow from the names, for `keras_seqzoo.get`."""
-        found: dict[str, Any] = {"classes": len(self.classes)}
-        if self.features is not None:
-            return found | {"features": self.features, "mask_value": self.mask_value}
-        found["vocabulary_size"] = len(self.tokens)
+    def model_arguments(self) -> dict[str, Any]:
+        """The constructor arguments that follow from the data, for `keras_seqzoo.get`."""
+        arguments: dict[str, Any] = {"classes": len(self.classes)}
+        if self.tokens is None:
+            return arguments | {"features": self.features, "mask_value": self.mask_value}
+        arguments["vocabulary_size"] = len(self.tokens)
         if self.characters is not None:
-            found["character_vocabulary_size"] = len(self.characters)
-        return found
+            arguments["character_vocabulary_size"] = len(self.characters)
+        return arguments
 
     def batches(
         self,
@@ -146,14 +146,14 @@ class SequencePreprocessor:
 
         Args:
             examples: `LabeledSequences`.
-            class_weight: dict of class to weight (1 where it is silent), "balanced" for weights
-                that let each class count as much, or None.
-            targets: bool, whether batches hold targets.
-            **options: as of `Batches`: batch_size, shuffle, seed, multiple.
+            class_weight: dict of class to weight (default 1), "balanced" for weights inversely
+                proportional to class frequencies, or None.
+            targets: bool, whether batches have targets.
+            **options: of `Batches`: batch_size, shuffle, seed, pad_to_multiple_of, pool.
 
         Raises:
             ArgumentError: if a class in `class_weight` is unknown.
-            DataError: if the examples are of another kind than those learned from.
+            DataError: if the examples do not fit the preprocessor.
         """
         from keras_seqzoo.data.batching import Batches
 
@@ -170,54 +170,51 @@ class SequencePreprocessor:
         options.setdefault("padding", 0 if self.features is None else padding)
         if not targets:
             return Batches(inputs, **options)
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        given = examples.labels if self.target == "labels" else examples.tags
-        if self.target == "labels":
-            given = [[label] for label in given]
-        encoded = [np.array([numbers.get(name, -1) for name in names], np.int32) for names in given]
+        class_ids = self._class_ids(examples)
         weights = None
-        if class_weight is not None or any((one < 0).any() for one in encoded):
-            by_class = self._class_weights(class_weight, encoded)
-            weights = [by_class[one] for one in encoded]  # -1 finds the last, which is 0
-        encoded = [np.maximum(one, 0) for one in encoded]
+        if class_weight is not None or any((ids < 0).any() for ids in class_ids):
+            weight_of_class = self._class_weights(class_weight, class_ids)
+            weights = [weight_of_class[ids] for ids in class_ids]  # id -1 has the last weight, 0
+        class_ids = [np.maximum(ids, 0) for ids in class_ids]
         if self.target == "labels":
-            encoded = [one[0] for one in encoded]
-            weights = weights and [one[0] for one in weights]
-        return Batches(inputs, encoded, weights=weights, **options)
+            class_ids = [ids[0] for ids in class_ids]
+            weights = weights and [weight[0] for weight in weights]
+        return Batches(inputs, class_ids, weights=weights, **options)
 
-    def names(self, answers: Sequence[Any]) -> list[Any]:
-        """The names of answers, one list per sequence, or one name per sequence for labels.
+    def decode(self, predictions: Sequence[Any]) -> list[Any]:
+        """Labels, one str per sequence, or tags, one list of str per sequence.
 
         Args:
-            answers: per sequence, probabilities `(..., classes)` or the numbers of classes.
+            predictions: per sequence, probabilities `(..., classes)` or class ids.
 
         Raises:
-            DataError: if they are something else.
+            DataError: if `predictions` are neither.
         """
-        check_sequence(answers=answers)
-        found = []
-        for answer in answers:
-            answer = as_array("answers", answer)
-            if answer.dtype.kind == "f" and answer.shape[-1:] == (len(self.classes),):
-                answer = answer.argmax(-1)
-            numbers = as_numbers("answers", answer, len(self.classes)).reshape(-1)
-            if self.target == "labels" and len(numbers) != 1:
+        check_sequence(predictions=predictions)
+        decoded: list[Any] = []
+        for prediction in predictions:
+            prediction = as_array("predictions", prediction)
+            if prediction.dtype.kind == "f" and prediction.shape[-1:] == (len(self.classes),):
+                prediction = prediction.argmax(-1)
+            class_ids = as_numbers("predictions", prediction, len(self.classes)).reshape(-1)
+            if self.target == "labels" and len(class_ids) != 1:
                 raise DataError(
-                    f"`answers` must be one per sequence. Received: shape {answer.shape}."
+                    f"`predictions` must be one per sequence. Received: shape {prediction.shape}."
                 )
-            one = [self.classes[number] for number in numbers]
-            found.append(one if self.target == "tags" else one[0])
-        return found
+            classes = [self.classes[class_id] for class_id in class_ids]
+            decoded.append(classes if self.target == "tags" else classes[0])
+        return decoded
 
     def check(self, examples: LabeledSequences, *, targets: bool = True) -> None:
-        """Refuses examples of another kind.
+        """Check that examples fit the preprocessor.
 
         Args:
             examples: `LabeledSequences`.
-            targets: bool, whether they must have what is to be predicted.
+            targets: bool, whether they must have labels or tags.
 
         Raises:
-            DataError: if they are of the other kind, have other features, or lack the target.
+            DataError: if they are tokens where readings are expected or the reverse, have another
+                number of features, or lack the target.
         """
         check_instance(LabeledSequences, examples=examples)
         kind = "tokens" if self.tokens is not None else f"readings of {self.features} features"
@@ -226,9 +223,11 @@ class SequencePreprocessor:
         if targets and getattr(examples, self.target) is None:
             raise DataError(f"`examples` must have {self.target}. Received: {examples!r}.")
 
-    def spelling_of_tokens(self) -> np.ndarray:
-        """The characters of every known token, `(len(tokens), characters)`, by its number."""
-        return self._spell(("", "", *self.tokens.tokens), {})
+    def character_ids(self) -> np.ndarray:
+        """Character ids of every token in the vocabulary, `(len(tokens), characters)`."""
+        if self.tokens is None or self.characters is None:
+            raise ArgumentError("`character_ids` needs a preprocessor with `characters`.")
+        return _character_features(("", "", *self.tokens.tokens), self.characters, {})
 
     def _inputs(self, sequences: Sequence[Any]) -> Any:
         if self.tokens is None:
@@ -236,45 +235,60 @@ class SequencePreprocessor:
         tokens = [self.tokens.encode(sequence) for sequence in sequences]
         if self.characters is None:
             return tokens
-        spelled: dict[str, np.ndarray] = {}
-        return {"tokens": tokens, "characters": [self._spell(one, spelled) for one in sequences]}
+        cache: dict[str, np.ndarray] = {}
+        characters = [_character_features(tokens, self.characters, cache) for tokens in sequences]
+        return {"tokens": tokens, "characters": characters}
 
-    def _spell(self, tokens: Sequence[str], known: dict[str, np.ndarray]) -> np.ndarray:
-        """The numbers of the characters of each token, `(time, characters)`."""
-        for token in tokens:
-            if token not in known:
-                known[token] = self.characters.encode(token[:MAX_CHARACTERS])
-        longest = max((len(known[token]) for token in tokens), default=1)
-        spelled = np.zeros((len(tokens), max(longest, 1)), np.int32)
-        for row, token in zip(spelled, tokens, strict=True):
-            row[: len(known[token])] = known[token]
-        return spelled
+    def _class_ids(self, examples: LabeledSequences) -> list[np.ndarray]:
+        """Class ids of each sequence, `(1,)` for a label or `(time,)` for tags; -1 if unknown."""
+        ids = {name: class_id for class_id, name in enumerate(self.classes)}
+        if self.target == "labels":
+            targets = [[label] for label in examples.labels or ()]
+        else:
+            targets = examples.tags or ()
+        return [np.array([ids.get(name, -1) for name in names], np.int32) for names in targets]
 
-    def _class_weights(self, given: Any, encoded: list[np.ndarray]) -> np.ndarray:
-        """The weight of each class, and 0 for those that are none."""
+    def _class_weights(
+        self, class_weight: str | Mapping[str, float] | None, class_ids: list[np.ndarray]
+    ) -> np.ndarray:
+        """The weight of each class, then 0 for unknown ones, float32 `(classes + 1,)`."""
         weights = np.ones(len(self.classes) + 1, np.float32)
         weights[-1] = 0
-        if isinstance(given, str) and given == "balanced":
+        if isinstance(class_weight, str) and class_weight == "balanced":
             counts = np.bincount(
-                np.concatenate([one[one >= 0] for one in encoded]), minlength=len(self.classes)
+                np.concatenate([ids[ids >= 0] for ids in class_ids]), minlength=len(self.classes)
             )
             present = counts > 0
             weights[:-1][present] = counts.sum() / (present.sum() * counts[present])
-        elif isinstance(given, Mapping):
-            for name, weight in given.items():
+        elif isinstance(class_weight, Mapping):
+            for name, weight in class_weight.items():
                 if name not in self.classes or not is_real(weight) or weight < 0:
                     expected = f"'balanced', or weights of at least 0 for some of {self.classes}"
                     raise ArgumentError(argument_message("class_weight", expected, {name: weight}))
                 weights[self.classes.index(name)] = weight
-        elif given is not None:
+        elif class_weight is not None:
             raise ArgumentError(
-                argument_message("class_weight", "'balanced', a dict or None", given)
+                argument_message("class_weight", "'balanced', a dict or None", class_weight)
             )
         return weights
 
 
-def answers(model, batches: Batches) -> list[np.ndarray]:
-    """What `model` answers to each sequence, in their own order, each cut to its own steps.
+def _character_features(
+    tokens: Sequence[str], vocabulary: Vocabulary, cache: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Character ids of each token, `(time, characters)`; `cache` holds those of seen tokens."""
+    for token in tokens:
+        if token not in cache:
+            cache[token] = vocabulary.encode(token[:MAX_CHARACTERS])
+    longest = max((len(cache[token]) for token in tokens), default=1)
+    features = np.zeros((len(tokens), max(longest, 1)), np.int32)
+    for row, token in zip(features, tokens, strict=True):
+        row[: len(cache[token])] = cache[token]
+    return features
+
+
+def predict_batches(model: keras.Model, batches: Batches) -> list[np.ndarray]:
+    """Predictions for each sequence, in the order of the examples, without padded steps.
 
     Args:
         model: `keras.Model`.
@@ -286,13 +300,10 @@ def answers(model, batches: Batches) -> list[np.ndarray]:
 
     check_instance(keras.Model, model=model)
     check_instance(Batches, batches=batches)
-    found: list[Any] = [None] * len(batches.lengths)
-    for row, answer in _answered(model, batches):
-        per_step = answer.ndim > 0 and model.output_shape[1:2] == (None,)
-        found[row] = answer[: batches.lengths[row]] if per_step else answer
-    return found
-
-
-def _answered(model, batches: Batches) -> Iterator[tuple[int, np.ndarray]]:
-    for index, rows in enumerate(batches.plan):
-        yield from zip(rows, model.predict_on_batch(batches[index][0]), strict=True)
+    predictions: list[Any] = [None] * len(batches.lengths)
+    for index, rows in enumerate(batches.batch_rows):
+        outputs = model.predict_on_batch(batches[index][0])
+        for row, prediction in zip(rows, outputs, strict=True):
+            per_step = prediction.ndim > 0 and model.output_shape[1:2] == (None,)
+            predictions[row] = prediction[: batches.lengths[row]] if per_step else prediction
+    return predictions

@@ -1,9 +1,10 @@
-"""What a record of sensor readings is, once it is clean."""
+"""Time series: sensor readings in time order, with the segments that have no gap."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,24 @@ from keras_seqzoo.utils.argument_validation import argument_message, check_seque
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TimeSeries:
-    """A record of readings in time order, made of one or more unbroken stretches.
+    """Readings in time order, in one or more segments without a gap.
 
     Shapes: `values` is `(steps, features)`, float64, finite and read-only.
 
     Args:
         values: array `(steps, features)`, in time order.
         columns: tuple of str, one name per feature.
-        times: `pandas.DatetimeIndex` of `steps` stamps that do not step back, or None.
-        starts: tuple of int, the rows at which a new unbroken stretch begins; the first is 0.
-        notes: tuple of str, sentences that say what was noticed and what was done about it.
-        source: str, where the readings come from.
+        times: `pandas.DatetimeIndex` of `steps` time stamps that never decrease, or None.
+        starts: tuple of int, the rows at which segments begin; the first is 0.
+        notes: tuple of str, what a reader noticed in the data and what it did about it.
+        source: str, the path or description of the data.
 
     Raises:
         DataError: if the parts do not fit each other, or a value is not finite.
 
     Example:
-        >>> record = TimeSeries(values=[[1.0], [2.0], [9.0]], columns=("load",), starts=(0, 2))
-        >>> [stretch.tolist() for stretch in record.stretches()]
+        >>> series = TimeSeries(values=[[1.0], [2.0], [9.0]], columns=("load",), starts=(0, 2))
+        >>> [segment.tolist() for segment in series.segments()]
         [[[1.0], [2.0]], [[9.0]]]
     """
 
@@ -53,47 +54,47 @@ class TimeSeries:
             expected = f"{values.shape[1]} names, one per feature of `values`"
             raise DataError(argument_message("columns", expected, self.columns))
         if self.times is not None and len(self.times) != len(values):
-            expected = f"{len(values)} stamps, one per row of `values`, or None"
-            raise DataError(argument_message("times", expected, f"{len(self.times)} stamps"))
+            expected = f"{len(values)} time stamps, one per row of `values`, or None"
+            raise DataError(argument_message("times", expected, f"{len(self.times)} time stamps"))
         _check_starts(self.starts, len(values))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __repr__(self) -> str:
-        stretches = len(self.starts)
+        segments = len(self.starts)
         return (
             f"TimeSeries({len(self)} steps, {self.features} features: {', '.join(self.columns)}; "
-            f"{stretches} unbroken stretch{'es' * (stretches > 1)}; from {self.source or 'memory'})"
+            f"{segments} segment{'s' * (segments > 1)}; from {self.source or 'memory'})"
         )
 
     @property
     def features(self) -> int:
-        """How many values each reading has."""
+        """The number of values per reading."""
         return self.values.shape[1]
 
-    def stretches(self) -> list[np.ndarray]:
-        """The unbroken stretches, arrays `(steps, features)`, in time order."""
+    def segments(self) -> list[np.ndarray]:
+        """The segments without a gap, arrays `(steps, features)`, in time order."""
         return np.split(self.values, self.starts[1:])
 
     def split(self, *fractions: float) -> list[TimeSeries]:
-        """Cuts the record into consecutive parts, in time order; nothing is shuffled.
+        """Split into consecutive parts in time order, without shuffling.
 
-        A cut inside a stretch begins a new stretch, so no window ever spans two parts.
+        A split inside a segment begins a new segment, so that no window spans two parts.
 
         Args:
             fractions: numbers in (0, 1] that sum to 1 within 1e-9, one per part.
 
         Returns:
-            list of `TimeSeries`, whose values one after the other are those of this record.
+            list of `TimeSeries`; their concatenated values are those of this one.
 
         Raises:
             ArgumentError: if the fractions are not numbers in (0, 1] that sum to 1.
             DataError: if a part would have no reading.
 
         Example:
-            >>> record = TimeSeries(values=[[1.0], [2.0], [3.0], [4.0]], columns=("load",))
-            >>> [len(part) for part in record.split(0.5, 0.25, 0.25)]
+            >>> series = TimeSeries(values=[[1.0], [2.0], [3.0], [4.0]], columns=("load",))
+            >>> [len(part) for part in series.split(0.5, 0.25, 0.25)]
             [2, 1, 1]
         """
         _check_fractions(fractions)
@@ -101,7 +102,7 @@ class TimeSeries:
         if any(first >= last for first, last in itertools.pairwise(edges)):
             raise DataError(
                 f"`fractions` must leave a reading for every part. Received: fractions={fractions} "
-                f"of {len(self)} readings. Use fewer parts or a longer record."
+                f"of {len(self)} readings. Use fewer parts or a longer time series."
             )
         parts = len(fractions)
         return [
@@ -121,12 +122,12 @@ class TimeSeries:
         )
 
 
-def as_steps(values: Any, *, argument: str) -> np.ndarray:
-    """Gives finite real readings `(steps, features)` as float64; `(steps,)` is one feature.
+def as_readings(values: Any, *, argument: str) -> np.ndarray:
+    """Real numbers `(steps, features)` as float64; `(steps,)` is one feature.
 
     Raises:
-        DataError: if `values` has another rank or dtype, is empty or is not finite; the
-            message calls it `argument`.
+        DataError: if `values` has another rank or dtype, or is empty; `argument` is its name in the
+            message.
     """
     try:
         array = np.asarray(values)
@@ -137,7 +138,7 @@ def as_steps(values: Any, *, argument: str) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         raise DataError(
             argument_message(argument, "an array of real numbers", f"dtype {array.dtype}")
-            + " Turn it into an array of floats first."
+            + " Convert it to an array of floats first."
         )
     if array.ndim not in (1, 2):
         hint = "Three axes are windows already." if array.ndim == 3 else ""
@@ -150,33 +151,33 @@ def as_steps(values: Any, *, argument: str) -> np.ndarray:
 
 
 def _read_only(values: Any) -> np.ndarray:
-    """A view of finite float64 `(steps, features)` that cannot be written through."""
-    values = as_steps(values, argument="values").view()
+    """A read-only view of finite float64 readings `(steps, features)`."""
+    values = as_readings(values, argument="values").view()
     if not np.isfinite(values).all():
         raise DataError(
             "`values` must be finite. Received: "
             f"{int((~np.isfinite(values)).sum())} values that are NaN or infinite. "
-            "Leave those rows out and start a new stretch there, as read_time_series does."
+            "Leave those rows out and start a new segment there, as read_time_series does."
         )
-    # Parts of a split are views of one another; a write to one would show in all of them.
+    # The parts of a split share memory, so a write to one would change the others.
     values.flags.writeable = False
     return values
 
 
-def _check_starts(starts: tuple[int, ...], steps: int) -> None:
-    """Raises `DataError` unless `starts` begins with 0, rises, and stays below `steps`."""
-    rises = all(map(is_int, starts)) and all(
-        one < other for one, other in itertools.pairwise(starts)
+def _check_starts(starts: Sequence[int], steps: int) -> None:
+    """Raises `DataError` unless `starts` begins with 0, increases, and stays below `steps`."""
+    increasing = all(map(is_int, starts)) and all(
+        start < following for start, following in itertools.pairwise(starts)
     )
-    if not starts or not rises or starts[0] != 0 or starts[-1] >= steps:
-        expected = f"rising row numbers below {steps} that begin with 0"
+    if not starts or not increasing or starts[0] != 0 or starts[-1] >= steps:
+        expected = f"increasing row numbers below {steps} that begin with 0"
         raise DataError(argument_message("starts", expected, starts))
 
 
 def _check_fractions(fractions: tuple[float, ...]) -> None:
     """Raises `ArgumentError` unless every fraction is in (0, 1] and they sum to 1."""
-    fine = all(is_real(fraction) and 0 < fraction <= 1 for fraction in fractions)
-    if not fine or abs(sum(fractions) - 1) > 1e-9:
+    valid = all(is_real(fraction) and 0 < fraction <= 1 for fraction in fractions)
+    if not valid or abs(sum(fractions) - 1) > 1e-9:
         expected = "numbers above 0 that sum to 1"
         raise ArgumentError(
             argument_message("fractions", expected, fractions, "Example: 0.6, 0.2, 0.2.")

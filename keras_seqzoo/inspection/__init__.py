@@ -1,1 +1,1 @@
-"""What a Keras model takes, returns and is made of."""
+"""Inspection of models: their inputs, outputs, layers, masks and gradients."""

@@ -1,4 +1,4 @@
-"""Gradients of functions of tensors, by whichever backend runs."""
+"""Gradients of tensor functions on the TensorFlow, JAX and PyTorch backends."""
 
 from __future__ import annotations
 
@@ -12,54 +12,55 @@ from keras import ops
 from keras_seqzoo.errors import ArgumentError
 
 
-def differentiable(model: Any) -> Callable:
-    """`model` as a function of tensors, without training."""
+def tensor_function(model: Any) -> Callable:
+    """`model` as a function of tensors, in inference mode."""
     if isinstance(model, keras.Model):
         return lambda x: model(x, training=False)
     return model.serve if hasattr(model, "serve") else model
 
 
 def gradient_of(function: Callable) -> Callable:
-    """`f(x, *indices)`, both arrays: the gradient by `x` of the sum of what `function` gives.
+    """The gradient with respect to `x` of the sum of `function(x, *indices)`.
 
     Args:
-        function: of tensors; where an index is None it is given None.
+        function: function of tensors; an index that is None is passed on as None.
 
     Returns:
-        A function that returns an array shaped as `x`, or None if there is no gradient.
+        A function of the arrays `(x, *indices)` that returns an array of the shape of `x`, or None
+        if there is no gradient.
 
     Raises:
         ArgumentError: on a backend without gradients.
     """
     backend = keras.backend.backend()
-    if backend not in _GRADIENTS:
+    if backend not in _BACKENDS:
         raise ArgumentError(
-            "Gradients must be taken on the TensorFlow, JAX or PyTorch backend. Received: "
+            "The Keras backend must be TensorFlow, JAX or PyTorch to compute gradients. Received: "
             f"{backend}. Set KERAS_BACKEND, or use method='swap', which needs no gradients."
         )
-    gradient = _GRADIENTS[backend](function)
+    gradient_function = _BACKENDS[backend](function)
 
-    def found(x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray | None:
+    def gradient(x: np.ndarray, *indices: np.ndarray | None) -> np.ndarray | None:
         tensors = [
-            None if one is None else ops.convert_to_tensor(one, _known(one.dtype))
-            for one in (x, *indices)
+            None if array is None else ops.convert_to_tensor(array, _backend_dtype(array.dtype))
+            for array in (x, *indices)
         ]
-        result = gradient(*tensors)
+        result = gradient_function(*tensors)
         return None if result is None else np.asarray(ops.convert_to_numpy(result))
 
-    return found
+    return gradient
 
 
-def _known(dtype: np.dtype) -> str:
-    """As the backend has it: JAX knows 64 bits only where it was told to."""
+def _backend_dtype(dtype: np.dtype) -> str:
+    """The dtype on the backend: JAX has 64-bit types only if they are enabled."""
     if keras.backend.backend() != "jax":
         return str(dtype)
-    import jax
+    import jax  # pyright: ignore[reportMissingImports]  # optional backend
 
     return str(jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _by_tensorflow(function: Callable) -> Callable:
+def _tensorflow_gradient(function: Callable) -> Callable:
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -72,19 +73,19 @@ def _by_tensorflow(function: Callable) -> Callable:
     return gradient
 
 
-def _by_jax(function: Callable) -> Callable:
-    import jax
+def _jax_gradient(function: Callable) -> Callable:
+    import jax  # pyright: ignore[reportMissingImports]  # optional backend
 
     return jax.jit(jax.grad(lambda *tensors: ops.sum(function(*tensors))))
 
 
-def _by_torch(function: Callable) -> Callable:
-    import torch
+def _torch_gradient(function: Callable) -> Callable:
+    import torch  # pyright: ignore[reportMissingImports]  # optional backend
 
     def gradient(x, *indices):
         x = x.detach().clone().requires_grad_()
         with torch.enable_grad():
-            total = ops.sum(function(x, *indices))
+            total: Any = ops.sum(function(x, *indices))
             if not total.requires_grad:
                 return None
             return torch.autograd.grad(total, x, allow_unused=True)[0]
@@ -92,4 +93,4 @@ def _by_torch(function: Callable) -> Callable:
     return gradient
 
 
-_GRADIENTS = {"tensorflow": _by_tensorflow, "jax": _by_jax, "torch": _by_torch}
+_BACKENDS = {"tensorflow": _tensorflow_gradient, "jax": _jax_gradient, "torch": _torch_gradient}

@@ -1,4 +1,4 @@
-"""What is inside a Keras model: its layers, those that see an input, and what they make of it."""
+"""The layers of a Keras model, and what the layers behind an input reveal about it."""
 
 from __future__ import annotations
 
@@ -18,94 +18,94 @@ from keras_seqzoo.layers import (
 from keras_seqzoo.utils import compat
 
 
-def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
-    """A model and all that is inside, wrapped layers and cells too."""
+def flatten_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """A model and all nested layers, including wrapped layers and cells."""
     return compat.flatten_layers(model)
 
 
-def seeing(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
-    """The layers that get an input as it is, those of models inside too."""
-    found = []
+def layers_fed_by(model: keras.Model, tensor: Any) -> list[keras.layers.Layer]:
+    """The layers that `tensor` is a direct input of, including those of nested models."""
+    fed = []
     for layer in model.layers:
         for node in compat.inbound_nodes(layer):
             if any(one is tensor for one in node.input_tensors):
                 at = next(i for i, one in enumerate(node.input_tensors) if one is tensor)
-                inside = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
-                found += seeing(layer, layer.inputs[at]) if inside else [layer]
-    return found
+                nested = isinstance(layer, keras.Model) and getattr(layer, "inputs", None)
+                fed += layers_fed_by(layer, layer.inputs[at]) if nested else [layer]
+    return fed
 
 
 def padding_values(model: Any, tensor: Any) -> set[float]:
-    """What fills padded steps, by the layers that look for it at an input of a Keras model.
+    """The values that mark padded steps, from the masking layers behind an input of a model.
 
     Args:
-        model: `keras.Model`, or anything else, which has none.
-        tensor: the input in question, or None to look at every layer.
+        model: `keras.Model`; for anything else the result is empty.
+        tensor: an input of the model, or None for the masking layers anywhere in the model.
     """
     if not isinstance(model, keras.Model):
         return set()
-    found = set()
-    for layer in every_layer(model) if tensor is None else seeing(model, tensor):
+    values = set()
+    for layer in flatten_layers(model) if tensor is None else layers_fed_by(model, tensor):
         if isinstance(layer, keras.layers.Masking | StepMask):
-            found.add(float(layer.mask_value))
+            values.add(float(layer.mask_value))
         elif isinstance(layer, TokenMask) or getattr(layer, "mask_zero", False):
-            found.add(0.0)
-    return found
+            values.add(0.0)
+    return values
 
 
-def known_tokens(model: Any, tensor: Any) -> int | None:
-    """How many tokens those layers know that embed an input; None if none does.
+def input_vocabulary_size(model: Any, tensor: Any) -> int | None:
+    """The smallest vocabulary size of the layers that embed an input; None if no layer does.
 
-    Keras takes a negative token for one of the last, and some backends one too large for padding.
+    Inputs must be checked against it: Keras maps a negative id to one of the last embeddings, and
+    some backends map an id that is too large to zeros.
 
     Args:
-        model: `keras.Model`, or anything else, of which it is not known.
-        tensor: the input in question.
+        model: `keras.Model`; for anything else the result is None.
+        tensor: an input of the model.
     """
     if not isinstance(model, keras.Model):
         return None
     sizes = []
-    for layer in seeing(model, tensor):
+    for layer in layers_fed_by(model, tensor):
         if isinstance(layer, keras.layers.Embedding):
             sizes.append(layer.input_dim)
         elif isinstance(layer, CharacterCNN | CharacterBiLSTM):
             sizes.append(layer.vocabulary_size)
         elif isinstance(layer, WordDropout):
-            sizes.append(known_tokens(model, layer.output))
+            sizes.append(input_vocabulary_size(model, layer.output))
     return min((size for size in sizes if size is not None), default=None)
 
 
 def stateful_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that keep state between calls, in models inside it, too."""
-    found = []
+    """Names of the layers that keep state between calls, including those of nested models."""
+    names = []
     for layer in model.layers:
         if getattr(layer, "stateful", False):
-            found.append(layer.name)
+            names.append(layer.name)
         elif isinstance(layer, keras.Model):
-            found += stateful_layers(layer)
-    return found
+            names += stateful_layers(layer)
+    return names
 
 
 def input_of(model: keras.Model) -> Any:
-    """What a model is given, nested as it is; a Sequential one has it before its first call too."""
+    """The input of a model in its nested structure, also of a Sequential model without a call."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def output_of(model: keras.Model) -> Any:
-    """What a model gives, likewise."""
+    """The output of a model in its nested structure; see `input_of`."""
     return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
 
 
 def generator_layer(model: keras.Model) -> layers.SequenceGenerator | None:
-    """The layer that decodes in a model that `generator_end_to_end` gave; None in others."""
-    found = [
-        one for one in getattr(model, "layers", ()) if isinstance(one, layers.SequenceGenerator)
-    ]
-    return found[0] if found else None
+    """The `SequenceGenerator` of an end-to-end encoder-decoder; None in other models."""
+    model_layers = getattr(model, "layers", ())
+    generators = [one for one in model_layers if isinstance(one, layers.SequenceGenerator)]
+    return generators[0] if generators else None
 
 
 def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
-    """The encoder-decoder that a model is, or that answers inside it; None of others.
+    """The encoder-decoder that a model is, or that its `SequenceGenerator` has; None for others.
 
     Args:
         model: `keras.Model`.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_seqzoo import layers
-from keras_seqzoo.inspection.model_graph import every_layer, padding_values, seeing
+from keras_seqzoo.inspection.model_graph import flatten_layers, layers_fed_by, padding_values
 
 BATCH_SIZES = (1, 3, 16)
 LENGTHS = (1, 7, 50)
@@ -37,8 +37,8 @@ def sample_inputs(model: keras.Model) -> Iterator[Sample]:
     rng = np.random.default_rng(0)
     strings = any(tensor.dtype == "string" for tensor in model.inputs)
     pads = bool(padding_values(model, None)) and not strings
-    all_layers = every_layer(model)
-    nearest_layers = [[*seeing(model, tensor), *all_layers] for tensor in model.inputs]
+    all_layers = flatten_layers(model)
+    nearest_layers = [[*layers_fed_by(model, tensor), *all_layers] for tensor in model.inputs]
     padding_of = [padding_values(model, tensor) for tensor in model.inputs]
     for batch in BATCH_SIZES:
         for steps in fixed_lengths(model) or LENGTHS:

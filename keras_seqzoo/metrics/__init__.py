@@ -1,7 +1,7 @@
-"""Metrics of predictions: labels and tags, decoded sequences, and the identity error."""
+"""Metrics: labels and tags, generated sequences, and the identity error."""
 
 from keras_seqzoo.metrics.identity_error import identity_error
-from keras_seqzoo.metrics.label_scores import LabelScores
+from keras_seqzoo.metrics.label_report import LabelScores
 from keras_seqzoo.metrics.labels import classification_scores, tagging_scores
 from keras_seqzoo.metrics.seq2seq import Seq2SeqScores, seq2seq_scores
 
@@ -10,6 +10,6 @@ __all__ = [
     "Seq2SeqScores",
     "classification_scores",
     "identity_error",
-    "tagging_scores",
     "seq2seq_scores",
+    "tagging_scores",
 ]

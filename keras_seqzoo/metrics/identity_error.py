@@ -1,4 +1,4 @@
-"""How far an output is from its input, in units of the input's variance."""
+"""Identity error: normalized mean squared error between output and input."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ def identity_error(
 ) -> float:
     """Mean over features of the mean squared error divided by the target's variance.
 
-    0 is the identity; 1 is what the mean as a constant answer gets.
+    0 is the identity; the mean as a constant output has an error of 1.
 
-    Shapes: `(batch, time, features)` in; the output may be the last step alone.
-    Masking: over real steps alone; `mask`, or the model's own. A last-step output is compared with
-        the last real step.
+    Shapes: inputs are `(batch, time, features)`; the output has the same shape, or is the last step
+        `(batch, features)`.
+    Masking: only real steps count, by `mask` or the model's own mask. A last-step output is
+        compared with the last real step.
     State: none.
 
     Args:
         model: any Keras model, a loaded SavedModel, or a function from array to array.
-        x: the rows.
-        y: the target, of the shape of the output; default `x` itself.
+        x: array of inputs.
+        y: the target, of the shape of the output; None for `x` itself.
         mask: bool array `(batch, time)`, True for real steps.
         batch_size: int, rows per call of the model.
 
     Returns:
-        float, at least 0; nan if the output is not finite. Features whose target is constant are
-        left out.
+        float, at least 0; nan if the output is not finite. Features with a constant target are left
+        out.
 
     Raises:
-        DataError: if shapes do not fit, or no target feature varies.
+        DataError: if the shapes of target and output differ, or no target feature varies.
 
     Example:
 
@@ -50,9 +51,9 @@ def identity_error(
     >>> zoo.metrics.identity_error(lambda x: x, x)
     0.0
     """
-    x, mask = model_function.read_rows(model, x, mask)
-    answer = model_function.run(model_function.as_function(model), x, batch_size)
-    output, last = model_function.align(model, answer, x.shape[1], None)
+    x, mask = model_function.prepare_inputs(model, x, mask)
+    outputs = model_function.predict_in_batches(model_function.as_function(model), x, batch_size)
+    output, last = model_function.align_output(model, outputs, x.shape[1], None)
     real = np.ones(x.shape[:2], bool) if mask is None else mask
     target = _target(x, y, real, last)
     if target.shape != output.shape:
@@ -63,12 +64,12 @@ def identity_error(
     if last:
         real = real.any(axis=1)
     if not real.any():
-        raise DataError("`x` must have real steps. Received: padding alone.")
+        raise DataError("`x` must have real steps. Received: padding only.")
     return normalized_error(target[real], output[real])
 
 
 def normalized_error(target: np.ndarray, output: np.ndarray) -> float:
-    """Mean over features of MSE / variance, `(steps, features)` each.
+    """Mean over features of MSE / variance of two arrays `(steps, features)`.
 
     Raises:
         DataError: if no feature of the target varies.
@@ -77,7 +78,7 @@ def normalized_error(target: np.ndarray, output: np.ndarray) -> float:
     varies = variance > (np.finfo(np.float32).eps * np.abs(target).max(axis=0, initial=0)) ** 2
     if not varies.any():
         raise DataError(
-            "The target must vary in some feature: its variance is the unit of the identity error. "
+            "The target must vary in some feature, because the error is divided by its variance. "
             f"Received: {len(target)} real steps, all equal."
         )
     error = ((target - output) ** 2).mean(axis=0)
@@ -89,7 +90,8 @@ def _target(x: np.ndarray, y: Any, real: np.ndarray, last: bool) -> np.ndarray:
         y = as_array("y", y)
         if y.dtype.kind not in "biuf" or 0 in y.shape:
             raise DataError(
-                f"`y` must be real numbers, and some. Received: shape {y.shape}, dtype {y.dtype}."
+                f"`y` must be a non-empty array of real numbers. Received: shape {y.shape}, dtype "
+                f"{y.dtype}."
             )
         y = y.astype(np.float64)
         return y if last else y.reshape(*y.shape[:2], -1)

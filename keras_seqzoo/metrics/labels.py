@@ -1,7 +1,8 @@
-"""How well predicted names agree with true ones: tags of steps, or classes of sequences."""
+"""Accuracy, precision, recall and F1 of predicted tags and labels."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.metrics.label_scores import LabelScores
+from keras_seqzoo.metrics.label_report import LabelScores
 from keras_seqzoo.utils.argument_validation import argument_message, check_choice
 
-# Name of a strict scheme -> its class in seqeval, and the prefixes it knows.
+# Name of a strict scheme -> its class in seqeval, and its prefixes.
 SCHEMES = {
     "BIO": ("IOB2", "BI"),
     "IOB2": ("IOB2", "BI"),
@@ -23,45 +24,45 @@ SCHEMES = {
     "IOBES": ("IOBES", "BIES"),
     "BILOU": ("BILOU", "BILU"),
 }
-# seqeval's lenient mode does not know BILOU, whose L and U are the E and S of BIOES.
-LENIENT = {"L": "E", "U": "S"}
+# seqeval's lenient mode does not support BILOU, whose L and U are the E and S of BIOES.
+BILOU_TO_BIOES = {"L": "E", "U": "S"}
 COUNTS = ["hits", "predicted", "support"]
-HINT = "Turn numbers into names with the model's list of classes; decode bytes."
+HINT = "Convert class ids to labels with the preprocessor's `decode`, and bytes to str."
 
 
 def tagging_scores(
     true: Iterable[Iterable[str]], predicted: Iterable[Iterable[str]], *, scheme: str | None = None
 ) -> LabelScores:
-    """Scores of one tag per step, padding left out: of entities for BIO tags, else of every tag.
+    """Scores of one tag per step: of whole entities for BIO-like tags, otherwise of every tag.
 
-    Tags are taken for entity tags if one begins with "B-" or "I-", as in "B-PER": precision, recall
-    and F1 are then those of whole entities, type and both ends right, micro averaged as conlleval
-    does; a tag without such a prefix is outside of any entity. Other tags, such as parts of speech,
-    are classes of steps, macro averaged over all that occur. What divides by zero is 0: without
-    any entity, all three are.
+    Tags are entity tags if at least one begins with "B-" or "I-", as in "B-PER". Precision, recall
+    and F1 then count whole entities with the right type, start and end, micro averaged as in
+    conlleval; a tag without a prefix is outside any entity. Other tags, such as parts of speech,
+    are classes of steps, macro averaged over the classes that occur. A division by zero gives 0, so
+    all three are 0 without entities.
 
     Args:
-        true: tag names, one list per sentence.
-        predicted: tag names, in the shape of `true`.
-        scheme: "BIO", "IOB2", "IOE2", "BIOES", "IOBES" or "BILOU": only entities that are
-            well-formed there count, and tags are entity tags whatever they look like. Default: any
-            of these, read leniently (an entity may begin with "I-").
+        true: tags, one list of str per sentence, without padding.
+        predicted: tags, in the shape of `true`.
+        scheme: "BIO", "IOB2", "IOE2", "BIOES", "IOBES" or "BILOU": all tags are entity tags, and
+            only entities that are well-formed in this scheme count. None detects entity tags of any
+            of these schemes leniently (an entity may begin with "I-").
 
     Returns:
-        `LabelScores`: accuracy over steps, precision, recall, F1, a table by class, the confusion of
-        tags.
+        `LabelScores`: accuracy over steps, precision, recall, F1, a table by class, the confusion
+        matrix of tags.
 
     Raises:
         ArgumentError: if `scheme` is unknown, or seqeval is not installed and tags are entity tags.
-        DataError: if the two do not have the same shape, are empty, hold anything but names, or
-            hold tags that are not of `scheme`.
+        DataError: if the two do not have the same shape, are empty, are not str, or have tags that
+            are not in `scheme`.
 
     Example:
 
-    >>> import keras_seqzoo.diagnostics as diagnostics
+    >>> from keras_seqzoo.metrics import tagging_scores
     >>> true = [["B-PER", "I-PER", "O"], ["B-LOC", "O"]]
     >>> predicted = [["B-PER", "I-PER", "O"], ["O", "O"]]
-    >>> print(diagnostics.tagging_scores(true, predicted))
+    >>> print(tagging_scores(true, predicted))
     F1 0.667, precision 1.000, recall 0.500 (micro over entities); accuracy 0.800 over 5 steps.
     <BLANKLINE>
          precision  recall    f1  support
@@ -78,30 +79,32 @@ def tagging_scores(
     entities = scheme is not None or any(tag[:2] in ("B-", "I-") for tag in {*steps[0], *steps[1]})
     confusion = _confusion(*steps, key=_by_type if entities else None)
     if not entities:
-        return _macro("step", confusion)
+        return _macro_scores("step", confusion)
     table = _entity_table(_entities(true, scheme), _entities(predicted, scheme))
-    return _scores("entity", confusion, table, _shares(*(table[name].sum() for name in COUNTS)))
+    micro = _precision_recall_f1(*(table[name].sum() for name in COUNTS))
+    return _label_scores("entity", confusion, table, micro)
 
 
 def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> LabelScores:
-    """Scores of one class per sequence, macro averaged over all classes that occur.
+    """Scores of one label per sequence, macro averaged over the classes that occur.
 
-    What divides by zero is 0, such as the recall of a class that is predicted but never true.
+    A division by zero gives 0, such as the recall of a class that is predicted but never true.
 
     Args:
-        true: class names, one per sequence.
-        predicted: class names, in the order of `true`.
+        true: labels, one str per sequence.
+        predicted: labels, in the order of `true`.
 
     Returns:
-        `LabelScores`: accuracy, macro precision, recall and F1, a table by class, the confusion.
+        `LabelScores`: accuracy, macro precision, recall and F1, a table by class, the confusion
+        matrix.
 
     Raises:
-        DataError: if the two do not have the same length, are empty or hold anything but names.
+        DataError: if the two do not have the same length, are empty or are not str.
 
     Example:
 
-    >>> import keras_seqzoo.diagnostics as diagnostics
-    >>> scores = diagnostics.classification_scores(["up", "up", "down"], ["up", "down", "down"])
+    >>> from keras_seqzoo.metrics import classification_scores
+    >>> scores = classification_scores(["up", "up", "down"], ["up", "down", "down"])
     >>> print(scores)
     F1 0.667, precision 0.750, recall 0.750 (macro over classes); accuracy 0.667 over 3 sequences.
     <BLANKLINE>
@@ -111,96 +114,98 @@ def classification_scores(true: Iterable[str], predicted: Iterable[str]) -> Labe
     >>> scores.confusion.loc["up", "down"]  # true "up", predicted "down"
     np.int64(1)
     """
-    true, predicted = _names("true", true), _names("predicted", predicted)
+    true, predicted = _labels("true", true), _labels("predicted", predicted)
     _check_length("", true, predicted)
     if not true:
-        raise DataError(argument_message("true", "at least one class name", true))
-    return _macro("sequence", _confusion(true, predicted))
+        raise DataError(argument_message("true", "at least one label", true))
+    return _macro_scores("sequence", _confusion(true, predicted))
 
 
-def _macro(level: str, confusion: pd.DataFrame) -> LabelScores:
+def _macro_scores(level: str, confusion: pd.DataFrame) -> LabelScores:
     counts = confusion.to_numpy()
     columns = [np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)]
     table = pd.DataFrame(dict(zip(COUNTS, columns, strict=True)), index=list(confusion.index))
-    return _scores(level, confusion, table, _shares(*columns).mean(axis=-1))
+    macro = _precision_recall_f1(*columns).mean(axis=-1)
+    return _label_scores(level, confusion, table, macro)
 
 
-def _scores(
-    level: str, confusion: pd.DataFrame, table: pd.DataFrame, means: np.ndarray
+def _label_scores(
+    level: str, confusion: pd.DataFrame, table: pd.DataFrame, averages: np.ndarray
 ) -> LabelScores:
-    precision, recall, f1 = _shares(*(table[name].to_numpy() for name in COUNTS))
+    precision, recall, f1 = _precision_recall_f1(*(table[name].to_numpy() for name in COUNTS))
     columns = {"precision": precision, "recall": recall, "f1": f1, "support": table["support"]}
     counts = confusion.to_numpy()
     return LabelScores(
         level=level,
         accuracy=float(np.trace(counts) / counts.sum()),
-        **dict(zip(("precision", "recall", "f1"), map(float, means), strict=True)),
+        **dict(zip(("precision", "recall", "f1"), map(float, averages), strict=True)),
         table=pd.DataFrame(columns, index=table.index.rename("class")),
         confusion=confusion,
         count=int(counts.sum()),
     )
 
 
-def _shares(hits, predicted, support) -> np.ndarray:
-    """Precision, recall and F1 of counts; 0 where there is nothing to divide by."""
-    over = np.array([predicted, support, predicted + support])
-    return np.array([hits, hits, 2 * hits]) / np.maximum(over, 1)
+def _precision_recall_f1(hits, predicted, support) -> np.ndarray:
+    """Precision, recall and F1 of counts; a division by zero gives 0."""
+    denominators = np.array([predicted, support, predicted + support])
+    return np.array([hits, hits, 2 * hits]) / np.maximum(denominators, 1)
 
 
 def _confusion(true: list[str], predicted: list[str], *, key=None) -> pd.DataFrame:
-    names = sorted({*true, *predicted}, key=key)
-    code = {name: at for at, name in enumerate(names)}
-    pairs = zip(true, predicted, strict=True)
-    cells = [code[one] * len(names) + code[other] for one, other in pairs]
-    counts = np.bincount(cells, minlength=len(names) ** 2).reshape(len(names), len(names))
+    labels = sorted({*true, *predicted}, key=key)
+    size = len(labels)
+    ids = {label: index for index, label in enumerate(labels)}
+    cells = [ids[row] * size + ids[column] for row, column in zip(true, predicted, strict=True)]
+    counts = np.bincount(cells, minlength=size**2).reshape(size, size)
     return pd.DataFrame(
-        counts, index=pd.Index(names, name="true"), columns=pd.Index(names, name="predicted")
+        counts, index=pd.Index(labels, name="true"), columns=pd.Index(labels, name="predicted")
     )
 
 
 def _by_type(tag: str) -> tuple[bool, str, str]:
-    """Sorts "O" to the front and the tags of one type together."""
-    prefix, _, kind = tag.partition("-")
-    return tag != "O", kind, prefix
+    """Sort key: "O" first, and the tags of one entity type together."""
+    prefix, _, entity_type = tag.partition("-")
+    return tag != "O", entity_type, prefix
 
 
 def _entity_table(true: set[tuple], predicted: set[tuple]) -> pd.DataFrame:
-    columns = [Counter(kind for kind, *_ in found) for found in (true & predicted, predicted, true)]
-    kinds = sorted(columns[1] | columns[2])
-    counts = np.array([[column[kind] for column in columns] for kind in kinds], dtype=int)
-    return pd.DataFrame(counts.reshape(-1, 3), index=kinds, columns=COUNTS)
+    entity_sets = (true & predicted, predicted, true)
+    columns = [Counter(entity[0] for entity in entities) for entities in entity_sets]
+    types = sorted(columns[1] | columns[2])
+    counts = np.array([[column[type_] for column in columns] for type_ in types], dtype=int)
+    return pd.DataFrame(counts.reshape(-1, 3), index=types, columns=COUNTS)
 
 
 def _entities(sentences: list[list[str]], scheme: str | None) -> set[tuple]:
-    """(type, where it is) of every entity."""
+    """The type, sentence, start and end of every entity."""
     try:
         from seqeval.metrics.sequence_labeling import get_entities
         from seqeval.scheme import Entities
     except ImportError as error:
         raise ArgumentError(
-            "`true` or `predicted` holds entity tags, and scoring them needs seqeval. "
+            "`true` or `predicted` has entity tags, and scoring them needs seqeval. "
             'Install it with pip install "keras-seqzoo[text]".'
         ) from error
-    read = {tag: _read(tag, scheme) for tags in sentences for tag in tags}
-    sentences = [[read[tag] for tag in tags] for tags in sentences]
+    normalized = {tag: _normalized_tag(tag, scheme) for tags in sentences for tag in tags}
+    sentences = [[normalized[tag] for tag in tags] for tags in sentences]
     if scheme is None:
         return set(get_entities(sentences))
-    found = Entities(sentences, _strict(scheme)).entities
-    return {(one.tag, one.sent_id, one.start, one.end) for entities in found for one in entities}
+    entities = itertools.chain(*Entities(sentences, _seqeval_scheme(scheme)).entities)
+    return {(entity.tag, entity.sent_id, entity.start, entity.end) for entity in entities}
 
 
-def _strict(scheme: str) -> type:
+def _seqeval_scheme(scheme: str) -> type:
     import seqeval.scheme
 
     return getattr(seqeval.scheme, SCHEMES[scheme][0])
 
 
-def _read(tag: str, scheme: str | None) -> str:
-    """The tag as seqeval is to see it."""
+def _normalized_tag(tag: str, scheme: str | None) -> str:
+    """The tag in the form that seqeval expects."""
     if not re.match(r"[BIESLU](-|$)", tag):
-        return "O"  # of "[UNK]", seqeval would warn, and make an entity
+        return "O"  # seqeval would warn about "[UNK]" and count it as an entity
     if scheme is None:
-        return LENIENT.get(tag[0], tag[0]) + tag[1:]
+        return BILOU_TO_BIOES.get(tag[0], tag[0]) + tag[1:]
     prefixes = SCHEMES[scheme][1]
     if tag[0] not in prefixes:
         expected = f"{scheme} tags, 'O' or a type behind one of {', '.join(prefixes)}"
@@ -209,22 +214,22 @@ def _read(tag: str, scheme: str | None) -> str:
 
 
 def _sentences(argument: str, value: Any) -> list[list[str]]:
-    sentences = _listed(argument, value, "a list of sentences, each a list of tag names")
-    return [_names(f"{argument}[{at}]", tags) for at, tags in enumerate(sentences)]
+    sentences = _as_list(argument, value, "a list of sentences, each a list of tags")
+    return [_labels(f"{argument}[{index}]", tags) for index, tags in enumerate(sentences)]
 
 
-def _names(argument: str, value: Any) -> list[str]:
-    names = _listed(argument, value, "a list of names")
-    for at, name in enumerate(names):
-        if not isinstance(name, str) or not name:
+def _labels(argument: str, value: Any) -> list[str]:
+    labels = _as_list(argument, value, "a list of str")
+    for index, label in enumerate(labels):
+        if not isinstance(label, str) or not label:
             raise DataError(
-                argument_message(f"{argument}[{at}]", "a name, a str not empty", name, HINT)
+                argument_message(f"{argument}[{index}]", "a non-empty str", label, HINT)
             )
-    return [str(name) for name in names]  # NumPy's own strings become plain ones
+    return [str(label) for label in labels]  # NumPy's strings become plain ones
 
 
-def _listed(argument: str, value: Any, expected: str) -> list:
-    if isinstance(value, (str, bytes, dict, set)):  # these iterate, but not over what is meant
+def _as_list(argument: str, value: Any, expected: str) -> list:
+    if isinstance(value, (str, bytes, dict, set)):  # iterable, but not lists of labels
         raise DataError(argument_message(argument, expected, value))
     try:
         return list(value)
@@ -234,12 +239,14 @@ def _listed(argument: str, value: Any, expected: str) -> list:
 
 def _check_lengths(true: list[list[str]], predicted: list[list[str]]) -> None:
     _check_length("", true, predicted)
-    for at, (one, other) in enumerate(zip(true, predicted, strict=True)):
-        _check_length(f"[{at}]", one, other)
+    for index, (true_tags, predicted_tags) in enumerate(zip(true, predicted, strict=True)):
+        _check_length(f"[{index}]", true_tags, predicted_tags)
 
 
-def _check_length(place: str, true: list, predicted: list) -> None:
+def _check_length(position: str, true: list, predicted: list) -> None:
     if len(true) != len(predicted):
-        expected = f"len(true{place}), which is {len(true)}"
-        hint = "Leave padding out of both." if place else ""
-        raise DataError(argument_message(f"len(predicted{place})", expected, len(predicted), hint))
+        expected = f"len(true{position}), which is {len(true)}"
+        hint = "Leave padding out of both." if position else ""
+        raise DataError(
+            argument_message(f"len(predicted{position})", expected, len(predicted), hint)
+        )

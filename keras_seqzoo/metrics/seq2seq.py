@@ -1,4 +1,4 @@
-"""How well said sequences agree with those that were to be said."""
+"""Sequence accuracy and token error rate of generated sequences."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from keras_seqzoo.utils.argument_validation import argument_message, check_seque
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Seq2SeqScores:
-    """What `seq2seq_scores` found. `str(scores)` is a sentence, `scores.plot()` a figure.
+    """Result of `seq2seq_scores`. `str(scores)` is a sentence, `scores.plot()` a figure.
 
     Attributes:
-        accuracy: float in [0, 1], share of sequences that are right as a whole. In tasks whose
-            sequences are words, 1 less it is the word error rate.
+        accuracy: float in [0, 1], fraction of sequences that match exactly. If each sequence is a
+            word, the word error rate is `1 - accuracy`.
         token_error_rate: float of at least 0, insertions, deletions and substitutions over the
-            number of true tokens; above 1 if much more is said than there is.
+            number of true tokens; above 1 for predictions much longer than the true sequences.
         by_length: `pandas.DataFrame`, a row per length of the true sequence: count, accuracy.
         count: int, number of sequences.
-        mistakes: tuple of (index, true, said), the first twenty that are wrong.
+        mistakes: tuple of (index, true, predicted), the first twenty wrong predictions.
     """
 
     accuracy: float
@@ -35,36 +35,39 @@ class Seq2SeqScores:
     mistakes: tuple[tuple[int, tuple[str, ...], tuple[str, ...]], ...]
 
     def plot(self, ax=None):
-        """Draws accuracy against length, each length's weight as a bar; returns the axes.
+        """Plot accuracy against length, with the number of sequences as bars.
 
         Args:
-            ax: matplotlib axes; default those of a new figure.
+            ax: matplotlib axes; None for those of a new figure.
+
+        Returns:
+            The matplotlib axes.
         """
         if ax is None:
             from matplotlib.figure import Figure
 
             ax = Figure(figsize=(6, 4), layout="constrained").add_subplot()
-        beside = ax.twinx()
-        beside.bar(self.by_length.index, self.by_length["count"], color="0.88")
-        beside.set_ylabel("sequences")
-        ax.set_zorder(beside.get_zorder() + 1)
+        count_axes = ax.twinx()
+        count_axes.bar(self.by_length.index, self.by_length["count"], color="0.88")
+        count_axes.set_ylabel("sequences")
+        ax.set_zorder(count_axes.get_zorder() + 1)
         ax.patch.set_visible(False)
         ax.plot(self.by_length.index, self.by_length["accuracy"], marker="o")
         ax.set_ylim(-0.03, 1.03)
         ax.set_xlabel("length of the true sequence, tokens")
-        ax.set_ylabel("share of sequences right as a whole")
+        ax.set_ylabel("sequence accuracy")
         return ax
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as plain data, for JSON."""
+        """The scores as a dict for JSON."""
         return {
             "accuracy": self.accuracy,
             "token_error_rate": self.token_error_rate,
             "by_length": self.by_length.reset_index().to_dict("list"),
             "count": self.count,
             "mistakes": [
-                {"index": index, "true": list(true), "said": list(said)}
-                for index, true, said in self.mistakes
+                {"index": index, "true": list(true), "predicted": list(predicted)}
+                for index, true, predicted in self.mistakes
             ],
         }
 
@@ -77,71 +80,76 @@ class Seq2SeqScores:
 
     def __str__(self) -> str:
         return (
-            f"Right as a whole: {self.accuracy:.3f} of {self.count} "
+            f"Sequence accuracy {self.accuracy:.3f} over {self.count} "
             f"sequence{'s' * (self.count != 1)}; token error rate {self.token_error_rate:.3f}."
         )
 
 
-def _rows(name: str, given: Any) -> list[tuple]:
-    check_sequence(**{name: given})
-    for one in given:
-        fits = isinstance(one, list | tuple | np.ndarray)
-        if not fits or not all(isinstance(token, str) or is_int(token) for token in one):
-            raise DataError(argument_message(name, "lists of tokens, str or int", one))
-    return [tuple(one) for one in given]
-
-
-def seq2seq_scores(true: Iterable[Sequence[str]], said: Iterable[Sequence[str]]) -> Seq2SeqScores:
-    """Scores of said sequences, whose lengths need not be those of the true ones.
+def seq2seq_scores(
+    true: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]]
+) -> Seq2SeqScores:
+    """Scores of predicted sequences, which may be longer or shorter than the true ones.
 
     Args:
         true: lists of tokens, one per sequence.
-        said: the same.
+        predicted: lists of tokens, in the order of `true`.
 
     Returns:
         `Seq2SeqScores`.
 
     Raises:
-        DataError: if there are none, or there are not as many of one as of the other.
+        DataError: if there are no sequences, or the numbers of true and predicted ones differ.
 
     Example:
 
-    >>> from keras_seqzoo.diagnostics import seq2seq_scores
+    >>> from keras_seqzoo.metrics import seq2seq_scores
     >>> print(seq2seq_scores([["a", "b"], ["c"]], [["a", "b"], ["c", "d"]]))
-    Right as a whole: 0.500 of 2 sequences; token error rate 0.333.
+    Sequence accuracy 0.500 over 2 sequences; token error rate 0.333.
     """
-    true, said = _rows("true", true), _rows("said", said)
-    if not true or len(true) != len(said):
+    true, predicted = _token_tuples("true", true), _token_tuples("predicted", predicted)
+    if not true or len(true) != len(predicted):
         expected = f"as many sequences as `true` has, {len(true)}, and at least one"
-        raise DataError(argument_message("said", expected, len(said)))
-    right = np.array([one == other for one, other in zip(true, said, strict=True)])
-    lengths = np.array([len(one) for one in true])
-    errors = sum(map(edits, true, said))
-    by_length = pd.DataFrame({"length": lengths, "accuracy": right}).groupby("length")
+        raise DataError(argument_message("predicted", expected, len(predicted)))
+    correct = np.array([target == tokens for target, tokens in zip(true, predicted, strict=True)])
+    lengths = np.array([len(target) for target in true])
+    errors = sum(map(edit_distance, true, predicted))
+    grouped = pd.DataFrame({"length": lengths, "correct": correct}).groupby("length")
+    by_length = grouped.agg(count=("correct", "size"), accuracy=("correct", "mean"))
     return Seq2SeqScores(
-        accuracy=float(right.mean()),
+        accuracy=float(correct.mean()),
         token_error_rate=errors / max(int(lengths.sum()), 1),
-        by_length=by_length["accuracy"].agg(count="size", accuracy="mean"),
+        by_length=by_length,
         count=len(true),
-        mistakes=tuple((int(at), true[at], said[at]) for at in np.flatnonzero(~right)[:20]),
+        mistakes=tuple(
+            (int(index), true[index], predicted[index]) for index in np.flatnonzero(~correct)[:20]
+        ),
     )
 
 
-def edits(true: Sequence[str], said: Sequence[str]) -> int:
-    """The least number of insertions, deletions and substitutions from one to the other.
+def _token_tuples(name: str, sequences: Any) -> list[tuple]:
+    check_sequence(**{name: sequences})
+    for sequence in sequences:
+        is_list = isinstance(sequence, list | tuple | np.ndarray)
+        if not is_list or not all(isinstance(token, str) or is_int(token) for token in sequence):
+            raise DataError(argument_message(name, "lists of tokens, str or int", sequence))
+    return [tuple(sequence) for sequence in sequences]
+
+
+def edit_distance(true: Sequence[str], predicted: Sequence[str]) -> int:
+    """Levenshtein distance: the minimum number of insertions, deletions and substitutions.
 
     Args:
         true: sequence of tokens.
-        said: the same.
+        predicted: sequence of tokens.
 
     Reference: Levenshtein, Binary codes capable of correcting deletions, insertions, and reversals,
         Soviet Physics Doklady 10, 1966
     """
-    before = list(range(len(said) + 1))
-    for row, token in enumerate(true, 1):
-        here = [row]
-        for column, other in enumerate(said, 1):
-            changed = before[column - 1] + (token != other)
-            here.append(min(before[column] + 1, here[-1] + 1, changed))
-        before = here
-    return before[-1]
+    previous = list(range(len(predicted) + 1))
+    for row, true_token in enumerate(true, 1):
+        current = [row]
+        for column, predicted_token in enumerate(predicted, 1):
+            substituted = previous[column - 1] + (true_token != predicted_token)
+            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
+        previous = current
+    return previous[-1]

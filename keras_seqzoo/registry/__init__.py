@@ -1,4 +1,4 @@
-"""The registry of entries: register, get, list and describe. Plain Python until a model is built."""
+"""Registry of model entries. Keras is imported when the first model is built."""
 
 from keras_seqzoo.registry.entry import TASKS, Entry
 from keras_seqzoo.registry.registry import (

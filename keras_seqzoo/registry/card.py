@@ -1,4 +1,4 @@
-"""Cards: an entry with every argument of its constructor explained, for people to read."""
+"""Cards: an entry and its constructor arguments, for a terminal or as JSON."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_seqzoo.registry.entry import Entry
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What `describe` returns. `str(card)` is meant for a terminal."""
+    """The description of an entry that `describe` returns. `str(card)` is for a terminal."""
 
     entry: Entry
-    arguments: Mapping[str, tuple[Any, str]]  # name: (default, meaning and range)
+    arguments: Mapping[str, tuple[Any, str]]  # name: (default, description)
 
     def __getattr__(self, field: str) -> Any:
         if field.startswith("_"):
@@ -25,14 +25,14 @@ class Card:
         return getattr(self.entry, field)
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as plain data, for JSON."""
+        """The card as a dict for JSON."""
         card = {
             field: getattr(self.entry, field)
             for field in ("name", "task", "family", "summary", "inputs", "outputs", "causal")
         }
         card["arguments"] = {
-            name: {"default": default, "meaning": meaning}
-            for name, (default, meaning) in self.arguments.items()
+            name: {"default": default, "description": description}
+            for name, (default, description) in self.arguments.items()
         }
         card["space"] = {name: str(dimension) for name, dimension in self.entry.space.items()}
         card["references"] = list(self.entry.references)
@@ -45,15 +45,15 @@ class Card:
             *textwrap.wrap(entry.summary, 96, initial_indent="  ", subsequent_indent="  "),
             "",
             f"  task     {entry.task}",
-            f"  in       {entry.inputs}",
-            f"  out      {entry.outputs}",
+            f"  inputs   {entry.inputs}",
+            f"  outputs  {entry.outputs}",
             f"  causal   {'yes' if entry.causal else 'no'}",
         ]
         lines += ["", "  Arguments"]
         width = max((len(name) for name in self.arguments), default=0)
-        for name, (default, meaning) in self.arguments.items():
+        for name, (default, description) in self.arguments.items():
             indent = " " * (width + 6)
-            text = f"{meaning} (default {default!r})" if meaning else f"(default {default!r})"
+            text = f"{description} (default {default!r})".lstrip()
             lines += textwrap.wrap(
                 text, 96, initial_indent=f"    {name:<{width}}  ", subsequent_indent=indent
             )
@@ -72,16 +72,16 @@ class Card:
 
 
 def make_card(entry: Entry) -> Card:
-    """The card of an entry; what its arguments mean comes from the constructor's docstring."""
-    meanings = _docstring_arguments(inspect.getdoc(entry.load()) or "")
+    """The card of an entry; descriptions of arguments are from the constructor's docstring."""
+    descriptions = _docstring_arguments(inspect.getdoc(entry.load_constructor()) or "")
     arguments = {
-        name: (default, meanings.get(name, "")) for name, default in entry.arguments().items()
+        name: (default, descriptions.get(name, "")) for name, default in entry.arguments().items()
     }
     return Card(entry, arguments)
 
 
 def _docstring_arguments(docstring: str) -> dict[str, str]:
-    """`{argument: meaning}` from the `Args:` section of a docstring."""
+    """`{argument: description}` from the `Args:` section of a docstring."""
     section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", docstring, re.MULTILINE | re.DOTALL)
     if section is None:
         return {}

@@ -1,4 +1,4 @@
-"""Every built-in entry, as data."""
+"""The built-in entries, as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras_seqzoo.registry.search_space import Choice, Float, Int
 
 _STRENGTH_KINDS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 
-# What a search of a classifier, a tagger or an encoder-decoder varies.
+# The search space of classifiers, taggers and encoder-decoders.
 _SEQUENCE_SPACE = {
     "units": Int(16, 256, log=True, default=64),
     "dropout": Float(0.0, 0.7, default=0.0),
@@ -20,20 +20,16 @@ _SEQUENCE_SPACE = {
 }
 
 
-def _around(space: dict, defaults: dict) -> dict:
-    """The space of an entry of a family, around its own defaults."""
+def _with_defaults(space: dict, defaults: dict) -> dict:
+    """A search space with the defaults of an entry."""
     return {
-        key: dataclasses.replace(value, default=defaults.get(key, value.default))
-        for key, value in space.items()
+        name: dataclasses.replace(dimension, default=defaults.get(name, dimension.default))
+        for name, dimension in space.items()
     }
 
 
-def _sequence_space(defaults: dict) -> dict:
-    return _around(_SEQUENCE_SPACE, defaults)
-
-
-_READ_BOTH_WAYS = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
-_TAG_BOTH_WAYS = _READ_BOTH_WAYS | {"units": 100}
+_BILSTM = {"cell": "lstm", "bidirectional": True, "dropout": 0.5, "input_dropout": 0.2}
+_BILSTM_TAGGER = _BILSTM | {"units": 100}
 
 _ELMAN = "Elman, Finding Structure in Time, 1990, https://doi.org/10.1207/s15516709cog1402_1"
 _LSTM = (
@@ -44,7 +40,7 @@ _GRU = (
     "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014, "
     "https://doi.org/10.3115/v1/D14-1179"
 )
-_BILSTM = (
+_BILSTM_PAPER = (
     "Graves and Schmidhuber, Framewise Phoneme Classification with Bidirectional LSTM, Neural "
     "Networks 18, 2005, https://doi.org/10.1016/j.neunet.2005.06.042"
 )
@@ -68,18 +64,18 @@ def _classifier(name: str, summary: str, *references: str, **defaults) -> Entry:
         task="classification",
         family="classifier",
         summary=summary,
-        inputs="(batch, time, features), raw readings, or (batch, time), tokens",
+        inputs="(batch, time, features), raw readings, or (batch, time), token ids",
         outputs="(batch, classes), probabilities",
         causal=not defaults.get("bidirectional", False),
         defaults=defaults,
-        space=_sequence_space(defaults),
+        space=_with_defaults(_SEQUENCE_SPACE, defaults),
         references=references,
     )
 
 
 def _tagger(name: str, summary: str, *references: str, **defaults) -> Entry:
     crf = defaults.get("head") == "crf"
-    spelled = "character_vocabulary_size" in defaults
+    character_features = "character_vocabulary_size" in defaults
     return Entry(
         name=name,
         constructor="keras_seqzoo.models.tagger:sequence_tagger",
@@ -87,14 +83,14 @@ def _tagger(name: str, summary: str, *references: str, **defaults) -> Entry:
         family="tagger",
         summary=summary,
         inputs=(
-            "(batch, time), tokens, and (batch, time, characters), their characters"
-            if spelled
-            else "(batch, time, features), raw readings, or (batch, time), tokens"
+            "(batch, time), token ids, and (batch, time, characters), character ids"
+            if character_features
+            else "(batch, time, features), raw readings, or (batch, time), token ids"
         ),
-        outputs="(batch, time), tags" if crf else "(batch, time, classes), probabilities",
+        outputs="(batch, time), tag ids" if crf else "(batch, time, classes), probabilities",
         causal=not (crf or defaults.get("bidirectional", False)),
         defaults=defaults,
-        space=_sequence_space(defaults),
+        space=_with_defaults(_SEQUENCE_SPACE, defaults),
         references=references,
     )
 
@@ -109,17 +105,17 @@ _ATTENTION = (
     "Luong, Pham and Manning, Effective Approaches to Attention-based Neural Machine Translation, "
     "EMNLP 2015, https://doi.org/10.18653/v1/D15-1166",
 )
-_ONE_STATE = {"attention": None, "bidirectional": False, "units": 256}
-_LOOKING = {"attention": "general", "bidirectional": True, "units": 256}
-_LOOKING |= {"dropout": 0.5, "input_dropout": 0.3}
+_LAST_STATE = {"attention": None, "bidirectional": False, "units": 256}
+_WITH_ATTENTION = {"attention": "general", "bidirectional": True, "units": 256}
+_WITH_ATTENTION |= {"dropout": 0.5, "input_dropout": 0.3}
 
 
 def _encoder_decoder(
     name: str,
     summary: str,
     *references: str,
-    inputs: str = "(batch, source) tokens or (batch, source, features), and a target so far",
-    outputs: str = "(batch, target, classes), what comes next, or (batch, target, features)",
+    inputs: str = "(batch, source) token ids or (batch, source, features), and the shifted target",
+    outputs: str = "(batch, target, classes), probabilities, or (batch, target, features)",
     **defaults,
 ) -> Entry:
     return Entry(
@@ -132,7 +128,7 @@ def _encoder_decoder(
         outputs=outputs,
         causal=False,
         defaults=defaults,
-        space=_sequence_space(defaults),
+        space=_with_defaults(_SEQUENCE_SPACE, defaults),
         references=references,
     )
 
@@ -163,15 +159,15 @@ def _autoencoder(name: str, summary: str, *references: str, **defaults) -> Entry
         task="reconstruction",
         family="autoencoder",
         summary=summary,
-        inputs="(batch, time, features), raw readings, or (batch, time), tokens",
+        inputs="(batch, time, features), raw readings, or (batch, time), token ids",
         outputs=(
             "(batch, features), the last step"
             if last
             else "(batch, time, features), or (batch, time, vocabulary), probabilities"
         ),
-        causal=last,  # what comes out belongs to the last step
+        causal=last,  # the output is the last step
         defaults=defaults,
-        space=_around(_AUTOENCODER_SPACE, defaults),
+        space=_with_defaults(_AUTOENCODER_SPACE, defaults),
         references=references,
     )
 
@@ -182,8 +178,8 @@ ENTRIES = (
         constructor="keras_seqzoo.models.identity:simple_rnn_identity",
         task="identity",
         summary=(
-            "A SimpleRNN that gives every reading back, regularized so that it owes as little "
-            "as possible to earlier readings."
+            "SimpleRNN that reconstructs every reading, regularized to depend as little as "
+            "possible on earlier readings."
         ),
         inputs="(batch, time, features), raw readings",
         outputs="(batch, time, features), or (batch, features) with return_sequences=False",
@@ -205,59 +201,59 @@ ENTRIES = (
     ),
     _classifier(
         "simple_rnn_classifier",
-        "A SimpleRNN whose state after the last real step gives a probability per class.",
+        "SimpleRNN classifier: a softmax over classes from the state after the last real step.",
         _ELMAN,
         cell="simple_rnn",
     ),
     _classifier(
         "gru_classifier",
-        "A GRU whose state after the last real step gives a probability per class.",
+        "GRU classifier: a softmax over classes from the state after the last real step.",
         _GRU,
         cell="gru",
     ),
     _classifier(
         "bilstm_classifier",
-        "LSTMs that read the sequence both ways, attention over steps, a probability per class.",
+        "Bidirectional LSTM classifier: attention pooling over steps, then a softmax over classes.",
         _LSTM,
-        _BILSTM,
+        _BILSTM_PAPER,
         "Yang et al., Hierarchical Attention Networks for Document Classification, NAACL 2016, "
         "https://doi.org/10.18653/v1/N16-1174",
-        **_READ_BOTH_WAYS,
+        **_BILSTM,
         pooling="attention",
     ),
     _tagger(
         "simple_rnn_tagger",
-        "A SimpleRNN and a probability per tag at every step.",
+        "SimpleRNN tagger with a softmax over tags at every step.",
         _ELMAN,
         cell="simple_rnn",
     ),
     _tagger(
         "gru_tagger",
-        "A GRU and a probability per tag at every step.",
+        "GRU tagger with a softmax over tags at every step.",
         _GRU,
         cell="gru",
     ),
     _tagger(
         "bilstm_tagger",
-        "LSTMs that read the sequence both ways, and a probability per tag at every step.",
+        "Bidirectional LSTM tagger with a softmax over tags at every step.",
         _LSTM,
-        _BILSTM,
-        **_TAG_BOTH_WAYS,
+        _BILSTM_PAPER,
+        **_BILSTM_TAGGER,
     ),
     _tagger(
         "bilstm_crf_tagger",
-        "LSTMs that read the sequence both ways, and the tags that fit best as a whole (CRF).",
-        _BILSTM,
+        "Bidirectional LSTM tagger with a linear-chain CRF.",
+        _BILSTM_PAPER,
         *_CRF,
-        **_TAG_BOTH_WAYS,
+        **_BILSTM_TAGGER,
         head="crf",
     ),
     _tagger(
         "char_bilstm_crf_tagger",
-        "As bilstm_crf_tagger, for tokens whose characters are seen too.",
+        "Bidirectional LSTM tagger with character features and a linear-chain CRF.",
         *_CRF,
         *_CHARACTERS,
-        **_TAG_BOTH_WAYS,
+        **_BILSTM_TAGGER,
         head="crf",
         vocabulary_size=10_000,
         character_vocabulary_size=100,
@@ -268,49 +264,49 @@ ENTRIES = (
         constructor="keras_seqzoo.models.tagger:sequence_tagger",
         task="forecasting",
         family="tagger",
-        summary="A GRU that says at every step what the next reading will be.",
+        summary="GRU that predicts the next reading at every step.",
         inputs="(batch, time, features), raw readings",
         outputs="(batch, time, features), the next readings",
         causal=True,
         defaults={"cell": "gru", "head": "regression"},
-        space=_sequence_space({}),
+        space=_SEQUENCE_SPACE,
         references=(_GRU,),
     ),
     _encoder_decoder(
         "simple_rnn_encoder_decoder",
-        "A SimpleRNN reads the source, and another says the target from its last state.",
+        "SimpleRNN encoder and SimpleRNN decoder, connected by the last encoder state.",
         _ELMAN,
         _SEQ2SEQ,
-        **_ONE_STATE,
+        **_LAST_STATE,
         cell="simple_rnn",
     ),
     _encoder_decoder(
         "gru_encoder_decoder",
-        "A GRU reads the source, and another says the target from its last state.",
+        "GRU encoder and GRU decoder, connected by the last encoder state.",
         _GRU,
         _SEQ2SEQ,
-        **_ONE_STATE,
+        **_LAST_STATE,
         cell="gru",
     ),
     _encoder_decoder(
         "attention_gru_encoder_decoder",
-        "GRUs read the source both ways; another says the target and looks at all they read.",
+        "Bidirectional GRU encoder and GRU decoder with Luong attention.",
         _GRU,
         *_ATTENTION,
-        **_LOOKING,
+        **_WITH_ATTENTION,
         cell="gru",
     ),
     _encoder_decoder(
         "attention_lstm_encoder_decoder",
-        "LSTMs read the source both ways; another says the target and looks at all they read.",
+        "Bidirectional LSTM encoder and LSTM decoder with Luong attention.",
         _LSTM,
         *_ATTENTION,
-        **_LOOKING,
+        **_WITH_ATTENTION,
         cell="lstm",
     ),
     _encoder_decoder(
         "vector_encoder_decoder",
-        "A GRU reads readings; another says as many to come as are asked for, each from the last.",
+        "GRU encoder and GRU decoder of readings, for autoregressive multi-step forecasting.",
         _GRU,
         _SEQ2SEQ,
         cell="gru",
@@ -318,12 +314,12 @@ ENTRIES = (
         attention=None,
         bidirectional=False,
         scheduled_sampling=0.9,
-        inputs="(batch, source, features), raw readings, and a target so far, which begins with 0",
+        inputs="(batch, source, features), raw readings, and the target shifted by a step of zeros",
         outputs="(batch, target, features), the next readings",
     ),
     _autoencoder(
         "linear_rnn_autoencoder",
-        "Linear recurrent steps into a linear code, from which one step says the last reading.",
+        "Linear RNN encoder to a linear code, and one step that reconstructs the last reading.",
         _ELMAN,
         _DEEP_LEARNING,
         cell="linear",
@@ -333,7 +329,7 @@ ENTRIES = (
     ),
     _autoencoder(
         "lstm_autoencoder",
-        "An LSTM makes one code of a sequence, and another says every step from it.",
+        "LSTM encoder to one code vector, and LSTM decoder that reconstructs every step.",
         _LSTM,
         _UNSUPERVISED,
         _SEQ2SEQ,
@@ -344,7 +340,7 @@ ENTRIES = (
     ),
     _autoencoder(
         "gru_autoencoder",
-        "A GRU makes one code of a sequence, and another says every step from it.",
+        "GRU encoder to one code vector, and GRU decoder that reconstructs every step.",
         _GRU,
         _UNSUPERVISED,
         _DEEP_LEARNING,
@@ -354,7 +350,7 @@ ENTRIES = (
     ),
     _autoencoder(
         "attention_autoencoder",
-        "GRUs read a sequence both ways; another says it again and looks at all they read.",
+        "Bidirectional GRU encoder and GRU decoder with Luong attention, as an autoencoder.",
         _GRU,
         *_ATTENTION,
         _DEEP_LEARNING,

@@ -1,4 +1,4 @@
-"""What an entry of the zoo is: a constructor, its defaults and what is said of it, as data."""
+"""Entries: a model constructor with its defaults, search space and description, as data."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ TASKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One name in the zoo.
+    """A named model in the zoo.
 
     Attributes:
         name: str in snake_case, the key, and the default name of the model.
-        constructor: the function that returns the model, or `"module:function"`, which is
-            imported on first use.
+        constructor: a function that returns the model, or `"module:function"`, which is imported
+            on first use.
         task: one of `TASKS`.
         summary: str, one sentence.
-        inputs: str, the shape that goes in.
-        outputs: str, the shape that comes out.
+        inputs: str, the shape of the inputs.
+        outputs: str, the shape of the outputs.
         causal: bool, whether no output depends on a later input.
-        family: str, the entries of one constructor share it. Defaults to the task.
-        defaults: mapping of argument to value, where they differ from the constructor's own.
-        space: mapping of name to `Dimension`, what a search varies.
+        family: str, shared by the entries of one constructor. Defaults to the task.
+        defaults: mapping of argument to default value, where it differs from the constructor's.
+        space: mapping of name to `Dimension`, the default search space.
         references: tuple of str.
         task_class: subclass of `tasks.Task` for a task that is not built in, or None.
     """
@@ -64,8 +64,8 @@ class Entry:
         _check_entry(self)
         object.__setattr__(self, "family", self.family or self.task)
 
-    def load(self) -> Callable[..., keras.Model]:
-        """The constructor itself, imported now if it is given by name."""
+    def load_constructor(self) -> Callable[..., keras.Model]:
+        """The constructor, imported if it is given by name."""
         if not isinstance(self.constructor, str):
             return self.constructor
         constructor = _load_constructor(self.name, self.constructor)
@@ -73,16 +73,16 @@ class Entry:
         return constructor
 
     def arguments(self) -> dict[str, Any]:
-        """Every argument of the constructor with its default for this entry."""
-        parameters = inspect.signature(self.load()).parameters
-        own = {name: parameter.default for name, parameter in parameters.items()}
+        """The arguments of the constructor with their defaults for this entry."""
+        parameters = inspect.signature(self.load_constructor()).parameters
+        arguments = {name: parameter.default for name, parameter in parameters.items()}
         for name in self.defaults:
-            if name not in own:
+            if name not in arguments:
                 raise errors.RegistrationError(
                     f"The defaults of {self.name!r} must be arguments of its constructor. "
-                    + unknown_name_message("argument", name, own)
+                    + unknown_name_message("argument", name, arguments)
                 )
-        return own | {"name": self.name} | dict(self.defaults)
+        return arguments | {"name": self.name} | dict(self.defaults)
 
 
 def check_task_class(task: Any) -> None:
@@ -152,7 +152,7 @@ def _check_signature(entry: Entry, constructor: Callable) -> None:
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             raise errors.RegistrationError(
                 f"The constructor of {name!r} must name its arguments. Received: "
-                f"{parameter}, which would swallow misspelt ones."
+                f"{parameter}, which would accept misspelled ones."
             )
         if parameter.default is parameter.empty:
             raise errors.RegistrationError(

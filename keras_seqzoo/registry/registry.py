@@ -1,4 +1,4 @@
-"""The zoo: register, get, list and describe. Plain Python, no Keras until a model is built."""
+"""Registration, lookup and listing of entries, without importing Keras."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PLUGIN_GROUP = "keras_seqzoo.entries"
 
 _entries: dict[str, Entry] = {}
-_loading = False  # True from the first look at the zoo on
+_loading = False  # True once the built-in entries and plug-ins are being loaded
 
 
 def register(
@@ -40,21 +40,21 @@ def register(
     causal: bool,
     **fields: Any,
 ) -> Callable:
-    """Puts an entry into the zoo; a decorator when no constructor is given.
+    """Add an entry to the zoo; without a constructor, return a decorator.
 
-    A package can add entries without being imported by hand: it names a function without
-    arguments under the entry-point group `keras_seqzoo.entries`, and that function calls
-    `register`, with constructors as `"module:function"` so that listing stays light.
+    A package can add entries as a plug-in: its entry point in the group `keras_seqzoo.entries` is a
+    function without arguments that calls `register`, with constructors as `"module:function"` so
+    that listing does not import them.
 
     Args:
-        name: str in snake_case, not taken yet.
-        constructor: function that returns a `keras.Model`, or `"module:function"`. All its
-            arguments have defaults, so that `get(name)` works, and one of them is `name`.
+        name: str in snake_case, not registered yet.
+        constructor: function that returns a `keras.Model`, or `"module:function"`. It has an
+            argument `name`, and every argument has a default, so that `get(name)` works.
         task: one of `registry.TASKS`, whose requirements are in `registry.requirements`; or a
             subclass of `tasks.Task` with requirements of its own.
         summary: str, one sentence.
-        inputs: str, shape in, such as `"(batch, time, features)"`.
-        outputs: str, shape out.
+        inputs: str, the shape of the inputs, such as `"(batch, time, features)"`.
+        outputs: str, the shape of the outputs.
         causal: bool, whether no output depends on a later input.
         **fields: the other fields of `Entry`: family, defaults, space, references.
 
@@ -62,7 +62,7 @@ def register(
         The constructor, or the decorator that returns it.
 
     Raises:
-        RegistrationError: if the name is taken, or a field is malformed.
+        RegistrationError: if the name is already registered, or a field is malformed.
 
     Example:
 
@@ -81,16 +81,16 @@ def register(
         fields["task_class"], task = task, task.name
     fields |= {"task": task, "summary": summary, "inputs": inputs, "outputs": outputs}
 
-    def add(function: Callable) -> Callable:
+    def add(function: Any) -> Any:
         try:
             entry = Entry(name=name, constructor=function, causal=causal, **fields)
         except TypeError as error:
             known = [field.name for field in dataclasses.fields(Entry)]
-            wrong = next((field for field in fields if field not in known), None)
-            if wrong is None:
+            unknown = next((field for field in fields if field not in known), None)
+            if unknown is None:
                 raise
             raise errors.RegistrationError(
-                unknown_name_message("field of an entry", wrong, known)
+                unknown_name_message("field of an entry", unknown, known)
             ) from error
         _load_entries()
         _add(entry)
@@ -100,7 +100,7 @@ def register(
 
 
 def unregister(name: str) -> None:
-    """Takes an entry out of the zoo, for tests and interactive work.
+    """Remove an entry from the zoo, for tests and interactive work.
 
     Raises:
         UnknownNameError: if there is no such entry.
@@ -110,20 +110,21 @@ def unregister(name: str) -> None:
 
 
 def get(name: str, /, **config: Any) -> keras.Model:
-    """Builds the model of an entry, uncompiled.
+    """Build the model of an entry, uncompiled.
 
     Args:
         name: str, one of `list_models()`.
-        **config: arguments of the constructor; `describe(name)` lists them. None is required.
-            `name` among them is the model's own.
+        **config: arguments of the constructor; `describe(name)` lists them. None is required. The
+            keyword `name` is the name of the model.
 
     Returns:
         A Functional `keras.Model`.
 
     Raises:
-        UnknownNameError: if there is no such entry; the message has the nearest and all names.
-        UnknownArgumentError: if the constructor has no such argument; the same.
-        ArgumentError: if an argument has a value that cannot be used.
+        UnknownNameError: if there is no such entry; the message suggests the nearest name.
+        UnknownArgumentError: if the constructor has no such argument; the message suggests the
+            nearest.
+        ArgumentError: if an argument has an invalid value.
 
     Example:
 
@@ -138,7 +139,7 @@ def get(name: str, /, **config: Any) -> keras.Model:
             raise errors.UnknownArgumentError(
                 unknown_name_message(f"argument of {name}:", argument, arguments)
             )
-    return entry.load()(**arguments | config)
+    return entry.load_constructor()(**arguments | config)
 
 
 def list_models(
@@ -148,13 +149,13 @@ def list_models(
     exclude: str | Iterable[str] = (),
     **fields: Any,
 ) -> list[str]:
-    """Names in the zoo that match, in natural order (`rnn_9` before `rnn_10`).
+    """List the names of matching entries, in natural order (`rnn_9` before `rnn_10`).
 
     Args:
-        pattern: wildcard such as `"*tagger*"`, or several of which one must match.
+        pattern: wildcard such as `"*tagger*"`, or several; a name must match one of them.
         task: one of `registry.TASKS`, or None for all.
-        exclude: wildcard or several; names that match one are left out.
-        **fields: fields of the card that must be equal, such as `causal=True`.
+        exclude: wildcard, or several; names that match one of them are left out.
+        **fields: required values of card fields, such as `causal=True`.
 
     Raises:
         ArgumentError: if the task or a field is unknown; the message suggests the nearest.
@@ -165,7 +166,7 @@ def list_models(
     >>> zoo.list_models("simple_rnn*", task="identity", causal=True)
     ['simple_rnn_identity']
     """
-    wanted, unwanted = _patterns("pattern", pattern), _patterns("exclude", exclude)
+    included, excluded = _patterns("pattern", pattern), _patterns("exclude", exclude)
     if task is not None:
         tasks = dict.fromkeys([*TASKS, *(entry.task for entry in entries())])
         check_choice("task", task, tasks)
@@ -176,26 +177,26 @@ def list_models(
             raise errors.ArgumentError(unknown_name_message("field of a card", field, known))
         if not isinstance(fields[field], (str, bool, tuple)):
             raise errors.ArgumentError(
-                argument_message(field, "what a card holds, a string or a bool", fields[field])
+                argument_message(field, "a value of a card field, a str or a bool", fields[field])
             )
     names = [
         name
         for name, entry in _load_entries().items()
-        if any(fnmatch.fnmatchcase(name, wildcard) for wildcard in wanted)
-        and not any(fnmatch.fnmatchcase(name, wildcard) for wildcard in unwanted)
+        if any(fnmatch.fnmatchcase(name, wildcard) for wildcard in included)
+        and not any(fnmatch.fnmatchcase(name, wildcard) for wildcard in excluded)
         and all(getattr(entry, field) == value for field, value in fields.items())
     ]
-    return sorted(names, key=_natural)
+    return sorted(names, key=_natural_key)
 
 
 def describe(name: str) -> Card:
-    """The card of an entry: shapes, every argument with default and range, space, references.
+    """The card of an entry: shapes, arguments, search space and references.
 
     Args:
         name: str, one of `list_models()`.
 
     Returns:
-        A `Card`; `str(card)` reads well in a terminal, `card.to_dict()` is plain data.
+        A `Card`; `str(card)` is for a terminal, `card.to_dict()` for JSON.
 
     Raises:
         UnknownNameError: if there is no such entry.
@@ -215,7 +216,7 @@ def entries() -> list[Entry]:
 
 
 def get_entry(name: str) -> Entry:
-    """The entry of that name, for those who build on the zoo."""
+    """The `Entry` of that name."""
     return _find(name)
 
 
@@ -223,7 +224,7 @@ def _find(name: str) -> Entry:
     entries = _load_entries()
     if not isinstance(name, str) or name not in entries:
         raise errors.UnknownNameError(
-            unknown_name_message("model", name, sorted(entries, key=_natural))
+            unknown_name_message("model", name, sorted(entries, key=_natural_key))
         )
     return entries[name]
 
@@ -231,8 +232,8 @@ def _find(name: str) -> Entry:
 def _add(entry: Entry) -> None:
     if entry.name in _entries:
         raise errors.RegistrationError(
-            f"`name` must not be taken. Received: name={entry.name!r}, which is in the zoo "
-            "already. Choose another name."
+            f"`name` must not be registered already. Received: name={entry.name!r}. Choose another "
+            "name, or call `unregister` first."
         )
     _entries[entry.name] = entry
 
@@ -240,7 +241,7 @@ def _add(entry: Entry) -> None:
 def _load_entries() -> dict[str, Entry]:
     global _loading
     if not _loading:
-        _loading = True  # first of all: plug-ins call `register`, which comes back here
+        _loading = True  # set first, because plug-ins call `register`, which calls this function
         _load_builtin_and_plugins()
     return _entries
 
@@ -251,21 +252,21 @@ def _load_builtin_and_plugins() -> None:
     for plugin in importlib.metadata.entry_points(group=PLUGIN_GROUP):
         try:
             plugin.load()()
-        except Exception as error:  # one broken package must not take the zoo away
+        except Exception as error:  # a broken plug-in must not disable the zoo
             warnings.warn(
                 f"The entries of {plugin.value!r} could not be added: {error}", stacklevel=2
             )
 
 
-def _patterns(name: str, given: str | Iterable[str]) -> list[str]:
-    patterns = [given] if isinstance(given, str) else given
+def _patterns(name: str, value: str | Iterable[str]) -> list[str]:
+    patterns = [value] if isinstance(value, str) else value
     if isinstance(patterns, Iterable):
         patterns = list(patterns)
         if all(isinstance(pattern, str) for pattern in patterns):
             return patterns
-    raise errors.ArgumentError(argument_message(name, "a wildcard or a list of them", given))
+    raise errors.ArgumentError(argument_message(name, "a wildcard or a list of them", value))
 
 
-def _natural(name: str) -> list:
+def _natural_key(name: str) -> list:
     parts = re.split(r"(\d+)", name)
     return [int(part) if part.isdigit() else part for part in parts]

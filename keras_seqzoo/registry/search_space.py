@@ -1,9 +1,9 @@
-"""A search space as plain data: what may vary, and how far. No Keras, no KerasTuner."""
+"""Search space dimensions as plain data, independent of Keras and KerasTuner."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_seqzoo.errors import ArgumentError
@@ -12,7 +12,10 @@ from keras_seqzoo.utils.argument_validation import argument_message, is_int, is_
 
 @dataclasses.dataclass(frozen=True)
 class Int:
-    """An int in `[low, high]`, both included; `log=True` samples its logarithm evenly."""
+    """An int in `[low, high]`; `log=True` samples on a log scale.
+
+    `when` maps the names of other dimensions to the values for which this one is active.
+    """
 
     low: int
     high: int
@@ -29,7 +32,7 @@ class Int:
 
 @dataclasses.dataclass(frozen=True)
 class Float:
-    """A float in `[low, high]`; `log=True` samples its logarithm evenly."""
+    """A float in `[low, high]`; `log=True` samples on a log scale. `when` is as in `Int`."""
 
     low: float
     high: float
@@ -46,7 +49,7 @@ class Float:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of `values`, which are all strings, all ints or all floats."""
+    """One of `values`, which have one type: str, int, float or bool. `when` is as in `Int`."""
 
     values: tuple
     default: Any = None
@@ -54,8 +57,8 @@ class Choice:
 
     def __post_init__(self):
         object.__setattr__(self, "values", tuple(self.values))
-        kinds = {type(value) for value in self.values}
-        if len(kinds) != 1 or not kinds <= {str, int, float, bool}:
+        types = {type(value) for value in self.values}
+        if len(types) != 1 or not types <= {str, int, float, bool}:
             raise ArgumentError(
                 argument_message("values", "a non-empty list of strings or of numbers", self.values)
             )
@@ -69,34 +72,40 @@ class Choice:
 Dimension = Int | Float | Choice
 
 
-def dimension(name: str, given: Any, standard: Dimension | None = None) -> Dimension:
-    """Reads what a user may write for one dimension.
+def as_dimension(name: str, value: Any, default: Dimension | None = None) -> Dimension:
+    """Convert a user's value to a dimension.
 
-    A `Dimension` is taken as it is; a list gives the choices; a tuple `(low, high)` a range, on
-    the scale that `standard`, the entry's own dimension of that name, has.
+    Args:
+        name: str, the name of the dimension.
+        value: `Dimension`, list of choices, or tuple `(low, high)`.
+        default: `Dimension`, the entry's own dimension of that name, whose scale and condition
+            apply to `value`; None if it has none.
+
+    Raises:
+        ArgumentError: if `value` is something else.
     """
-    when = standard.when if standard is not None else {}
-    if isinstance(given, Dimension):
-        return given if given.when else dataclasses.replace(given, when=when)
-    if isinstance(given, list):
-        return Choice(tuple(given), when=when)
-    if isinstance(given, tuple) and len(given) == 2 and all(map(is_real, given)):
-        kind = Int if all(map(is_int, given)) and not isinstance(standard, Float) else Float
-        return kind(*given, log=getattr(standard, "log", False), when=when)
+    when = default.when if default is not None else {}
+    if isinstance(value, Dimension):
+        return value if value.when else dataclasses.replace(value, when=when)
+    if isinstance(value, list):
+        return Choice(tuple(value), when=when)
+    if isinstance(value, tuple) and len(value) == 2 and all(map(is_real, value)):
+        kind = Int if all(map(is_int, value)) and not isinstance(default, Float) else Float
+        return kind(*value, log=getattr(default, "log", False), when=when)
     raise ArgumentError(
         argument_message(
-            f"space[{name!r}]", "a list of choices, a (low, high) tuple or a Dimension", given
+            f"space[{name!r}]", "a list of choices, a (low, high) tuple or a Dimension", value
         )
     )
 
 
-def _check_range(dimension: Int | Float, valid, kind: str) -> None:
+def _check_range(dimension: Int | Float, is_valid: Callable[[Any], bool], kind: str) -> None:
     low, high, default = dimension.low, dimension.high, dimension.default
-    if not (valid(low) and valid(high) and low <= high):
+    if not (is_valid(low) and is_valid(high) and low <= high):
         raise ArgumentError(
-            argument_message("low, high", f"two {kind}s in rising order", (low, high))
+            argument_message("low, high", f"two {kind}s in increasing order", (low, high))
         )
     if dimension.log and low <= 0:
         raise ArgumentError(argument_message("low", "above 0 on a log scale", low))
-    if default is not None and not (valid(default) and low <= default <= high):
+    if default is not None and not (is_valid(default) and low <= default <= high):
         raise ArgumentError(argument_message("default", f"within {low} and {high}", default))

@@ -11,7 +11,12 @@ import numpy as np
 from keras import ops, tree
 
 from keras_seqzoo import errors
-from keras_seqzoo.inspection.model_graph import input_of, known_tokens, output_of, stateful_layers
+from keras_seqzoo.inspection.model_graph import (
+    input_of,
+    input_vocabulary_size,
+    output_of,
+    stateful_layers,
+)
 from keras_seqzoo.inspection.sample_inputs import has_time_axis, sample_inputs
 from keras_seqzoo.streaming.state import CannotStep, leaves
 from keras_seqzoo.streaming.stepper import Stepper
@@ -124,7 +129,7 @@ class Streamer:
 
     @functools.cached_property
     def _vocabulary_sizes(self) -> list[int | None]:
-        return [known_tokens(self.model, tensor) for tensor in self.model.inputs]
+        return [input_vocabulary_size(self.model, tensor) for tensor in self.model.inputs]
 
     @functools.cached_property
     def _compiled(self) -> Callable:

@@ -17,7 +17,7 @@ import pandas as pd
 from keras_seqzoo import data, layers
 from keras_seqzoo.callbacks import SequenceMetrics
 from keras_seqzoo.data import Batches, LabeledSequences, SequencePreprocessor
-from keras_seqzoo.data.batching import POOL, plan
+from keras_seqzoo.data.batching import POOL, bucketed_batches
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.losses import crossentropy
 from keras_seqzoo.metrics import LabelScores
@@ -114,7 +114,7 @@ class LabelingTask(SequenceTask):
     def fitted(self, examples: LabeledSequences) -> SequencePreprocessor:
         """Vocabulary, classes, and characters where the entry uses them."""
         accepted = self.entry.arguments()
-        preprocessor = SequencePreprocessor.learn(
+        preprocessor = SequencePreprocessor.from_data(
             examples,
             target=self.target,
             characters=accepted.get("character_vocabulary_size") is not None,
@@ -168,7 +168,7 @@ class LabelingTask(SequenceTask):
             examples, validation = sequences[0][0].split(split, seed=seed)
         else:
             examples, validation = (part for part, _ in sequences)
-        names = examples.label_names if self.target == "labels" else examples.tag_names
+        names = examples.unique_labels if self.target == "labels" else examples.unique_tags
         if highest:
             names = tuple(str(class_) for class_ in range(max(classes or 0, max(highest) + 1)))
         preprocessor = SequencePreprocessor(
@@ -216,7 +216,7 @@ class LabelingTask(SequenceTask):
         if preprocessor is None:
             return {}
         accepted = self.entry.arguments()
-        from_data = preprocessor.arguments()
+        from_data = preprocessor.model_arguments()
         if preprocessor.tokens is not None and not accepted.get("word_dropout"):
             from_data |= {"word_dropout": _WORD_DROPOUT}
         if (accepted | self.arguments | dict(arguments)).get("head") == "crf":
@@ -255,7 +255,7 @@ class LabelingTask(SequenceTask):
             batch_size=batch_size,
             class_weight=self.options["class_weight"],
             seed=seed,
-            multiple=MULTIPLE,
+            pad_to_multiple_of=MULTIPLE,
             pool=self._pool,
         )
 
@@ -299,7 +299,7 @@ class LabelingTask(SequenceTask):
         for part in (self.training, self.validation):
             if part.lengths.max() * len(part) > (1 + _MAX_PADDING) * part.lengths.sum():
                 return "lengths are too different to be padded to the longest"
-            names = part.label_names if self.target == "labels" else part.tag_names
+            names = part.unique_labels if self.target == "labels" else part.unique_tags
             if not set(names) <= set(preprocessor.classes):
                 return "some classes are unknown"
         if self.target == "tags" and any(name[:2] in ("B-", "I-") for name in preprocessor.classes):
@@ -324,7 +324,7 @@ class LabelingTask(SequenceTask):
         """The batches of similar lengths of each epoch."""
         lengths = self.training.lengths
         return (
-            full_batches(plan(lengths, batch_size, seed, epoch, self._pool))
+            full_batches(bucketed_batches(lengths, batch_size, seed, epoch, self._pool))
             for epoch in itertools.count()
         )
 

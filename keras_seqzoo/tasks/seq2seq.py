@@ -138,7 +138,7 @@ class Seq2SeqTask(SequenceTask):
 
     def fitted(self, examples: SequencePairs) -> PairPreprocessor:
         """Vocabularies, or numbers of features, of source and target."""
-        preprocessor = PairPreprocessor.learn(examples, min_count=self.options["min_count"])
+        preprocessor = PairPreprocessor.from_data(examples, min_count=self.options["min_count"])
         if isinstance(preprocessor.source, int):  # features of readings
             mask_value = self.arguments.get("mask_value", math.nan)
             preprocessor = dataclasses.replace(preprocessor, mask_value=mask_value)
@@ -173,7 +173,7 @@ class Seq2SeqTask(SequenceTask):
 
     def data_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Sizes of vocabularies or numbers of features, and `mask_value`."""
-        return {} if self.preprocessor is None else self.accepted(self.preprocessor.arguments())
+        return {} if self.preprocessor is None else self.accepted(self.preprocessor.model_arguments())
 
     def build(self, **arguments: Any) -> EncoderDecoderModel:
         """Builds an encoder-decoder, uncompiled."""
@@ -200,7 +200,7 @@ class Seq2SeqTask(SequenceTask):
         if target is not None:
             model.loss.adapt(target)
         if layers.has_scaling(model):
-            layers.adapt(model, preprocessor.sources(pairs.sources), target=target)
+            layers.adapt(model, preprocessor.encode_sources(pairs.sources), target=target)
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Scores of sequences that are generated from the validation sources."""
@@ -211,7 +211,7 @@ class Seq2SeqTask(SequenceTask):
     def batches(self, *, batch_size: int, seed: int) -> Batches:
         """Training batches of few different shapes."""
         return self.preprocessor.batches(
-            self.training, batch_size=batch_size, seed=seed, multiple=MULTIPLE
+            self.training, batch_size=batch_size, seed=seed, pad_to_multiple_of=MULTIPLE
         )
 
     def smoke_test(self, model: keras.Model) -> None:
@@ -279,7 +279,7 @@ class Seq2SeqTask(SequenceTask):
             raise ArgumentError("`FILE` must be given for a model of readings.")
         series = data.read_time_series(path, columns=options.columns, missing=options.missing)
         yield "\t".join(series.columns)
-        past = list(series.stretches())[-1][None, -options.sequence_length :]
+        past = list(series.segments())[-1][None, -options.sequence_length :]
         for row in model.predict_on_batch(past.astype("float32"))[0]:
             yield "\t".join(f"{value:.7g}" for value in row)
 
@@ -316,7 +316,7 @@ class Seq2SeqTask(SequenceTask):
         for source, target in self._first_pairs():
             if isinstance(source, tuple) and source and target:
                 ax = model.plot_attention(
-                    preprocessor.sources([source])[0],
+                    preprocessor.encode_sources([source])[0],
                     preprocessor.target.encode(target),
                     source_labels=source,
                     target_labels=target,
@@ -327,7 +327,7 @@ class Seq2SeqTask(SequenceTask):
         from matplotlib.figure import Figure as Plot
 
         for source, target in self._first_pairs():
-            inputs = self.preprocessor.sources([source])
+            inputs = self.preprocessor.encode_sources([source])
             forecast = model.generate(inputs, max_length=len(target)).sequences
             figure = Plot(figsize=(9, 2.6), layout="constrained")
             ax = figure.add_subplot()

@@ -116,7 +116,7 @@ def _probabilities(model: keras.Model, preprocessor: SequencePreprocessor) -> Ca
     if preprocessor.characters is None:
         return lambda x: np.asarray(keras.ops.convert_to_numpy(predict(x)))
     # Unknown tokens share one row of characters; most tokens are known.
-    characters = preprocessor.spelling_of_tokens()
+    characters = preprocessor.character_ids()
 
     def of_tokens(x):
         inputs = {"tokens": x, "characters": characters[x]}

@@ -36,7 +36,7 @@ def _fit(
         return model.fit(batches, epochs=epochs, **options)
     layers.compile_recurrences(model, epochs * batches.num_batches >= _COMPILED_FROM)
     try:
-        return model.fit(batches.dataset(), epochs=epochs, shuffle=False, **options)
+        return model.fit(batches.to_dataset(), epochs=epochs, shuffle=False, **options)
     finally:
         layers.compile_recurrences(model, jit_compile=False)
 

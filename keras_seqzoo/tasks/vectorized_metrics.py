@@ -139,7 +139,7 @@ class IdentityMetrics(VectorizedMetrics):
         rows = task.bound_windows
         chosen = StateLeakage(rows.x_val, rows.y_val, block=task.options["block"])
         x, block = chosen.x, chosen.options["block"]
-        mask = model_function.find_mask(model, x)
+        mask = model_function.resolve_mask(model, x)
         last = len(model.output_shape) == 2
         y = aligned_targets(model, x, chosen.y)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
@@ -199,7 +199,7 @@ class IdentityMetrics(VectorizedMetrics):
 
 
 def _data(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> Data:
-    mask = model_function.find_mask(model, x) if len(model.output_shape) == 3 else None
+    mask = model_function.resolve_mask(model, x) if len(model.output_shape) == 3 else None
     dtype = model.trainable_variables[0].dtype
     return Data(
         tf.constant(x, dtype),

@@ -56,7 +56,7 @@ def aligned_targets(model: keras.Model, x: np.ndarray, y: np.ndarray | None) -> 
     if y is not None:
         return y[:, -1] if last and y.ndim == 3 else y
     if last:
-        mask = model_function.find_mask(model, x)
+        mask = model_function.resolve_mask(model, x)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
         x = x[np.arange(len(x)), last_real_step(real)]
     return np.nan_to_num(x)

@@ -79,7 +79,7 @@ def input_and_output(model: keras.Model, x: np.ndarray, columns: Sequence[str]) 
     figure = Figure(figsize=(12.8, 1.2 + 1.7 * shown), layout="constrained")
     axes = figure.subplots(shown, 1, sharex=True, squeeze=False)[:, 0]
     rows = _most_varying(x, max(_SHOWN_STEPS // x.shape[1], 1))
-    output = model_function.run(model_function.as_function(model), x[rows])
+    output = model_function.predict_in_batches(model_function.as_function(model), x[rows])
     inputs = x[rows][:, -1] if output.ndim == 2 else x[rows].reshape(-1, x.shape[-1])
     output = output.reshape(-1, output.shape[-1])
     for number, ax in enumerate(axes):
@@ -96,7 +96,7 @@ def anomaly_scores(model: keras.Model, x_train: np.ndarray, x: np.ndarray) -> Fi
     figure = Figure(figsize=(12.8, 2.6), layout="constrained")
     ax = figure.add_subplot()
     scores = anomaly_score(model, x_train)(x)
-    mask = model_function.find_mask(model, x)
+    mask = model_function.resolve_mask(model, x)
     ax.plot(np.where(True if mask is None else mask, scores, np.nan).ravel(), linewidth=0.8)
     ax.set(xlabel="reading, in time order", ylabel="anomaly score", yscale="log")
     return figure

@@ -263,7 +263,7 @@ class WindowTask(Task):
             layers.adapt(model, windows.x)
         if isinstance(model.loss, NormalizedMeanSquaredError) and model.loss.variance is None:
             y = aligned_targets(model, windows.x, windows.y)
-            model.loss.adapt(y, model_function.find_mask(model, windows.x))
+            model.loss.adapt(y, model_function.resolve_mask(model, windows.x))
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """State leakage, identity error and their sum."""
@@ -277,7 +277,7 @@ class WindowTask(Task):
         y = aligned_targets(model, windows.x, windows.y)
         y_val = aligned_targets(model, windows.x_val, windows.y_val)
         loss = NormalizedMeanSquaredError()
-        loss.adapt(y, model_function.find_mask(model, windows.x))
+        loss.adapt(y, model_function.resolve_mask(model, windows.x))
         if layers.has_scaling(model):
             layers.adapt(model, windows.x)
         steps = options.epochs * -(-len(windows.x) // options.batch_size)
@@ -414,7 +414,7 @@ class WindowTask(Task):
             return WindowScores(error, None)
         score = None
         if self.windows is not None and model.output_shape == model.input_shape:
-            mask = model_function.find_mask(model, x)
+            mask = model_function.resolve_mask(model, x)
             score = leakage(anomaly_score(model, self.windows.x), x, mask=mask, block=block)
         return WindowScores(error, leakage(model, x, block=block), score)
 
@@ -434,7 +434,7 @@ class WindowTask(Task):
             raise ArgumentError("`FILE` must be given for a model of readings.")
         series = self.read(path, options)
         yield "\t".join(series.columns)
-        for segment in series.stretches():
+        for segment in series.segments():
             for start in range(0, len(segment), options.sequence_length):
                 part = segment[None, start : start + options.sequence_length]
                 for row in model.predict_on_batch(part.astype("float32"))[0]:

@@ -12,7 +12,7 @@ import keras_tuner
 
 from keras_seqzoo import errors, layers
 from keras_seqzoo.losses import NormalizedMeanSquaredError
-from keras_seqzoo.registry.search_space import Choice, Dimension, Int, dimension
+from keras_seqzoo.registry.search_space import Choice, Dimension, Int, as_dimension
 from keras_seqzoo.tasks import Task, task_for
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -89,7 +89,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
         self.arguments = entry.arguments()
         self.fixed = {key: value for key, value in fixed.items() if key not in task.options}
         replaced = {
-            key: dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
+            key: as_dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
         }
         dimensions = {**entry.space, **replaced}
         known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]

@@ -1,4 +1,4 @@
-"""Examples: what they refuse, how they are parted, and the readers that make them."""
+"""Labeled sequences: validation, selection and splits, and the readers that return them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from keras_seqzoo.data import (
 from keras_seqzoo.data.io.csv_labels import split_words
 from keras_seqzoo.errors import ArgumentError, DataError, SeqZooError, UnknownArgumentError
 
-# One folder serves all examples of a property: each overwrites the same file.
-FEW = settings(
+# All hypothesis examples of a test share one folder and overwrite the same file.
+CHECKS = settings(
     max_examples=60,
     deadline=None,
     database=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-# Anything that no reader takes for an end of a token, but all that other tools do take for one.
-ODD = "\u00a0\u2009\u2028\x85\x0b\x0c\x1c\ufeff"
+# Characters that other tools treat as whitespace or line ends, and our readers do not.
+UNICODE_SPACES = "\u00a0\u2009\u2028\x85\x0b\x0c\x1c\ufeff"
 CELL = st.text(
-    st.sampled_from("abÄж字#\"',:-_" + ODD)
+    st.sampled_from("abÄж字#\"',:-_" + UNICODE_SPACES)
     | st.characters(exclude_categories=("Cs", "Cc", "Z"), exclude_characters="\ufeff"),
     min_size=1,
     max_size=6,
@@ -76,30 +76,30 @@ TS = """#A comment
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a text or bytes under a name and gives the path."""
+    """Returns a function that writes a text or bytes to a file and returns its path."""
 
-    def to(name, text):
+    def write_file(name, text):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return path
 
-    return to
+    return write_file
 
 
-def tuples(lists):
+def as_tuples(lists):
     return tuple(tuple(part) for part in lists)
 
 
-# ---------------------------------------------------------------- Examples
+# ---------------------------------------------------------------- LabeledSequences
 
 
-def test_examples_keep_what_they_are_given():
+def test_labeled_sequences_keep_their_fields():
     text = LabeledSequences(
         [["play", "jazz"], []], labels=["p", "q"], tags=[["O", "B"], []], notes=["n"], source="s"
     )
     assert (text.sequences, text.labels) == ((("play", "jazz"), ()), ("p", "q"))
-    assert (text.tags, text.tag_names, text.label_names) == (
+    assert (text.tags, text.unique_tags, text.unique_labels) == (
         (("O", "B"), ()),
         ("B", "O"),
         ("p", "q"),
@@ -113,7 +113,7 @@ def test_examples_keep_what_they_are_given():
     assert repr(text) == "LabeledSequences(2 sequences of tokens, 2 labels, 2 tags; from s)"
 
 
-def test_examples_of_readings_are_float32_and_have_one_number_of_features():
+def test_labeled_readings_are_float32_with_one_number_of_features():
     record = LabeledSequences([[1, 2, 3], np.ones((2, 1))])
     np.testing.assert_equal([array.dtype for array in record.sequences], [np.float32] * 2)
     np.testing.assert_array_equal(record.sequences[0], [[1], [2], [3]])
@@ -122,7 +122,7 @@ def test_examples_of_readings_are_float32_and_have_one_number_of_features():
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("parts", "message"),
     [
         ({"sequences": []}, "at least one sequence"),
         ({"sequences": ["play jazz"]}, "Split texts into tokens"),
@@ -143,12 +143,12 @@ def test_examples_of_readings_are_float32_and_have_one_number_of_features():
         ({"sequences": [["a"]], "tags": [[None]]}, "non-empty strings"),
     ],
 )
-def test_examples_refuse_parts_that_do_not_fit(parts, words):
-    with pytest.raises(DataError, match=words):
+def test_labeled_sequences_reject_inconsistent_fields(parts, message):
+    with pytest.raises(DataError, match=message):
         LabeledSequences(**parts)
 
 
-def test_take_keeps_what_belongs_together():
+def test_take_selects_sequences_with_their_labels_and_tags():
     text = LabeledSequences(
         [["a"], ["b", "b"], ["c"]], labels=["A", "B", "C"], tags=[["x"], ["y", "z"], ["w"]],
         notes=("seen",), source="here",
@@ -157,38 +157,38 @@ def test_take_keeps_what_belongs_together():
     assert taken.sequences == (("c",), ("b", "b"))
     assert (taken.labels, taken.tags) == (("C", "B"), (("w",), ("y", "z")))
     assert (taken.notes, taken.source) == (("seen",), "here")
-    alone = LabeledSequences([["a"], ["b"]]).take([1])
-    assert (alone.labels, alone.tags) == (None, None)
+    unlabeled = LabeledSequences([["a"], ["b"]]).take([1])
+    assert (unlabeled.labels, unlabeled.tags) == (None, None)
     for indices in ([3], [-1], [], [0.0], [[1]], 1, [True, False, True]):
         with pytest.raises(DataError, match=r"`indices` must|at least one"):
             text.take(indices)
 
 
-@FEW
+@CHECKS
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
     fraction=st.floats(0.05, 0.95),
     seed=st.integers(0, 2**32),
 )
-def test_split_has_the_fraction_of_each_label_and_loses_nothing(sizes, fraction, seed):
+def test_split_is_stratified_by_label_and_keeps_every_sequence(sizes, fraction, seed):
     labels = [f"l{index}" for index, size in enumerate(sizes) for _ in range(size)]
     text = LabeledSequences([[str(index)] for index in range(len(labels))], labels=labels)
-    wanted = [round(size * fraction) for size in sizes]
-    if sum(wanted) in (0, len(labels)):
+    expected = [round(size * fraction) for size in sizes]
+    if sum(expected) in (0, len(labels)):
         with pytest.raises(ArgumentError, match="fraction"):
             text.split(fraction, seed=seed)
         return
     first, second = text.split(fraction, seed=seed)
-    assert [second.labels.count(f"l{index}") for index in range(len(sizes))] == wanted
-    numbers = [[int(token) for (token,) in part.sequences] for part in (first, second)]
-    assert sorted(numbers[0] + numbers[1]) == list(range(len(labels)))
-    assert [sorted(part) for part in numbers] == numbers
+    assert [second.labels.count(f"l{index}") for index in range(len(sizes))] == expected
+    indices = [[int(token) for (token,) in part.sequences] for part in (first, second)]
+    assert sorted(indices[0] + indices[1]) == list(range(len(labels)))
+    assert [sorted(part) for part in indices] == indices
     assert [part.labels for part in (first, second)] == [
-        tuple(labels[index] for index in part) for part in numbers
+        tuple(labels[index] for index in part) for part in indices
     ]
 
 
-def test_split_is_the_same_for_the_same_seed_only():
+def test_split_is_determined_by_the_seed():
     text = LabeledSequences([[str(index)] for index in range(60)])
     parts = [text.split(0.5, seed=seed)[1].sequences for seed in (1, 1, 2)]
     assert parts[0] == parts[1] != parts[2]
@@ -209,7 +209,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_byte_order_mark_and_windows_line_ends_change_nothing(write, name):
+def test_readers_accept_a_byte_order_mark_and_windows_line_ends(write, name):
     reader, text = READERS[name]
     plain = reader(write(name, text))
     assert plain.source == str(write(name, text))
@@ -220,11 +220,11 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(write, name):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_readable_file_is_refused_in_one_sentence(write, name, tmp_path):
+def test_readers_reject_unreadable_files_in_one_sentence(write, name, tmp_path):
     reader, text = READERS[name]
     argument = "tokens" if reader is read_seq_in_out else "path"
     last = text.count("\n") + 1
-    for content, words in (
+    for content, message in (
         (None, "does not exist"),
         ("", "is empty"),
         ("\ufeff", "is empty"),
@@ -232,10 +232,12 @@ def test_what_is_no_readable_file_is_refused_in_one_sentence(write, name, tmp_pa
         (text.encode("utf-16"), "line 1 has the byte 0xff, which is not UTF-8"),
     ):
         path = tmp_path / "absent" if content is None else write(name, content)
-        with pytest.raises(DataError, match=rf"`{argument}` must be .* Received: .*{words}.*\. \w"):
+        with pytest.raises(
+            DataError, match=rf"`{argument}` must be .* Received: .*{message}.*\. \w"
+        ):
             reader(path)
-    for path, words in ((tmp_path, "is a directory"), ("/dev/null", "pipe or a device")):
-        with pytest.raises(DataError, match=words):
+    for path, message in ((tmp_path, "is a directory"), ("/dev/null", "pipe or a device")):
+        with pytest.raises(DataError, match=message):
             reader(path)
     for path in (None, 3, ""):
         with pytest.raises(ArgumentError, match=f"`{argument}` must be a path"):
@@ -243,9 +245,9 @@ def test_what_is_no_readable_file_is_refused_in_one_sentence(write, name, tmp_pa
 
 
 @pytest.mark.parametrize("name", READERS)
-@FEW
+@CHECKS
 @given(data=st.data())
-def test_damage_only_ever_raises_errors_of_ours(write, name, data):
+def test_readers_of_damaged_files_raise_only_seqzoo_errors(write, name, data):
     reader, text = READERS[name]
     content = text.encode()
     cut = data.draw(st.integers(0, len(content)))
@@ -260,7 +262,7 @@ def test_damage_only_ever_raises_errors_of_ours(write, name, data):
     assert len(read) >= 1
 
 
-def test_importing_the_readers_loads_no_package_but_pandas():
+def test_importing_the_readers_loads_neither_keras_nor_conllu():
     code = (
         "import sys, keras_seqzoo.data\n"
         "print([name for name in ('keras', 'tensorflow', 'conllu') if name in sys.modules])"
@@ -272,7 +274,7 @@ def test_importing_the_readers_loads_no_package_but_pandas():
 # ---------------------------------------------------------------- CoNLL-U
 
 
-def test_conllu_has_words_but_neither_ranges_nor_empty_nodes(write):
+def test_conllu_leaves_out_multiword_ranges_and_empty_nodes(write):
     read = read_conllu(write("a.conllu", CONLLU))
     assert read.sequences == (("Vamos", "nos", "New York"), ("_",))
     assert read.tags == (("VERB", "PRON", "PROPN"), ("SYM",))
@@ -290,19 +292,19 @@ def test_conllu_has_words_but_neither_ranges_nor_empty_nodes(write):
         ("misc.Entity", ("O", "_", "B-LOC")),
     ],
 )
-def test_conllu_takes_any_field_and_any_key(write, field, tags):
+def test_conllu_tags_are_any_field_or_key(write, field, tags):
     text = CONLLU.partition("\n\n")[0]
     assert read_conllu(write("a.conllu", text), field=field).tags == (tags,)
 
 
 @pytest.mark.parametrize(
-    ("change", "field", "words"),
+    ("change", "field", "message"),
     [
         (("PRON", "_"), "upos", r"sentence 1 \(first\) has no upos at the word 'nos'"),
         (("SYM", ""), "upos", r"sentence 2 \(second\) has no upos at the word '_'"),
         (("\tp\t", "\t_\t"), "xpos", "no xpos at the word 'nos'"),
         (("\tp\t", "\t"), "upos", r"sentence 1 \(first\) has 9 fields at the word 'nos', not 10"),
-        # conllu parts fields at two spaces as well, and ignores the last: "York" would be a lemma.
+        # conllu also splits fields at two spaces and ignores the last one: "York" would be a lemma.
         (("New York\tN", "New  York\tN"), "upos", "has 11 fields at the word 'New', not 10"),
         (("2\tnos", "two\tnos"), "upos", "sentence 1 cannot be read .*'two' is not a valid ID"),
         (("2\tnos", "9" * 5000 + "\tnos"), "upos", "sentence 1 cannot be read"),
@@ -315,48 +317,48 @@ def test_conllu_takes_any_field_and_any_key(write, field, tags):
         ((CONLLU, "# global.columns = ID UPOS\n1\tNOUN\n"), "upos", "in a column FORM"),
     ],
 )
-def test_conllu_refuses_what_is_not_there(write, change, field, words):
-    with pytest.raises(DataError, match=words):
+def test_conllu_rejects_missing_fields_and_malformed_lines(write, change, field, message):
+    with pytest.raises(DataError, match=message):
         read_conllu(write("a.conllu", CONLLU.replace(*change)), field=field)
 
 
-def test_conllu_plus_names_its_own_columns(write):
+def test_conllu_plus_declares_its_columns(write):
     text = "# global.columns = ID FORM PARSEME:MWE\n1\tgive\t1\n2\tup\t2\n"
     assert read_conllu(write("a.conllup", text), field="parseme:mwe").tags == (("1", "2"),)
     with pytest.raises(DataError, match="Unknown field 'upos'"):
         read_conllu(write("a.conllup", text))
 
 
-def test_conllu_says_which_package_it_lacks(write, monkeypatch):
+def test_conllu_error_names_the_missing_package(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "conllu", None)
     with pytest.raises(ArgumentError, match=r'pip install "keras-seqzoo\[text\]"'):
         read_conllu(write("a.conllu", CONLLU))
 
 
 @pytest.mark.parametrize("field", ["", None, 3])
-def test_conllu_refuses_what_is_not_a_name(write, field):
+def test_conllu_rejects_a_field_that_is_not_a_name(write, field):
     with pytest.raises(ArgumentError, match="field"):
         read_conllu(write("a.conllu", CONLLU), field=field)
 
 
-# ---------------------------------------------------------------- columns
+# ---------------------------------------------------------------- CoNLL columns
 
 
-@FEW
+@CHECKS
 @given(sentences=SENTENCES, separator=st.sampled_from(["\t", " ", "   "]), end=st.booleans())
-def test_columns_come_back_as_they_were_written(write, sentences, separator, end):
+def test_read_conll_round_trips_sentences(write, sentences, separator, end):
     lines = ["\n".join(f"{t}{separator}x{separator}{g}" for t, g in pairs) for pairs in sentences]
     read = read_conll(write("a.conll", "\n\n".join(lines) + "\n" * end))
-    assert read.sequences == tuples([token for token, _ in pairs] for pairs in sentences)
-    assert read.tags == tuples([tag for _, tag in pairs] for pairs in sentences)
+    assert read.sequences == as_tuples([token for token, _ in pairs] for pairs in sentences)
+    assert read.tags == as_tuples([tag for _, tag in pairs] for pairs in sentences)
 
 
-def test_columns_of_a_file_with_tabs_may_hold_spaces(write):
+def test_conll_tokens_in_files_with_tabs_may_contain_spaces(write):
     read = read_conll(write("a.bio", "New York \tB-LOC\n \t\nis\tO \n"))
     assert (read.sequences, read.tags) == ((("New York",), ("is",)), (("B-LOC",), ("O",)))
 
 
-def test_columns_are_counted_from_either_end(write):
+def test_conll_columns_may_be_negative(write):
     path = write("a.conll", CONLL)
     read = read_conll(path, token_column=-3, tag_column=1)
     assert read.sequences == (("EU", "rejects"), ("Peter",))
@@ -365,7 +367,7 @@ def test_columns_are_counted_from_either_end(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "words"),
+    ("text", "options", "message"),
     [
         (CONLL.replace("VBZ ", ""), {}, "line 4 has 2 columns, not 3"),
         (CONLL.replace("VBZ", "VBZ VBZ"), {}, "line 4 has 4 columns, not 3"),
@@ -378,41 +380,41 @@ def test_columns_are_counted_from_either_end(write):
         ("\n \t\n-DOCSTART- O\n", {}, "which has none"),
     ],
 )
-def test_columns_that_are_not_there_are_refused(write, text, options, words):
-    with pytest.raises(DataError, match=words):
+def test_conll_rejects_missing_columns_and_malformed_lines(write, text, options, message):
+    with pytest.raises(DataError, match=message):
         read_conll(write("a.conll", text), **options)
 
 
 @pytest.mark.parametrize("column", ["0", 1.0, None, True])
-def test_columns_are_ints(write, column):
+def test_conll_rejects_columns_that_are_not_ints(write, column):
     with pytest.raises(ArgumentError, match="tag_column"):
         read_conll(write("a.conll", CONLL), tag_column=column)
 
 
-# ---------------------------------------------------------------- pairs
+# ---------------------------------------------------------------- seq.in, seq.out and label
 
 
-@FEW
+@CHECKS
 @given(
     sentences=st.lists(st.lists(st.tuples(CELL, TAG), max_size=5), min_size=1, max_size=6),
     blank=st.sampled_from([" ", "\t", "  "]),
     end=st.sampled_from(["\n", "\r\n", " \n"]),
 )
-def test_pairs_come_back_as_they_were_written(write, sentences, blank, end):
+def test_read_seq_in_out_round_trips_sequences(write, sentences, blank, end):
     tokens = "".join(blank.join(token for token, _ in pairs) + end for pairs in sentences)
     tags = "".join(blank.join(tag for _, tag in pairs) + end for pairs in sentences)
     labels = "".join(f"label {len(pairs)}{end}" for pairs in sentences)
     read = read_seq_in_out(
         write("seq.in", tokens), write("seq.out", tags), labels=write("label", labels)
     )
-    assert read.sequences == tuples([token for token, _ in pairs] for pairs in sentences)
-    assert read.tags == tuples([tag for _, tag in pairs] for pairs in sentences)
+    assert read.sequences == as_tuples([token for token, _ in pairs] for pairs in sentences)
+    assert read.tags == as_tuples([tag for _, tag in pairs] for pairs in sentences)
     assert read.labels == tuple(f"label {len(pairs)}" for pairs in sentences)
     assert bool(read.notes) == ([] in sentences)
 
 
 @pytest.mark.parametrize(
-    ("tags", "labels", "words"),
+    ("tags", "labels", "message"),
     [
         (
             "O O\n",
@@ -426,16 +428,16 @@ def test_pairs_come_back_as_they_were_written(write, sentences, blank, end):
         ("O O\nO\n", "p\n \n", "line 2 is empty"),
     ],
 )
-def test_pairs_that_do_not_fit_are_refused(write, tags, labels, words):
+def test_read_seq_in_out_rejects_files_that_do_not_match(write, tags, labels, message):
     tokens = write("seq.in", "play jazz\nstop\n")
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         read_seq_in_out(tokens, write("seq.out", tags), labels=write("label", labels))
 
 
-# ---------------------------------------------------------------- texts with labels
+# ---------------------------------------------------------------- labeled CSV
 
 
-@FEW
+@CHECKS
 @given(
     rows=st.lists(
         st.tuples(
@@ -448,7 +450,7 @@ def test_pairs_that_do_not_fit_are_refused(write, tags, labels, words):
     separator=st.sampled_from([",", "\t", ";", "|"]),
     lower=st.booleans(),
 )
-def test_texts_come_back_split_whatever_separates_cells(write, rows, separator, lower):
+def test_read_labeled_csv_detects_the_separator(write, rows, separator, lower):
     path = write("a.csv", "")
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, delimiter=separator, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -456,21 +458,21 @@ def test_texts_come_back_split_whatever_separates_cells(write, rows, separator, 
     for chosen in (None, separator):
         read = read_labeled_csv(path, separator=chosen, lower=lower)
         assert read.labels == tuple(label for _, label in rows)
-        assert read.sequences == tuples(split_words(text, lower=lower) for text, _ in rows)
+        assert read.sequences == as_tuples(split_words(text, lower=lower) for text, _ in rows)
         assert bool(read.notes) == (() in read.sequences)
 
 
-@FEW
+@CHECKS
 @given(
     text=st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("aé\u0301\u093f_9 "))
 )
-def test_words_are_all_of_a_text_but_its_blanks(text):
+def test_split_words_drops_whitespace_only(text):
     words = split_words(text)
     assert "".join(words) == "".join(text.split())
     assert all(words)
 
 
-def test_words_are_runs_and_marks_are_alone():
+def test_split_words_separates_words_and_punctuation():
     assert split_words("It's 3.5_x, OK?!") == [
         "It", "'", "s", "3", ".", "5_x", ",", "OK", "?", "!",
     ]  # fmt: skip
@@ -481,14 +483,14 @@ def test_words_are_runs_and_marks_are_alone():
         split_words(3)
 
 
-def test_separator_of_an_unusual_table_can_be_said(write):
+def test_read_labeled_csv_with_a_given_separator(write):
     read = read_labeled_csv(write("a.dat", "Text~Label\nGood~pos\n"), text="Text", label="Label",
                          separator="~")  # fmt: skip
     assert (read.sequences, read.labels) == ((("Good",),), ("pos",))
 
 
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("table", "message"),
     [
         ("txt,label\na,p\n", "Unknown column 'text'. Did you mean 'txt'"),
         ("text,lable\na,p\n", "Unknown column 'label'. Did you mean 'lable'"),
@@ -503,8 +505,8 @@ def test_separator_of_an_unusual_table_can_be_said(write):
         ("\n\n", "blank lines only"),
     ],
 )
-def test_tables_that_cannot_be_read_are_refused(write, table, words):
-    with pytest.raises(DataError, match=words):
+def test_read_labeled_csv_rejects_malformed_tables(write, table, message):
+    with pytest.raises(DataError, match=message):
         read_labeled_csv(write("a.csv", table))
 
 
@@ -516,7 +518,7 @@ def test_tables_that_cannot_be_read_are_refused(write, table, words):
         {"separator": 3},
     ],
 )  # fmt: skip
-def test_tables_are_read_with_proper_arguments_only(write, options):
+def test_read_labeled_csv_rejects_invalid_arguments(write, options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         read_labeled_csv(write("a.csv", "text,label\na,p\n"), **options)
 
@@ -524,9 +526,9 @@ def test_tables_are_read_with_proper_arguments_only(write, options):
 # ---------------------------------------------------------------- .ts
 
 
-@FEW
+@CHECKS
 @given(data=st.data(), labeled=st.booleans(), features=st.integers(1, 3))
-def test_series_come_back_as_they_were_written(write, data, labeled, features):
+def test_read_ts_round_trips_series(write, data, labeled, features):
     value = st.floats(-1e6, 1e6, width=32)
     case = st.integers(1, 5).flatmap(
         lambda steps: st.lists(
@@ -545,17 +547,19 @@ def test_series_come_back_as_they_were_written(write, data, labeled, features):
     assert read.labels == (tuple(label for _, label in cases) if labeled else None)
 
 
-def test_series_have_notes_on_what_the_header_says_in_vain(write):
-    text = TS.replace("@equalLength false", "@equalLength true\n@seriesLength 3\n@colour red")
-    read = read_ts(write("a.ts", text.replace("up down", "up down left")))
+def test_read_ts_notes_what_contradicts_the_header(write):
+    header = TS.replace("@equalLength false", "@equalLength true\n@seriesLength 3\n@colour red")
+    read = read_ts(write("a.ts", header.replace("up down", "up down left")))
     assert read.lengths.tolist() == [3, 1]
-    for words in ("@colour is not known", "says equal lengths, 3; cases have 1 to 3", "label left"):
-        assert any(words in note for note in read.notes), read.notes
+    for text in (
+        "@colour is unknown", "declares equal lengths, 3; cases have 1 to 3", "label left",
+    ):  # fmt: skip
+        assert any(text in note for note in read.notes), read.notes
     assert not read_ts(write("a.ts", TS)).notes
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("7:8e0", "7:?", "line 11 has no finite value at step 1 of dimension 2.*fill the gap"),
         ("1,2,3", "1,NaN,3", "line 10 has no finite value at step 2 of dimension 1"),
@@ -572,17 +576,17 @@ def test_series_have_notes_on_what_the_header_says_in_vain(write):
         ("true up down", "true", "line 8 has @classLabel true without labels"),
         ("true up down", "maybe", "line 8 has 'maybe' after @classlabel"),
         ("@classLabel true up down\n", "", "no line @classLabel"),
-        ("@classLabel true up down", "@targetLabel true", "numbers are to be learned"),
-        ("@timeStamps false", "@TIMESTAMPS true", "line 3 says that values have time stamps"),
+        ("@classLabel true up down", "@targetLabel true", "declares numeric targets"),
+        ("@timeStamps false", "@TIMESTAMPS true", "line 3 declares time stamps"),
         ("@timeStamps false", "@timeStamps", "line 3 has '' after @timestamps"),
         ("@data", "", "line 10 is neither a header line"),
         (TS.partition("@data")[2], "\n", "no case below @data"),
         ("@data" + TS.partition("@data")[2], "", "no line @data"),
     ],
 )
-def test_series_that_are_not_what_the_header_says_are_refused(write, old, new, words):
+def test_read_ts_rejects_lines_that_contradict_the_header(write, old, new, message):
     assert old in TS
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         read_ts(write("a.ts", TS.replace(old, new)))
 
 
@@ -590,13 +594,13 @@ def test_series_that_are_not_what_the_header_says_are_refused(write, old, new, w
 
 
 @pytest.mark.parametrize("name", [*(name for name in READERS if name != "seq.in"), "a.TXT"])
-def test_the_name_says_how_to_read_a_file(write, name):
+def test_file_extension_selects_the_reader(write, name):
     reader, text = READERS.get(name, READERS["a.conll"])
     path = write(name, text)
     np.testing.assert_equal(read_labeled_sequences(path).sequences, reader(path).sequences)
 
 
-def test_a_folder_is_read_as_pairs(write, tmp_path):
+def test_a_folder_is_read_by_read_seq_in_out(write, tmp_path):
     write("seq.in", "play jazz\nstop\n")
     with pytest.raises(DataError, match=r"neither seq\.out nor label"):
         read_labeled_sequences(tmp_path)
@@ -612,14 +616,14 @@ def test_a_folder_is_read_as_pairs(write, tmp_path):
         read_labeled_sequences(write("other/a.txt", "").parent)
 
 
-def test_a_format_may_be_said(write):
+def test_format_argument_selects_the_reader(write):
     path = write("a.csv", CONLL)
     assert read_labeled_sequences(path, format="conll", tag_column=1).tags[0] == ("NNP", "VBZ")
-    assert read_labeled_sequences(path, format="pairs").sequences[2] == ("EU", "NNP", "B-ORG")
+    assert read_labeled_sequences(path, format="seq_in_out").sequences[2] == ("EU", "NNP", "B-ORG")
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "error", "words"),
+    ("name", "options", "error", "message"),
     [
         ("a.xml", {}, ArgumentError, "ends in .conllu.*format='conllu'.*format='ts'"),
         ("a", {}, ArgumentError, "`path` must be"),
@@ -632,6 +636,6 @@ def test_a_format_may_be_said(write):
         ("absent.conll", {}, DataError, "does not exist"),
     ],
 )
-def test_what_no_reader_knows_is_refused(name, options, error, words):
-    with pytest.raises(error, match=words):
+def test_unknown_formats_and_options_are_rejected(name, options, error, message):
+    with pytest.raises(error, match=message):
         read_labeled_sequences(name, **options)

@@ -1,4 +1,4 @@
-"""Readings: read from files, split in time order, cut into windows; and the built-in ones."""
+"""Time series: reading from files, splitting in time order, windows, and synthetic readings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from keras_seqzoo.data import (
 )
 from keras_seqzoo.errors import ArgumentError, DataError
 
-# One folder serves all examples of a property: each overwrites the same file.
-FEW = settings(
+# All hypothesis examples of a test share one folder and overwrite the same file.
+CHECKS = settings(
     max_examples=60,
     deadline=None,
     database=None,
@@ -35,9 +35,9 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @st.composite
-def records(draw, least=1):
-    """Records whose values are their own row numbers, with stretches anywhere."""
-    steps = draw(st.integers(least, 60))
+def time_series(draw, min_steps=1):
+    """Time series whose values are their row numbers, with segments anywhere."""
+    steps = draw(st.integers(min_steps, 60))
     starts = draw(st.sets(st.integers(1, steps - 1))) if steps > 1 else set()
     values = np.arange(steps, dtype=float)[:, None] * [1, 100]
     times = pd.date_range("2024-01-01", periods=steps, freq="5min")
@@ -46,7 +46,7 @@ def records(draw, least=1):
 
 @pytest.fixture
 def csv(tmp_path):
-    """Writes a text as CSV and gives its path."""
+    """Returns a function that writes a text as CSV and returns its path."""
 
     def write(text, name="pump.csv"):
         path = tmp_path / name
@@ -56,54 +56,54 @@ def csv(tmp_path):
     return write
 
 
-def said(readings, words):
-    """Whether one of the notes says `words`."""
-    return any(words in note for note in readings.notes)
+def has_note(readings, text):
+    """Whether one of the notes contains `text`."""
+    return any(text in note for note in readings.notes)
 
 
 # ---------------------------------------------------------------- windows
 
 
-@FEW
-@given(record=records(), length=st.integers(1, 12), stride=st.none() | st.integers(1, 15))
-def test_windows_are_consecutive_rows_of_one_stretch_in_time_order(record, length, stride):
-    # Every window that fits, from the definition, one stretch after the other.
+@CHECKS
+@given(series=time_series(), length=st.integers(1, 12), stride=st.none() | st.integers(1, 15))
+def test_windows_are_consecutive_rows_of_one_segment_in_time_order(series, length, stride):
+    # Every window that fits into a segment, from the definition.
     expected, first = [], 0
-    for stretch in record.stretches():
-        for begin in range(0, len(stretch) - length + 1, stride or length):
+    for segment in series.segments():
+        for begin in range(0, len(segment) - length + 1, stride or length):
             expected.append(first + begin)
-        first += len(stretch)
+        first += len(segment)
     if not expected:
-        with pytest.raises(DataError, match="longest unbroken stretch"):
-            make_windows(record, sequence_length=length, sequence_stride=stride)
+        with pytest.raises(DataError, match="longest segment"):
+            make_windows(series, sequence_length=length, sequence_stride=stride)
         return
-    cut = make_windows(record, sequence_length=length, sequence_stride=stride)
+    cut = make_windows(series, sequence_length=length, sequence_stride=stride)
     rows = np.array(expected)[:, None] + np.arange(length)
     np.testing.assert_array_equal(cut, rows[..., None] * [1, 100])
     np.testing.assert_array_equal(
-        window_positions(record, sequence_length=length, sequence_stride=stride), np.array(expected)
+        window_positions(series, sequence_length=length, sequence_stride=stride), np.array(expected)
     )
     np.testing.assert_equal((cut.dtype, cut.flags.c_contiguous), (np.dtype("float32"), True))
 
 
-def test_windows_of_an_array_are_those_of_one_stretch():
+def test_windows_of_an_array_equal_those_of_one_segment():
     values = np.arange(10.0)
-    record = TimeSeries(values=values, columns=("x",))
+    series = TimeSeries(values=values, columns=("x",))
     np.testing.assert_array_equal(
-        make_windows(values, sequence_length=3), make_windows(record, sequence_length=3)
+        make_windows(values, sequence_length=3), make_windows(series, sequence_length=3)
     )
     np.testing.assert_equal(make_windows(values, sequence_length=3).shape, (3, 3, 1))
     np.testing.assert_equal(make_windows(np.ones((100, 2))).shape, (2, 50, 2))
 
 
 def test_windows_are_a_copy():
-    record = TimeSeries(values=np.zeros((6, 1)), columns=("x",))
-    make_windows(record, sequence_length=3)[:] = 7
-    np.testing.assert_array_equal(record.values, np.zeros((6, 1)))
+    series = TimeSeries(values=np.zeros((6, 1)), columns=("x",))
+    make_windows(series, sequence_length=3)[:] = 7
+    np.testing.assert_array_equal(series.values, np.zeros((6, 1)))
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         (np.zeros((2, 3, 4)), "windows already"),
         (np.float64(3), "readings"),
@@ -116,8 +116,8 @@ def test_windows_are_a_copy():
         ([[1.0], [2.0, 3.0]], "equal length"),
     ],
 )
-def test_windows_refuse_what_is_not_readings(values, words):
-    with pytest.raises(DataError, match=words):
+def test_make_windows_rejects_invalid_arrays(values, message):
+    with pytest.raises(DataError, match=message):
         make_windows(values, sequence_length=1)
 
 
@@ -130,48 +130,48 @@ def test_windows_refuse_what_is_not_readings(values, words):
         {"sequence_stride": True},
     ],
 )
-def test_windows_refuse_options_that_are_not_positive_ints(option):
+def test_make_windows_rejects_options_that_are_not_positive_ints(option):
     with pytest.raises(ArgumentError, match=next(iter(option))):
         make_windows(np.zeros(100), **option)
 
 
-def test_no_window_says_the_longest_stretch_and_the_length():
-    record = TimeSeries(values=np.zeros((7, 1)), columns=("x",), starts=(0, 3))
+def test_make_windows_error_has_the_longest_segment_and_the_length():
+    series = TimeSeries(values=np.zeros((7, 1)), columns=("x",), starts=(0, 3))
     with pytest.raises(DataError, match=r"at most 4.*length=5"):
-        make_windows(record, sequence_length=5)
+        make_windows(series, sequence_length=5)
 
 
 # ---------------------------------------------------------------- splits
 
 
-@FEW
-@given(record=records(least=10), share=st.floats(0.2, 0.8))
-def test_split_parts_one_after_the_other_are_the_record(record, share):
-    parts = record.split(share, 1 - share)
-    np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), record.values)
+@CHECKS
+@given(series=time_series(min_steps=10), share=st.floats(0.2, 0.8))
+def test_concatenated_parts_of_a_split_equal_the_time_series(series, share):
+    parts = series.split(share, 1 - share)
+    np.testing.assert_array_equal(np.concatenate([part.values for part in parts]), series.values)
     np.testing.assert_array_equal(
-        np.concatenate([part.times for part in parts]), record.times.to_numpy()
+        np.concatenate([part.times for part in parts]), series.times.to_numpy()
     )
     cut = len(parts[0])
     rejoined = {*parts[0].starts, *(start + cut for start in parts[1].starts)}
-    np.testing.assert_equal(rejoined, {*record.starts, cut})
+    np.testing.assert_equal(rejoined, {*series.starts, cut})
 
 
-def test_split_gives_the_fractions_and_keeps_names_and_notes():
-    record = TimeSeries(values=np.zeros((10, 1)), columns=("x",), notes=("Noted.",), source="here")
-    parts = record.split(0.6, 0.2, 0.2)
+def test_split_has_the_fractions_and_keeps_columns_and_notes():
+    series = TimeSeries(values=np.zeros((10, 1)), columns=("x",), notes=("Noted.",), source="here")
+    parts = series.split(0.6, 0.2, 0.2)
     np.testing.assert_equal([len(part) for part in parts], [6, 2, 2])
     np.testing.assert_equal({part.columns + part.notes[:1] for part in parts}, {("x", "Noted.")})
     np.testing.assert_equal(parts[1].notes[1], "This is part 2 of 3: rows 6 to 7.")
 
 
 @pytest.mark.parametrize("fractions", [(), (0.5,), (0.5, 0.6), (1.5, -0.5), ("1",), (0.0, 1.0)])
-def test_split_refuses_fractions_that_do_not_sum_to_1(fractions):
+def test_split_rejects_fractions_that_do_not_sum_to_1(fractions):
     with pytest.raises(ArgumentError, match="sum to 1"):
         TimeSeries(values=np.zeros((10, 1)), columns=("x",)).split(*fractions)
 
 
-def test_split_refuses_an_empty_part():
+def test_split_rejects_an_empty_part():
     with pytest.raises(DataError, match="every part"):
         TimeSeries(values=np.zeros((2, 1)), columns=("x",)).split(0.1, 0.9)
 
@@ -179,13 +179,13 @@ def test_split_refuses_an_empty_part():
 # ---------------------------------------------------------------- readings
 
 
-def test_readings_cannot_be_written_through():
+def test_time_series_values_are_read_only():
     values = np.zeros((3, 1))
-    record = TimeSeries(values=values, columns=("x",))
+    series = TimeSeries(values=values, columns=("x",))
     with pytest.raises(ValueError, match="read-only"):
-        record.values[0] = 1
-    values[0] = 1  # the caller's own array stays the caller's
-    np.testing.assert_equal((len(record), record.features, record.values[0, 0]), (3, 1, 0.0))
+        series.values[0] = 1
+    values[0] = 1  # the array of the caller stays writable
+    np.testing.assert_equal((len(series), series.features, series.values[0, 0]), (3, 1, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_readings_cannot_be_written_through():
         {"values": np.array([[1.0], [np.nan], [2.0]])},
     ],
 )
-def test_readings_refuse_parts_that_do_not_fit(parts):
+def test_time_series_rejects_inconsistent_fields(parts):
     with pytest.raises(DataError, match=next(iter(parts))):
         TimeSeries(**{"values": np.zeros((3, 1)), "columns": ("x",), **parts})
 
@@ -212,22 +212,22 @@ ARRAYS = hnp.arrays(
 )
 
 
-@FEW
+@CHECKS
 @given(values=ARRAYS, header=st.booleans(), kind=st.sampled_from([".csv", ".tsv", ".csv.gz"]))
-def test_any_finite_array_reads_back_from_text(tmp_path, values, header, kind):
+def test_read_time_series_round_trips_finite_arrays_in_text_files(tmp_path, values, header, kind):
     path = tmp_path / f"values{kind}"
     table = pd.DataFrame(values, columns=[f"c{i}" for i in range(values.shape[1])])
     table.to_csv(path, index=False, header=header, sep="\t" if kind == ".tsv" else ",")
-    record = read_time_series(path)
-    np.testing.assert_array_equal(record.values, values)
+    series = read_time_series(path)
+    np.testing.assert_array_equal(series.values, values)
     names = table.columns if header else map(str, range(values.shape[1]))
-    np.testing.assert_equal((record.columns, record.starts), (tuple(names), (0,)))
-    np.testing.assert_equal(said(record, "no header"), not header)
+    np.testing.assert_equal((series.columns, series.starts), (tuple(names), (0,)))
+    np.testing.assert_equal(has_note(series, "no header"), not header)
 
 
-@FEW
+@CHECKS
 @given(values=ARRAYS, kind=st.sampled_from([".npy", ".parquet"]))
-def test_any_finite_array_reads_back_from_numpy_and_parquet(tmp_path, values, kind):
+def test_read_time_series_round_trips_finite_arrays_in_npy_and_parquet(tmp_path, values, kind):
     path = tmp_path / f"values{kind}"
     if kind == ".npy":
         np.save(path, values)
@@ -236,16 +236,16 @@ def test_any_finite_array_reads_back_from_numpy_and_parquet(tmp_path, values, ki
     np.testing.assert_array_equal(read_time_series(path).values, values)
 
 
-def test_one_axis_is_one_feature(tmp_path):
+def test_read_time_series_reads_one_axis_as_one_feature(tmp_path):
     np.save(tmp_path / "one.npy", np.arange(4, dtype="int16"))
-    record = read_time_series(tmp_path / "one.npy")
-    np.testing.assert_array_equal(record.values, [[0.0], [1], [2], [3]])
-    np.testing.assert_equal(record.columns, ("0",))
+    series = read_time_series(tmp_path / "one.npy")
+    np.testing.assert_array_equal(series.values, [[0.0], [1], [2], [3]])
+    np.testing.assert_equal(series.columns, ("0",))
 
 
-@FEW
+@CHECKS
 @given(data=st.binary(max_size=200), kind=st.sampled_from([".csv", ".tsv", ".csv.gz", ".npy"]))
-def test_any_bytes_are_read_or_refused_in_our_own_words(tmp_path, data, kind):
+def test_read_time_series_of_any_bytes_raises_only_data_errors(tmp_path, data, kind):
     path = tmp_path / f"fuzz{kind}"
     path.write_bytes(data)
     try:
@@ -254,9 +254,9 @@ def test_any_bytes_are_read_or_refused_in_our_own_words(tmp_path, data, kind):
         assert "Traceback" not in str(error)
 
 
-@settings(FEW, max_examples=150)
+@settings(CHECKS, max_examples=150)
 @given(text=st.text(alphabet='0123456789-:/. ,"\n\rTZaAM\tnulé', max_size=80))
-def test_any_text_of_a_table_is_read_or_refused_in_our_own_words(tmp_path, text):
+def test_read_time_series_of_any_table_raises_only_data_errors(tmp_path, text):
     for start in ("", "time,x\n2024-01-01,1\n2024-01-02,2\n"):
         path = tmp_path / "fuzz.csv"
         path.write_bytes((start + text).encode())
@@ -266,9 +266,9 @@ def test_any_text_of_a_table_is_read_or_refused_in_our_own_words(tmp_path, text)
             assert "Traceback" not in str(error)
 
 
-@FEW
+@CHECKS
 @given(place=st.integers(0, 2**31), byte=st.integers(0, 255), kept=st.floats(0, 1))
-def test_damaged_binary_files_are_read_or_refused_in_our_own_words(tmp_path, place, byte, kept):
+def test_read_time_series_of_damaged_files_raises_only_data_errors(tmp_path, place, byte, kept):
     np.save(tmp_path / "a.npy", np.arange(8.0))
     pd.DataFrame({"x": np.arange(8.0)}).to_parquet(tmp_path / "a.parquet")
     for path in (tmp_path / "a.npy", tmp_path / "a.parquet"):
@@ -282,9 +282,9 @@ def test_damaged_binary_files_are_read_or_refused_in_our_own_words(tmp_path, pla
                 assert "Traceback" not in str(error)
 
 
-# ---------------------------------------------------------------- time stamps, worked by hand
+# ---------------------------------------------------------------- time stamps, computed by hand
 
-BACK = """timestamp,bar,degrees
+UNSORTED = """timestamp,bar,degrees
 2024-01-01 00:00:00,1,10
 2024-01-01 00:05:00,2,20
 2024-01-01 00:15:00,4,40
@@ -295,47 +295,47 @@ BACK = """timestamp,bar,degrees
 
 
 @pytest.mark.parametrize(
-    ("repeats", "expected"), [("mean", [4, 40]), ("first", [3, 30]), ("last", [5, 50])]
+    ("duplicates", "expected"), [("mean", [4, 40]), ("first", [3, 30]), ("last", [5, 50])]
 )
-def test_rows_are_sorted_and_repeats_merged(csv, repeats, expected):
-    record = read_time_series(csv(BACK.replace(",5,\n", ",5,50\n")), repeats=repeats)
-    np.testing.assert_array_equal(record.values, [[1, 10], [2, 20], expected, [4, 40], [6, 60]])
-    np.testing.assert_array_equal(record.times, pd.date_range("2024-01-01", periods=5, freq="5min"))
-    np.testing.assert_equal((record.columns, record.starts), (("bar", "degrees"), (0,)))
-    assert said(record, "step back once")
-    assert said(record, "1 row repeated")
+def test_rows_are_sorted_and_duplicates_merged(csv, duplicates, expected):
+    series = read_time_series(csv(UNSORTED.replace(",5,\n", ",5,50\n")), duplicates=duplicates)
+    np.testing.assert_array_equal(series.values, [[1, 10], [2, 20], expected, [4, 40], [6, 60]])
+    np.testing.assert_array_equal(series.times, pd.date_range("2024-01-01", periods=5, freq="5min"))
+    np.testing.assert_equal((series.columns, series.starts), (("bar", "degrees"), (0,)))
+    assert has_note(series, "decrease once")
+    assert has_note(series, "1 row repeated")
 
 
-@pytest.mark.parametrize("hole", ["", "NaN", "inf"])
-def test_the_mean_of_repeats_leaves_missing_values_out(csv, hole):
-    record = read_time_series(csv(BACK.replace(",5,\n", f",5,{hole}\n")))
-    np.testing.assert_array_equal(record.values[2], [4, 30])
+@pytest.mark.parametrize("missing", ["", "NaN", "inf"])
+def test_mean_of_duplicates_ignores_missing_values(csv, missing):
+    series = read_time_series(csv(UNSORTED.replace(",5,\n", f",5,{missing}\n")))
+    np.testing.assert_array_equal(series.values[2], [4, 30])
 
 
-def stamped(minutes, values=None):
-    """A CSV with a reading at each of these minutes."""
+def csv_at_minutes(minutes, values=None):
+    """A CSV text with a reading at each of the minutes."""
     times = pd.Timestamp("2024-01-01") + pd.to_timedelta(minutes, unit="min")
     return pd.DataFrame({"x": values or range(len(minutes))}, index=times).to_csv()
 
 
-def test_a_gap_begins_a_new_stretch(csv):
-    record = read_time_series(csv(stamped([0, 5, 10, 15, 60, 65, 72, 77, 85])))
+def test_a_gap_begins_a_new_segment(csv):
+    series = read_time_series(csv(csv_at_minutes([0, 5, 10, 15, 60, 65, 72, 77, 85])))
     # 7 minutes is within 1.5 times the median of 5; 8 is not.
-    np.testing.assert_equal(record.starts, (0, 4, 8))
-    assert said(record, "2 gaps were found, the longest 2700 s")
+    np.testing.assert_equal(series.starts, (0, 4, 8))
+    assert has_note(series, "2 gaps were found, the longest 2700 s")
     np.testing.assert_array_equal(
-        make_windows(record, sequence_length=4)[..., 0], [[0, 1, 2, 3], [4, 5, 6, 7]]
+        make_windows(series, sequence_length=4)[..., 0], [[0, 1, 2, 3], [4, 5, 6, 7]]
     )
 
 
-def test_stamps_without_a_rhythm_have_no_gaps(csv):
-    record = read_time_series(csv(stamped([0, 1, 30, 32, 90, 200, 207, 500])))
-    np.testing.assert_equal(record.starts, (0,))
-    assert said(record, "varies")
+def test_irregular_time_stamps_have_no_gaps(csv):
+    series = read_time_series(csv(csv_at_minutes([0, 1, 30, 32, 90, 200, 207, 500])))
+    np.testing.assert_equal(series.starts, (0,))
+    assert has_note(series, "varies")
 
 
-def times_of(record):
-    return [str(time) for time in record.times]
+def formatted_times(series):
+    return [str(time) for time in series.times]
 
 
 @pytest.mark.parametrize(
@@ -354,46 +354,47 @@ def times_of(record):
         ["1706572800.0e9", "1706659200.0e9", "1706745600.0e9"],
     ],
 )
-def test_stamps_are_read_in_many_formats(csv, stamps):
+def test_time_stamps_are_parsed_in_many_formats(csv, stamps):
     rows = "".join(f"{value},{stamp}\n" for value, stamp in enumerate(stamps))
-    record = read_time_series(csv("x,date\n" + rows))
+    series = read_time_series(csv("x,date\n" + rows))
     np.testing.assert_equal(
-        times_of(record), ["2024-01-30 00:00:00", "2024-01-31 00:00:00", "2024-02-01 00:00:00"]
+        formatted_times(series),
+        ["2024-01-30 00:00:00", "2024-01-31 00:00:00", "2024-02-01 00:00:00"],
     )
-    np.testing.assert_array_equal(record.values, [[0.0], [1], [2]])
+    np.testing.assert_array_equal(series.values, [[0.0], [1], [2]])
 
 
-def test_day_or_month_first_is_decided_by_the_order_and_told(csv):
-    # As months, these would step back: January 5, February 5, ... the rows run through May.
-    record = read_time_series(
+def test_ambiguous_day_and_month_are_resolved_by_time_order_with_a_note(csv):
+    # With the month first, these would decrease: January 5, February 5, March 5, January 6.
+    series = read_time_series(
         csv("date,x\n01/05/2024,1\n02/05/2024,2\n03/05/2024,3\n01/06/2024,4\n")
     )
-    np.testing.assert_equal(times_of(record)[-1][:10], "2024-06-01")
-    np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3, 4])
-    assert said(record, "two ways")
+    np.testing.assert_equal(formatted_times(series)[-1][:10], "2024-06-01")
+    np.testing.assert_array_equal(series.values[:, 0], [1, 2, 3, 4])
+    assert has_note(series, "ambiguous")
 
 
-def test_a_date_and_a_time_column_are_read_together(csv):
-    record = read_time_series(csv("Date,Time,x\n2024-01-01,23:55,1\n2024-01-02,00:00,2\n"))
-    np.testing.assert_equal(times_of(record), ["2024-01-01 23:55:00", "2024-01-02 00:00:00"])
-    np.testing.assert_equal(record.columns, ("x",))
+def test_date_and_time_columns_are_combined(csv):
+    series = read_time_series(csv("Date,Time,x\n2024-01-01,23:55,1\n2024-01-02,00:00,2\n"))
+    np.testing.assert_equal(formatted_times(series), ["2024-01-01 23:55:00", "2024-01-02 00:00:00"])
+    np.testing.assert_equal(series.columns, ("x",))
 
 
-def test_hours_without_a_day_are_not_stamps(csv):
-    record = read_time_series(csv("time,x\n23:50,1\n23:55,2\n00:00,3\n"))
-    np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3])
-    assert record.times is None
-    assert said(record, "'time' was left out")
+def test_times_of_day_are_not_time_stamps(csv):
+    series = read_time_series(csv("time,x\n23:50,1\n23:55,2\n00:00,3\n"))
+    np.testing.assert_array_equal(series.values[:, 0], [1, 2, 3])
+    assert series.times is None
+    assert has_note(series, "'time' was left out")
 
 
-def test_names_of_machines_in_the_first_column_are_not_stamps(csv):
-    record = read_time_series(csv("machine,x\nA1,1\nA2,2\n"))
-    assert record.times is None
-    assert said(record, "'machine' was left out: it is not numeric: row 1")
+def test_texts_in_the_first_column_are_not_time_stamps(csv):
+    series = read_time_series(csv("machine,x\nA1,1\nA2,2\n"))
+    assert series.times is None
+    assert has_note(series, "'machine' was left out: it is not numeric: row 1")
 
 
-def test_a_bad_stamp_is_named(csv):
-    text = stamped(range(0, 100, 5)).replace("2024-01-01 00:15:00", "soon")
+def test_error_names_the_invalid_time_stamp(csv):
+    text = csv_at_minutes(range(0, 100, 5)).replace("2024-01-01 00:15:00", "soon")
     with pytest.raises(DataError, match=r"'soon' in column 'Unnamed: 0', row 4"):
         read_time_series(csv(text))
     with pytest.raises(DataError, match=r"'' in column 'time', row 2"):
@@ -402,30 +403,30 @@ def test_a_bad_stamp_is_named(csv):
         read_time_series(csv("timestamp,x\n1706572800,1\n,2\n"))
 
 
-def test_without_a_header_a_stamp_is_still_a_stamp(csv):
-    record = read_time_series(csv("2024-01-01 00:00,1.5\n2024-01-01 00:05,2.5\n"))
-    np.testing.assert_equal((record.columns, record.values.tolist()), (("1",), [[1.5], [2.5]]))
-    np.testing.assert_equal(times_of(record)[0], "2024-01-01 00:00:00")
+def test_time_stamps_are_detected_without_a_header(csv):
+    series = read_time_series(csv("2024-01-01 00:00,1.5\n2024-01-01 00:05,2.5\n"))
+    np.testing.assert_equal((series.columns, series.values.tolist()), (("1",), [[1.5], [2.5]]))
+    np.testing.assert_equal(formatted_times(series)[0], "2024-01-01 00:00:00")
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
-def test_parquet_stamps_come_from_a_column_or_the_index(tmp_path, zone):
+def test_parquet_time_stamps_come_from_a_column_or_the_index(tmp_path, zone):
     times = pd.date_range("2024-01-01 01:00", periods=3, freq="h", tz=zone)
     table = pd.DataFrame({"at": times, "x": [1, None, 3], "on": True, "who": "me"})
     table["x"] = table["x"].astype("Int64")
     table.to_parquet(tmp_path / "column.parquet")
     table.set_index("at").rename_axis(None).to_parquet(tmp_path / "index.parquet")
     for name in ("column", "index"):
-        record = read_time_series(tmp_path / f"{name}.parquet")
-        np.testing.assert_array_equal(record.values, [[1.0], [3]])
+        series = read_time_series(tmp_path / f"{name}.parquet")
+        np.testing.assert_array_equal(series.values, [[1.0], [3]])
         hour = "01" if zone is None else "00"
-        np.testing.assert_equal(times_of(record)[0], f"2024-01-01 {hour}:00:00")
-        np.testing.assert_equal((record.columns, record.starts), (("x",), (0, 1)))
-        assert said(record, "'on' was left out")
-        assert said(record, "'who' was left out")
+        np.testing.assert_equal(formatted_times(series)[0], f"2024-01-01 {hour}:00:00")
+        np.testing.assert_equal((series.columns, series.starts), (("x",), (0, 1)))
+        assert has_note(series, "'on' was left out")
+        assert has_note(series, "'who' was left out")
 
 
-def test_a_folder_named_like_a_partition_adds_no_column(tmp_path):
+def test_a_folder_named_like_a_parquet_partition_adds_no_column(tmp_path):
     (tmp_path / "year=2024").mkdir()
     path = tmp_path / "year=2024" / "a.parquet"
     pd.DataFrame({"x": [1.0, 2.0]}).to_parquet(path)
@@ -437,41 +438,41 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path):
 TABLE = "load,site,flow,empty\n1,A,10,\n2,B,20,\n3,A,30,\n"
 
 
-def test_columns_of_words_and_of_nothing_are_left_out_with_a_note(csv):
-    record = read_time_series(csv(TABLE))
-    np.testing.assert_equal(record.columns, ("load", "flow"))
-    assert said(record, "'site' was left out")
-    assert said(record, "'empty' was left out: it has no value")
-    assert said(record, "No time stamps")
+def test_text_and_empty_columns_are_left_out_with_a_note(csv):
+    series = read_time_series(csv(TABLE))
+    np.testing.assert_equal(series.columns, ("load", "flow"))
+    assert has_note(series, "'site' was left out")
+    assert has_note(series, "'empty' was left out: it has no value")
+    assert has_note(series, "No time stamps")
 
 
 @pytest.mark.parametrize("columns", ["flow,load", " flow , load", ["flow", "load"]])
-def test_columns_are_taken_in_the_order_asked_for(csv, columns):
-    record = read_time_series(csv(TABLE), columns=columns)
-    np.testing.assert_array_equal(record.values, [[10, 1], [20, 2], [30, 3]])
-    np.testing.assert_equal(record.columns, ("flow", "load"))
+def test_columns_have_the_requested_order(csv, columns):
+    series = read_time_series(csv(TABLE), columns=columns)
+    np.testing.assert_array_equal(series.values, [[10, 1], [20, 2], [30, 3]])
+    np.testing.assert_equal(series.columns, ("flow", "load"))
 
 
-def test_a_name_with_a_comma_is_one_name(csv):
+def test_a_column_name_may_contain_a_comma(csv):
     np.testing.assert_equal(
         read_time_series(csv('"a,b",c\n1,2\n'), columns="a,b").columns, ("a,b",)
     )
 
 
 @pytest.mark.parametrize(
-    ("columns", "words"),
+    ("columns", "message"),
     [
         ("laod", "Did you mean 'load'"),
         (["load", "site"], "'site', which is not numeric: row 1.*'A'"),
         ("empty", "no value"),
     ],
 )
-def test_columns_that_cannot_be_features_are_refused(csv, columns, words):
-    with pytest.raises(DataError, match=words):
+def test_columns_that_are_not_numeric_are_rejected(csv, columns, message):
+    with pytest.raises(DataError, match=message):
         read_time_series(csv(TABLE), columns=columns)
 
 
-def test_the_stamps_are_never_a_feature(csv):
+def test_time_stamps_are_never_a_feature(csv):
     for text in ("time,x\n2024-01-01,1\n", "time,x\n1706572800,1\n"):
         np.testing.assert_equal(read_time_series(csv(text)).columns, ("x",))
         with pytest.raises(DataError, match="the times"):
@@ -479,84 +480,84 @@ def test_the_stamps_are_never_a_feature(csv):
 
 
 @pytest.mark.parametrize("columns", ["", ",", [], [0], 3, ["load", "load"]])
-def test_columns_of_another_type_are_refused(csv, columns):
+def test_columns_argument_of_another_type_is_rejected(csv, columns):
     with pytest.raises(ArgumentError, match="columns"):
         read_time_series(csv(TABLE), columns=columns)
 
 
 def test_a_constant_column_is_kept_with_a_note(csv):
-    record = read_time_series(csv("a,b\n1,7\n2,7\n"))
-    np.testing.assert_equal(record.columns, ("a", "b"))
-    assert said(record, "'b' is constant (7)")
+    series = read_time_series(csv("a,b\n1,7\n2,7\n"))
+    np.testing.assert_equal(series.columns, ("a", "b"))
+    assert has_note(series, "'b' is constant (7)")
 
 
 def test_row_numbers_written_by_pandas_are_left_out(csv):
-    record = read_time_series(csv(pd.DataFrame(np.ones((3, 2)) * 5).to_csv()))
-    np.testing.assert_equal((record.columns, len(record)), (("0", "1"), 3))
-    assert said(record, "counts the rows")
+    series = read_time_series(csv(pd.DataFrame(np.ones((3, 2)) * 5).to_csv()))
+    np.testing.assert_equal((series.columns, len(series)), (("0", "1"), 3))
+    assert has_note(series, "row numbers")
 
 
-def test_repeated_and_empty_names_get_distinct_ones(csv):
-    record = read_time_series(csv("a,a,,a.1\n1,2,3,4\n"))
-    np.testing.assert_equal(record.columns, ("a", "a.2", "Unnamed: 2", "a.1"))
-    assert said(record, "is called 'a.2'")
+def test_duplicate_and_empty_column_names_become_distinct(csv):
+    series = read_time_series(csv("a,a,,a.1\n1,2,3,4\n"))
+    np.testing.assert_equal(series.columns, ("a", "a.2", "Unnamed: 2", "a.1"))
+    assert has_note(series, "is named 'a.2'")
 
 
 # ---------------------------------------------------------------- missing values
 
-HOLES = "x,y\n,0\n1,1\n,2\n3,inf\n5,4\n6,NaN\n"
+WITH_MISSING = "x,y\n,0\n1,1\n,2\n3,inf\n5,4\n6,NaN\n"
 
 
-def test_split_leaves_rows_out_and_breaks_the_stretch(csv):
-    record = read_time_series(csv(HOLES))
-    np.testing.assert_array_equal(record.values, [[1, 1], [5, 4]])
-    np.testing.assert_equal(record.starts, (0, 1))
-    assert said(record, "2 in 'x', 2 in 'y'")
-    assert said(record, "4 of 6 rows were left out")
+def test_missing_split_leaves_rows_out_and_begins_new_segments(csv):
+    series = read_time_series(csv(WITH_MISSING))
+    np.testing.assert_array_equal(series.values, [[1, 1], [5, 4]])
+    np.testing.assert_equal(series.starts, (0, 1))
+    assert has_note(series, "2 in 'x', 2 in 'y'")
+    assert has_note(series, "4 of 6 rows were left out")
 
 
-def test_ffill_carries_the_last_value_forward(csv):
-    record = read_time_series(csv(HOLES), missing="ffill")
-    np.testing.assert_array_equal(record.values, [[1, 1], [1, 2], [3, 2], [5, 4], [6, 4]])
-    np.testing.assert_equal(record.starts, (0,))
+def test_missing_ffill_carries_the_last_value_forward(csv):
+    series = read_time_series(csv(WITH_MISSING), missing="ffill")
+    np.testing.assert_array_equal(series.values, [[1, 1], [1, 2], [3, 2], [5, 4], [6, 4]])
+    np.testing.assert_equal(series.starts, (0,))
 
 
-def test_interpolate_draws_a_line_inside_and_warns(csv):
-    record = read_time_series(csv(HOLES), missing="interpolate")
-    np.testing.assert_allclose(record.values, [[1, 1], [2, 2], [3, 3], [5, 4]], rtol=1e-12)
-    assert said(record, "uses later readings")
+def test_missing_interpolate_is_linear_and_adds_a_note(csv):
+    series = read_time_series(csv(WITH_MISSING), missing="interpolate")
+    np.testing.assert_allclose(series.values, [[1, 1], [2, 2], [3, 3], [5, 4]], rtol=1e-12)
+    assert has_note(series, "uses later readings")
 
 
 @pytest.mark.parametrize("missing", ["ffill", "interpolate"])
-def test_nothing_is_carried_over_a_gap(csv, missing):
-    text = stamped([0, 5, 10, 60, 65, 70]).replace("01:00:00,3", "01:00:00,")
-    record = read_time_series(csv(text), missing=missing)
-    np.testing.assert_array_equal(record.values[:, 0], [0, 1, 2, 4, 5])
-    np.testing.assert_equal(record.starts, (0, 3))
+def test_missing_values_are_not_filled_across_a_gap(csv, missing):
+    text = csv_at_minutes([0, 5, 10, 60, 65, 70]).replace("01:00:00,3", "01:00:00,")
+    series = read_time_series(csv(text), missing=missing)
+    np.testing.assert_array_equal(series.values[:, 0], [0, 1, 2, 4, 5])
+    np.testing.assert_equal(series.starts, (0, 3))
 
 
-def test_error_refuses_and_says_where(csv):
+def test_missing_error_has_the_counts_and_the_first_row(csv):
     with pytest.raises(DataError, match="2 in 'x', 2 in 'y', the first in reading 1"):
-        read_time_series(csv(HOLES), missing="error")
+        read_time_series(csv(WITH_MISSING), missing="error")
 
 
-def test_only_the_columns_asked_for_are_searched_for_holes(csv):
-    record = read_time_series(csv("x,y\n1,\n2,\n3,4\n"), columns="x", missing="error")
-    np.testing.assert_array_equal(record.values[:, 0], [1, 2, 3])
+def test_missing_values_of_other_columns_are_ignored(csv):
+    series = read_time_series(csv("x,y\n1,\n2,\n3,4\n"), columns="x", missing="error")
+    np.testing.assert_array_equal(series.values[:, 0], [1, 2, 3])
 
 
-def test_no_whole_row_is_refused(csv):
+def test_a_file_without_a_complete_row_is_rejected(csv):
     with pytest.raises(DataError, match="without a missing value"):
         read_time_series(csv("x,y\n1,\n,2\n"))
 
 
-def test_a_blank_line_is_a_hole_in_one_column_and_nothing_between_many(csv):
+def test_a_blank_line_is_a_missing_value_in_a_single_column_only(csv):
     np.testing.assert_equal(read_time_series(csv("x\n1\n\n2\n\n")).starts, (0, 1))
     np.testing.assert_equal(read_time_series(csv("x,y\n1,1\n\n2,2\n\n")).starts, (0,))
 
 
-@pytest.mark.parametrize("option", [{"missing": "drop"}, {"repeats": "sum"}, {"missing": None}])
-def test_unknown_options_are_refused(csv, option):
+@pytest.mark.parametrize("option", [{"missing": "drop"}, {"duplicates": "sum"}, {"missing": None}])
+def test_unknown_options_are_rejected(csv, option):
     with pytest.raises(ArgumentError, match="one of"):
         read_time_series(csv(TABLE), **option)
 
@@ -565,7 +566,7 @@ def test_unknown_options_are_refused(csv, option):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("a.csv", "", "empty"),
         ("a.csv", "\n\n", "empty"),
@@ -580,22 +581,22 @@ def test_unknown_options_are_refused(csv, option):
         ("a.csv.gz", gzip.compress(b"x\n1\n", mtime=0)[:-6], "gzip"),
         ("a.csv.gz", b"x\n1\n", "gzip"),
         ("a.parquet", b"PAR1 no", "parquet"),
-        ("a.npy", b"\x93NUMPY", "whole .npy"),
-        ("a.npy", b"x\n1\n", "whole .npy"),
+        ("a.npy", b"\x93NUMPY", "complete .npy"),
+        ("a.npy", b"x\n1\n", "complete .npy"),
         ("a.xlsx", b"PK", "another kind"),
         ("a", b"1", "another kind"),
     ],
 )
-def test_files_that_cannot_be_read_are_refused_in_one_sentence(csv, name, content, words):
+def test_unreadable_files_are_rejected_in_one_sentence(csv, name, content, message):
     path = csv(content, name)
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_time_series(path)
     assert str(caught.value).startswith("`path` must")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         (np.zeros((2, 3, 4)), "windows already"),
         (np.float64(1), r"shape \(\)"),
@@ -608,29 +609,29 @@ def test_files_that_cannot_be_read_are_refused_in_one_sentence(csv, name, conten
         (np.array([1, None], dtype=object), "Python objects"),
     ],
 )
-def test_arrays_that_are_not_readings_are_refused(tmp_path, values, words):
+def test_npy_arrays_that_are_not_readings_are_rejected(tmp_path, values, message):
     np.save(tmp_path / "a.npy", values, allow_pickle=True)
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=message):
         read_time_series(tmp_path / "a.npy")
 
 
-def test_several_arrays_are_refused(tmp_path):
+def test_npz_files_are_rejected(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(DataError, match="several arrays"):
         read_time_series(tmp_path / "a.npy")
 
 
-def test_truncated_files_are_refused(tmp_path):
+def test_truncated_files_are_rejected(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(100.0))
     pd.DataFrame({"x": np.arange(100.0)}).to_parquet(tmp_path / "a.parquet")
     for path in (tmp_path / "a.npy", tmp_path / "a.parquet"):
         path.write_bytes(path.read_bytes()[:-20])
-        with pytest.raises(DataError, match="whole"):
+        with pytest.raises(DataError, match="complete"):
             read_time_series(path)
 
 
-def test_paths_that_are_no_file_are_refused(tmp_path):
+def test_paths_that_are_not_files_are_rejected(tmp_path):
     with pytest.raises(DataError, match="directory"):
         read_time_series(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
@@ -639,50 +640,50 @@ def test_paths_that_are_no_file_are_refused(tmp_path):
         read_time_series(None)
 
 
-# ---------------------------------------------------------------- built-in readings
+# ---------------------------------------------------------------- synthetic readings
 
 
-def test_the_same_seed_gives_the_same_readings_and_another_seed_others():
-    one, same, other = (synthetic_readings(steps=300, seed=seed) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one.values, same.values)
-    assert (one.values != other.values).mean() > 0.9
+def test_synthetic_readings_are_determined_by_the_seed():
+    first, same, other = (synthetic_readings(steps=300, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first.values, same.values)
+    assert (first.values != other.values).mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_generated_readings_stay_in_the_ranges_of_their_instruments(seed):
-    record = synthetic_readings(seed=seed)
-    np.testing.assert_equal(record.values.shape, (4000, 4))
-    low, high = record.values.min(axis=0), record.values.max(axis=0)
+def test_synthetic_readings_are_in_the_measuring_ranges(seed):
+    series = synthetic_readings(seed=seed)
+    np.testing.assert_equal(series.values.shape, (4000, 4))
+    low, high = series.values.min(axis=0), series.values.max(axis=0)
     assert (low > [20, 1, 0, 0]).all(), low
     assert (high < [110, 15, 60, 80]).all(), high
-    assert not np.isin(np.diff(record.values, axis=0), 0).all(axis=1).any()
+    assert not np.isin(np.diff(series.values, axis=0), 0).all(axis=1).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_fault_is_late_where_the_note_says_and_shows(seed):
-    record, rows = synthetic_readings(seed=seed), sensor_fault(seed=seed)
-    assert said(record, f"rows {rows[0]} to {rows[-1]} ")
+def test_the_fault_is_late_noted_and_visible(seed):
+    series, rows = synthetic_readings(seed=seed), sensor_fault(seed=seed)
+    assert has_note(series, f"rows {rows[0]} to {rows[-1]} ")
     assert 0.8 * 4000 < rows[0] < rows[-1] < 4000
-    # Against what the current says about the load, pressure is low inside the fault only.
+    # Relative to the load, which the current measures, pressure is low only during the fault.
     healthy = np.r_[0 : rows[0], rows[-1] + 1 : 4000]
-    line = np.polyfit(record.values[healthy, 3], record.values[healthy, 1], 1)
-    rest = record.values[:, 1] - np.polyval(line, record.values[:, 3])
-    assert abs(rest[healthy].mean()) < 0.1
-    assert rest[rows].mean() < -2
+    line = np.polyfit(series.values[healthy, 3], series.values[healthy, 1], 1)
+    residual = series.values[:, 1] - np.polyval(line, series.values[:, 3])
+    assert abs(residual[healthy].mean()) < 0.1
+    assert residual[rows].mean() < -2
 
 
-def test_no_channel_is_told_by_the_others():
+def test_no_channel_is_predicted_by_the_others():
     values = synthetic_readings().values[:3200]
     for channel in range(4):
         others = np.c_[np.delete(values, channel, axis=1), np.ones(len(values))]
         fit = others @ np.linalg.lstsq(others, values[:, channel])[0]
-        left = np.var(values[:, channel] - fit) / np.var(values[:, channel])
-        assert 0.05 < left < 0.95, (channel, left)
+        unexplained = np.var(values[:, channel] - fit) / np.var(values[:, channel])
+        assert 0.05 < unexplained < 0.95, (channel, unexplained)
 
 
-def test_the_interval_sets_the_stamps():
-    record = synthetic_readings(steps=100, interval="30s")
-    np.testing.assert_equal(str(record.times[1] - record.times[0]), "0 days 00:00:30")
+def test_the_interval_sets_the_time_stamps():
+    series = synthetic_readings(steps=100, interval="30s")
+    np.testing.assert_equal(str(series.times[1] - series.times[0]), "0 days 00:00:30")
 
 
 @pytest.mark.parametrize(
@@ -690,11 +691,11 @@ def test_the_interval_sets_the_stamps():
     [{"steps": 99}, {"steps": 1e3}, {"seed": -1}]
     + [{"interval": value} for value in (300, 0.5, "often", "-5min", "0s", None, "nat", [])],
 )
-def test_generated_readings_refuse_bad_options(option):
+def test_synthetic_readings_rejects_invalid_options(option):
     with pytest.raises(ArgumentError, match=next(iter(option))):
         synthetic_readings(**option)
 
 
-def test_reading_data_does_not_load_keras():
+def test_importing_data_does_not_load_keras():
     code = "import sys, keras_seqzoo.data; sys.exit('keras' in sys.modules)"
     np.testing.assert_equal(subprocess.run([sys.executable, "-c", code]).returncode, 0)

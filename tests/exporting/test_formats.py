@@ -113,9 +113,9 @@ def test_export_refuses_unsupported_formats_before_writing(tmp_path, monkeypatch
     with pytest.raises(ArgumentError, match=r"Leave out the \.onnx"):
         zoo.export(model, tmp_path / "served.onnx", format="onnx")
     texts = zoo.data.LabeledSequences([["a", "b"], ["b"]], tags=[["O", "O"], ["O"]])
-    preprocessor = zoo.data.SequencePreprocessor.learn(texts)
+    preprocessor = zoo.data.SequencePreprocessor.from_data(texts)
     tagger = zoo.tasks.end_to_end(
-        zoo.get("gru_tagger", **preprocessor.arguments(), units=2), preprocessor
+        zoo.get("gru_tagger", **preprocessor.model_arguments(), units=2), preprocessor
     )
     with pytest.raises(ArgumentError, match="inputs are strings, and this format supports numbers"):
         zoo.export(tagger, tmp_path / "served", format="onnx")

@@ -1,4 +1,4 @@
-"""Scores of predicted names against hand-counted values, seqeval, and what must not change them."""
+"""Scores of predicted labels and tags against hand-computed values, seqeval and invariances."""
 
 import itertools
 import json
@@ -23,32 +23,32 @@ CHECKS = settings(max_examples=150, deadline=None, derandomize=True, database=No
 
 BIO = ["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "LOC", "a-b"))]
 BIOES = [*BIO, *(f"{prefix}-{kind}" for prefix in "ES" for kind in ("PER", "LOC", "a-b"))]
-PARTS = ["DET", "NOUN", "VERB", "X", "O"]
+POS_TAGS = ["DET", "NOUN", "VERB", "X", "O"]
 
-FEATURES = ["precision", "recall", "f1", "support"]
-
-
-def pairs(names):
-    """Sentences, and a prediction of the same shape."""
-    steps = st.lists(st.tuples(st.sampled_from(names), st.sampled_from(names)), max_size=9)
-    return st.lists(steps, min_size=1, max_size=6).filter(any).map(apart)
+COLUMNS = ["precision", "recall", "f1", "support"]
 
 
-def apart(sentences):
+def tag_pairs(tags):
+    """True and predicted tags of the same shape."""
+    steps = st.lists(st.tuples(st.sampled_from(tags), st.sampled_from(tags)), max_size=9)
+    return st.lists(steps, min_size=1, max_size=6).filter(any).map(unzip)
+
+
+def unzip(sentences):
     return tuple([[step[side] for step in steps] for steps in sentences] for side in (0, 1))
 
 
-def flat(sentences):
+def flatten(sentences):
     return [tag for tags in sentences for tag in tags]
 
 
 def has_entities(*sides):
-    return any(tag[:2] in ("B-", "I-") for side in sides for tag in flat(side))
+    return any(tag[:2] in ("B-", "I-") for side in sides for tag in flatten(side))
 
 
 def check_against_seqeval(scores, true, predicted, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the mean over no entity
+        warnings.simplefilter("ignore")  # seqeval averages over no entities
         report = classification_report(
             true, predicted, output_dict=True, zero_division=0, **options
         )
@@ -58,70 +58,70 @@ def check_against_seqeval(scores, true, predicted, **options):
     keys = ["precision", "recall", "f1-score", "support"]
     expected = np.array([[row[key] for key in keys] for row in report.values()]).reshape(-1, 4)
     np.testing.assert_allclose(scores.table.to_numpy(), expected, rtol=1e-12)
-    found = [scores.precision, scores.recall, scores.f1]
-    np.testing.assert_allclose(found, [micro[key] for key in keys[:3]], rtol=1e-12)
+    figures = [scores.precision, scores.recall, scores.f1]
+    np.testing.assert_allclose(figures, [micro[key] for key in keys[:3]], rtol=1e-12)
 
 
-def test_entities_by_hand():
+def test_entity_scores_match_hand_computed_values():
     true = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC", "I-LOC", "O", "B-ORG"]]
     predicted = [["B-PER", "I-PER", "O", "B-LOC"], ["B-LOC", "I-LOC", "I-LOC", "O", "O"]]
     scores = tagging_scores(true, predicted)
-    # True: PER, LOC, LOC, ORG. Predicted: PER, LOC, a LOC that is a step too long.
+    # True: PER, LOC, LOC, ORG. Predicted: PER, LOC, and a LOC that is one step too long.
     assert scores.level == "entity"
     np.testing.assert_allclose([scores.precision, scores.recall, scores.f1], [2 / 3, 1 / 2, 4 / 7])
     np.testing.assert_allclose(scores.accuracy, 6 / 9)
     assert scores.count == 9
-    assert list(scores.table.columns) == FEATURES
+    assert list(scores.table.columns) == COLUMNS
     assert scores.table.index.name == "class"
     np.testing.assert_allclose(scores.table.loc["LOC"], [0.5, 0.5, 0.5, 2])
     np.testing.assert_allclose(scores.table.loc["ORG"], [0, 0, 0, 1])
     np.testing.assert_allclose(scores.table.loc["PER"], [1, 1, 1, 1])
     assert scores.confusion.loc["B-LOC", "I-LOC"] == 1
     assert scores.confusion.loc["I-LOC", "B-LOC"] == 0
-    tags = ["O", "B-LOC", "I-LOC", "B-ORG", "B-PER", "I-PER"]  # one type's tags together
+    tags = ["O", "B-LOC", "I-LOC", "B-ORG", "B-PER", "I-PER"]  # grouped by entity type
     assert list(scores.confusion.index) == list(scores.confusion.columns) == tags
 
 
-def test_tags_without_prefixes_are_classes_of_steps():
+def test_tags_without_prefixes_are_scored_as_classes_of_steps():
     true = [["DET", "NOUN"], ["VERB", "NOUN"]]
     predicted = [["DET", "VERB"], ["VERB", "NOUN"]]
     scores = tagging_scores(true, predicted)
     assert scores.level == "step"
     expected = [[1, 1, 1, 1], [1, 0.5, 2 / 3, 2], [0.5, 1, 2 / 3, 1]]
     np.testing.assert_allclose(scores.table.loc[["DET", "NOUN", "VERB"]], expected)
-    found = [scores.precision, scores.recall, scores.f1, scores.accuracy]
-    np.testing.assert_allclose(found, [5 / 6, 5 / 6, 7 / 9, 3 / 4])
+    figures = [scores.precision, scores.recall, scores.f1, scores.accuracy]
+    np.testing.assert_allclose(figures, [5 / 6, 5 / 6, 7 / 9, 3 / 4])
 
 
-def test_classes_by_hand():
+def test_classification_scores_match_hand_computed_values():
     scores = classification_scores(["a", "a", "b", "b"], ["a", "b", "b", "c"])
     assert scores.level == "sequence"
     assert scores.count == 4
     expected = [[1, 0.5, 2 / 3, 2], [0.5, 0.5, 0.5, 2], [0, 0, 0, 0]]
     np.testing.assert_allclose(scores.table.loc[["a", "b", "c"]], expected)
-    found = [scores.precision, scores.recall, scores.f1, scores.accuracy]
-    np.testing.assert_allclose(found, [0.5, 1 / 3, 7 / 18, 0.5])
+    figures = [scores.precision, scores.recall, scores.f1, scores.accuracy]
+    np.testing.assert_allclose(figures, [0.5, 1 / 3, 7 / 18, 0.5])
     np.testing.assert_array_equal(scores.confusion, [[1, 1, 0], [0, 1, 1], [0, 0, 0]])
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(BIOES))
-def test_entities_are_those_of_seqeval(sides):
+@given(tag_pairs(BIO) | tag_pairs(BIOES))
+def test_lenient_entity_scores_equal_seqeval(sides):
     assume(has_entities(*sides))
     check_against_seqeval(tagging_scores(*sides), *sides)
 
 
 @CHECKS
-@given(pairs(BIO))
-def test_strict_bio_is_that_of_seqeval(sides):
+@given(tag_pairs(BIO))
+def test_strict_bio_scores_equal_seqeval(sides):
     for scheme in ("BIO", "IOB2"):
         scores = tagging_scores(*sides, scheme=scheme)
         check_against_seqeval(scores, *sides, mode="strict", scheme=seqeval_schemes.IOB2)
 
 
 @CHECKS
-@given(pairs(BIOES))
-def test_strict_bioes_is_that_of_seqeval_and_bilou_is_the_same_by_other_letters(sides):
+@given(tag_pairs(BIOES))
+def test_strict_bioes_and_bilou_scores_equal_seqeval(sides):
     scores = tagging_scores(*sides, scheme="BIOES")
     check_against_seqeval(scores, *sides, mode="strict", scheme=seqeval_schemes.IOBES)
     letters = {"E": "L", "S": "U"}
@@ -132,14 +132,14 @@ def test_strict_bioes_is_that_of_seqeval_and_bilou_is_the_same_by_other_letters(
         pd.testing.assert_frame_equal(lenient.table, tagging_scores(*sides).table)
 
 
-def test_scheme_decides_what_a_malformed_entity_is():
-    tags = [["I-PER", "I-PER", "O"]]  # begins without "B-"
+def test_scheme_decides_which_entities_are_well_formed():
+    tags = [["I-PER", "I-PER", "O"]]  # no "B-"
     assert tagging_scores(tags, tags).f1 == 1
     assert tagging_scores(tags, tags, scheme="BIO").table.empty
     assert tagging_scores(tags, tags, scheme="IOE2").table.empty
 
 
-def test_tags_that_are_no_entity_tags_are_outside_and_warn_of_nothing():
+def test_tags_without_prefixes_are_outside_entities_without_warnings():
     true = [["B-PER", "[UNK]", "OTHER", "."]]
     for scheme in (None, "BIO"):
         scores = tagging_scores(true, true, scheme=scheme)
@@ -149,52 +149,52 @@ def test_tags_that_are_no_entity_tags_are_outside_and_warn_of_nothing():
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(PARTS))
-def test_perfect_prediction_has_all_scores_at_one(sides):
+@given(tag_pairs(BIO) | tag_pairs(POS_TAGS))
+def test_perfect_predictions_have_scores_of_one(sides):
     true = sides[0]
     scores = tagging_scores(true, [list(tags) for tags in true])
     assert [scores.accuracy, scores.precision, scores.recall, scores.f1] == [1, 1, 1, 1]
-    np.testing.assert_array_equal(scores.table[FEATURES[:3]], 1)
-    labels = classification_scores(flat(true), flat(true))
+    np.testing.assert_array_equal(scores.table[COLUMNS[:3]], 1)
+    labels = classification_scores(flatten(true), flatten(true))
     assert [labels.accuracy, labels.precision, labels.recall, labels.f1] == [1, 1, 1, 1]
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(PARTS), st.randoms())
-def test_order_of_sentences_does_not_matter(sides, random):
+@given(tag_pairs(BIO) | tag_pairs(POS_TAGS), st.randoms())
+def test_scores_do_not_depend_on_the_order_of_sentences(sides, random):
     order = list(range(len(sides[0])))
     random.shuffle(order)
-    shuffled = [[side[at] for at in order] for side in sides]
+    shuffled = [[side[index] for index in order] for side in sides]
     assert tagging_scores(*shuffled).to_dict() == tagging_scores(*sides).to_dict()
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(PARTS))
-def test_confusion_counts_every_step_once(sides):
+@given(tag_pairs(BIO) | tag_pairs(POS_TAGS))
+def test_confusion_matrix_counts_every_step_once(sides):
     scores = tagging_scores(*sides)
     counts = scores.confusion.to_numpy()
-    true, predicted = map(flat, sides)
+    true, predicted = map(flatten, sides)
     assert scores.count == counts.sum() == len(true)
     assert scores.accuracy == np.trace(counts) / counts.sum()
-    for name in scores.confusion.index:
-        assert scores.confusion.loc[name].sum() == true.count(name)
-        assert scores.confusion[name].sum() == predicted.count(name)
+    for tag in scores.confusion.index:
+        assert scores.confusion.loc[tag].sum() == true.count(tag)
+        assert scores.confusion[tag].sum() == predicted.count(tag)
     if scores.level == "step":
         assert list(scores.table.index) == list(scores.confusion.index)
         np.testing.assert_array_equal(scores.table["support"], counts.sum(axis=1))
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(PARTS))
+@given(tag_pairs(BIO) | tag_pairs(POS_TAGS))
 def test_swapping_true_and_predicted_swaps_precision_and_recall(sides):
-    one, other = tagging_scores(*sides), tagging_scores(*reversed(sides))
-    np.testing.assert_allclose([one.precision, one.f1], [other.recall, other.f1])
-    np.testing.assert_array_equal(one.confusion, other.confusion.T)
+    scores, swapped = tagging_scores(*sides), tagging_scores(*reversed(sides))
+    np.testing.assert_allclose([scores.precision, scores.f1], [swapped.recall, swapped.f1])
+    np.testing.assert_array_equal(scores.confusion, swapped.confusion.T)
 
 
 @CHECKS
-@given(pairs(BIO) | pairs(PARTS), st.sampled_from([None, "BIO"]))
-def test_no_figure_is_nan_and_json_takes_all(sides, scheme):
+@given(tag_pairs(BIO) | tag_pairs(POS_TAGS), st.sampled_from([None, "BIO"]))
+def test_scores_are_never_nan_and_serialize_to_json(sides, scheme):
     if scheme:
         sides = [[[t if t in BIO else "O" for t in tags] for tags in side] for side in sides]
     scores = tagging_scores(*sides, scheme=scheme)
@@ -204,7 +204,7 @@ def test_no_figure_is_nan_and_json_takes_all(sides, scheme):
     assert type(plain["accuracy"]) is type(plain["f1"]) is float
 
 
-def test_plain_data_and_text_say_what_was_measured():
+def test_to_dict_and_str_have_all_scores():
     scores = classification_scores(["a", "b"], ["a", "a"])
     assert scores.to_dict() == {
         "accuracy": 0.5,
@@ -215,7 +215,7 @@ def test_plain_data_and_text_say_what_was_measured():
             "a": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1},
             "b": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
         },
-        "confusion": {"names": ["a", "b"], "counts": [[1, 0], [1, 0]]},
+        "confusion": {"labels": ["a", "b"], "counts": [[1, 0], [1, 0]]},
         "count": 2,
         "level": "sequence",
     }
@@ -224,50 +224,51 @@ def test_plain_data_and_text_say_what_was_measured():
     assert "over 2 sequences" in str(scores)
     assert "over 1 step." in str(tagging_scores([["DET"]], [["DET"]]))
     assert len(str(scores).splitlines()) == 5
-    nothing = tagging_scores([["O"]], [["O"]], scheme="BIO")
-    assert "no entity" in str(nothing)
-    assert nothing.accuracy == 1
-    assert nothing.f1 == 0
-    assert nothing.table.empty
+    no_entities = tagging_scores([["O"]], [["O"]], scheme="BIO")
+    assert "no entity" in str(no_entities)
+    assert no_entities.accuracy == 1
+    assert no_entities.f1 == 0
+    assert no_entities.table.empty
 
 
-def test_arrays_tuples_and_series_are_lists():
+def test_scores_accept_arrays_tuples_and_series():
     lists = [["B-PER", "O"], ["O", "I-PER"]]
     expected = tagging_scores(lists, lists).to_dict()
-    for same in (np.array(lists), tuple(map(tuple, lists)), pd.Series(lists), iter(lists)):
-        assert tagging_scores(lists, same).to_dict() == expected
-    names = pd.Series(["a", "b"], dtype="category")
-    assert classification_scores(names, np.array(["a", "b"])).accuracy == 1
+    for predicted in (np.array(lists), tuple(map(tuple, lists)), pd.Series(lists), iter(lists)):
+        assert tagging_scores(lists, predicted).to_dict() == expected
+    labels = pd.Series(["a", "b"], dtype="category")
+    assert classification_scores(labels, np.array(["a", "b"])).accuracy == 1
 
 
-def test_sentences_without_steps_change_nothing():
-    some = [["B-PER", "O"]]
-    padded = tagging_scores([[], *some, []], [[], *some, []])
-    assert padded.to_dict() == tagging_scores(some, some).to_dict()
+def test_empty_sentences_do_not_change_scores():
+    sentences = [["B-PER", "O"]]
+    with_empty = tagging_scores([[], *sentences, []], [[], *sentences, []])
+    assert with_empty.to_dict() == tagging_scores(sentences, sentences).to_dict()
 
 
-def test_entity_does_not_run_into_the_next_sentence():
+def test_entities_end_with_their_sentence():
     assert tagging_scores([["B-PER"], ["I-PER"]], [["B-PER"], ["I-PER"]]).table.support["PER"] == 2
 
 
-def saved(axes, path):
+def save_figure(axes, path):
+    """The texts of the axes, once they are saved as a PNG."""
     axes.figure.savefig(path)
     assert path.read_bytes()[:4] == b"\x89PNG"
     return [text.get_text() for text in axes.texts]
 
 
-def test_plot_of_two_classes_has_names_and_numbers(tmp_path):
+def test_plot_of_two_classes_has_labels_and_numbers(tmp_path):
     axes = classification_scores(["a", "b", "b", "b"], ["a", "a", "b", "b"]).plot()
-    assert saved(axes, tmp_path / "two.png") == ["1.00", "0.33", "0.67"]
+    assert save_figure(axes, tmp_path / "two.png") == ["1.00", "0.33", "0.67"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
     assert (axes.get_xlabel(), axes.get_ylabel().split()[0]) == ("predicted", "true")
 
 
-def test_plot_of_eighty_classes_is_thinned_out(tmp_path):
-    names = [f"$class number {number} of very many" for number in range(80)]
+def test_plot_of_eighty_classes_drops_labels_that_do_not_fit(tmp_path):
+    labels = [f"$class number {number} of very many" for number in range(80)]
     rng = np.random.default_rng(0)
-    axes = classification_scores(names, rng.permutation(names)).plot()
-    assert saved(axes, tmp_path / "eighty.png") == []
+    axes = classification_scores(labels, rng.permutation(labels)).plot()
+    assert save_figure(axes, tmp_path / "eighty.png") == []
     assert len(axes.get_images()[0].get_array()) == 80
     assert 20 <= len(axes.get_yticks()) <= 80
     assert max(len(tick.get_text()) for tick in axes.get_yticklabels()) <= 25
@@ -277,23 +278,23 @@ def test_plot_of_eighty_classes_is_thinned_out(tmp_path):
     assert all(low[1] <= high[0] + 1 for low, high in itertools.pairwise(heights))
 
 
-def test_plot_shades_rows_by_their_own_shares_and_uses_the_axes_it_gets(tmp_path):
+def test_plot_normalizes_rows_and_uses_the_given_axes(tmp_path):
     true, predicted = ["O"] * 10_000 + ["B-X"] * 4, ["O"] * 10_001 + ["B-X"] * 3
     axes = Figure().add_subplot()
     assert tagging_scores([true], [predicted]).plot(axes) is axes
     np.testing.assert_allclose(axes.get_images()[0].get_array(), [[1, 0], [0.25, 0.75]])
-    saved(axes, tmp_path / "given.png")
+    save_figure(axes, tmp_path / "given.png")
 
 
-def test_scores_cannot_be_changed():
+def test_scores_are_immutable():
     scores = classification_scores(["a"], ["a"])
     assert isinstance(scores, LabelScores)
-    assert scores == scores  # not a question about tables
+    assert scores == scores  # identity, because tables have no truth value
     with pytest.raises(AttributeError):
         scores.f1 = 1.0
 
 
-def test_entities_without_seqeval_say_what_to_install(monkeypatch):
+def test_entity_scores_without_seqeval_name_the_package_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "seqeval", None)
     monkeypatch.setitem(sys.modules, "seqeval.scheme", None)
     with pytest.raises(ArgumentError, match=r'pip install "keras-seqzoo\[text\]"'):
@@ -302,18 +303,18 @@ def test_entities_without_seqeval_say_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("true", "predicted", "words"),
+    ("true", "predicted", "message"),
     [
         ([["a"]], [["a"], ["b"]], r"`len\(predicted\)` must be len\(true\), which is 1.*=2"),
         ([["a"], ["a", "b"]], [["a"], ["a"]], r"`len\(predicted\[1\]\)`.*which is 2.*=1.*padding"),
         ([], [], "at least one sentence"),
         ([[], []], [[], []], "at least one sentence"),
-        ([["a"]], [[3]], r"`predicted\[0\]\[0\]` must be a name.*=3.*Turn numbers"),
+        ([["a"]], [[3]], r"`predicted\[0\]\[0\]` must be a non-empty str.*=3.*Convert class ids"),
         ([["a", None]], [["a", "b"]], r"`true\[0\]\[1\]`"),
         ([["a", float("nan")]], [["a", "b"]], r"`true\[0\]\[1\]`"),
-        ([["a", ""]], [["a", "b"]], r"`true\[0\]\[1\]`.*not empty"),
-        ([[b"a"]], [["a"]], "decode bytes"),
-        (["B-PER"], ["B-PER"], r"`true\[0\]` must be a list of names"),
+        ([["a", ""]], [["a", "b"]], r"`true\[0\]\[1\]`.*non-empty"),
+        ([[b"a"]], [["a"]], "bytes to str"),
+        (["B-PER"], ["B-PER"], r"`true\[0\]` must be a list of str"),
         ("B-PER", "B-PER", "list of sentences"),
         (3, [["a"]], "list of sentences"),
         (None, [["a"]], "list of sentences"),
@@ -321,27 +322,27 @@ def test_entities_without_seqeval_say_what_to_install(monkeypatch):
         ([["a"]], {"a": 1}, "list of sentences"),
     ],
 )
-def test_bad_sentences_say_what_to_do(true, predicted, words):
-    with pytest.raises(DataError, match=words):
+def test_tagging_scores_rejects_invalid_tags(true, predicted, message):
+    with pytest.raises(DataError, match=message):
         tagging_scores(true, predicted)
 
 
 @pytest.mark.parametrize(
-    ("true", "predicted", "words"),
+    ("true", "predicted", "message"),
     [
         (["a"], ["a", "b"], r"`len\(predicted\)`.*which is 1"),
-        ([], [], "at least one class name"),
+        ([], [], "at least one label"),
         (["a"], [1], r"`predicted\[0\]`"),
         ([["a"]], [["a"]], r"`true\[0\]`"),
-        ("ab", "ab", "`true` must be a list of names"),
+        ("ab", "ab", "`true` must be a list of str"),
     ],
 )
-def test_bad_classes_say_what_to_do(true, predicted, words):
-    with pytest.raises(DataError, match=words):
+def test_classification_scores_rejects_invalid_labels(true, predicted, message):
+    with pytest.raises(DataError, match=message):
         classification_scores(true, predicted)
 
 
-def test_bad_scheme_says_what_to_do():
+def test_tagging_scores_rejects_invalid_schemes():
     with pytest.raises(ArgumentError, match="'BIOES'"):
         tagging_scores([["B-X"]], [["B-X"]], scheme="IOBE")
     with pytest.raises(DataError, match=r"BIO tags.*'E-X'.*Leave `scheme` out"):

@@ -454,15 +454,15 @@ def reversals(count: int, seed: int) -> SequencePairs:
 
 def test_a_trained_model_reverses_words():
     train, unseen = reversals(400, 0), reversals(60, 1)
-    preprocessor = PairPreprocessor.learn(train)
+    preprocessor = PairPreprocessor.from_data(train)
     keras.utils.set_random_seed(0)
-    model = sequence_encoder_decoder(**preprocessor.arguments(), units=32, embedding_dim=16)
+    model = sequence_encoder_decoder(**preprocessor.model_arguments(), units=32, embedding_dim=16)
     batches = preprocessor.batches(train, batch_size=32)
     rate = keras.optimizers.schedules.CosineDecay(0.01, 20 * len(batches))
     model.compile(keras.optimizers.Adam(rate, global_clipnorm=1.0), crossentropy())
     model.fit(batches, epochs=20, verbose=0)
-    generated = model.generate(preprocessor.sources(unseen.sources), max_length=10)
-    predicted = preprocessor.names(generated.sequences)
+    generated = model.generate(preprocessor.encode_sources(unseen.sources), max_length=10)
+    predicted = preprocessor.decode(generated.sequences)
     right = [
         sequence == list(target) for sequence, target in zip(predicted, unseen.targets, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""The zoo's register: names in, names out, cards, and early refusals."""
+"""Registry: registration, lookup, listing, cards, plug-ins and the built-in catalog."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import keras
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo import registry
 from keras_seqzoo.errors import (
     ArgumentError,
     RegistrationError,
@@ -19,6 +18,7 @@ from keras_seqzoo.errors import (
     UnknownArgumentError,
     UnknownNameError,
 )
+from keras_seqzoo.registry import registry as registry_module
 from keras_seqzoo.registry.search_space import Choice, Float, Int
 
 NAME = "simple_rnn_identity"
@@ -31,8 +31,8 @@ FIELDS = {
 }
 
 
-def passes_on(*, features: int = 1, name: str = "passes_on") -> keras.Model:
-    """Gives its input back.
+def identity_model(*, features: int = 1, name: str = "identity_model") -> keras.Model:
+    """Returns a model whose output is its input.
 
     Args:
         features: int, readings per step,
@@ -46,44 +46,44 @@ def passes_on(*, features: int = 1, name: str = "passes_on") -> keras.Model:
     return keras.Model(inputs, keras.layers.Identity(name="same")(inputs), name=name)
 
 
-def add(name: str, constructor=passes_on, **fields):
+def add(name: str, constructor=identity_model, **fields):
     return zoo.register(name, constructor, **FIELDS | fields)
 
 
 # ------------------------------------------------------------------------- register and unregister
 
 
-def test_a_registered_entry_is_listed_described_and_built():
-    add("passes_on")
-    assert "passes_on" in zoo.list_models()
-    assert zoo.describe("passes_on").summary == "A model for tests."
-    model = zoo.get("passes_on", features=3)
-    assert (model.name, model.output_shape) == ("passes_on", (None, None, 3))
+def test_registered_entry_is_listed_described_and_built():
+    add("identity_model")
+    assert "identity_model" in zoo.list_models()
+    assert zoo.describe("identity_model").summary == "A model for tests."
+    model = zoo.get("identity_model", features=3)
+    assert (model.name, model.output_shape) == ("identity_model", (None, None, 3))
 
 
 def test_register_decorates_and_returns_the_constructor():
-    assert zoo.register("decorated", **FIELDS)(passes_on) is passes_on
-    assert add("given") is passes_on
+    assert zoo.register("decorated", **FIELDS)(identity_model) is identity_model
+    assert add("given") is identity_model
     assert zoo.get("decorated").name == "decorated"
 
 
-def test_an_entrys_defaults_take_the_place_of_the_constructors():
+def test_defaults_of_an_entry_override_those_of_the_constructor():
     add("three", defaults={"features": 3})
     assert zoo.get("three").output_shape == (None, None, 3)
     assert zoo.get("three", features=4).output_shape == (None, None, 4)
     assert zoo.describe("three").arguments["features"][0] == 3
 
 
-def test_a_constructor_is_loaded_by_name_on_first_use():
+def test_constructor_given_by_name_is_loaded_on_first_use():
     add("by_name", "keras_seqzoo.models.identity:simple_rnn_identity", family="identity")
     assert zoo.get("by_name", units=2).name == "by_name"
 
 
-def test_the_models_own_name_can_be_chosen():
+def test_get_sets_the_name_of_the_model():
     assert zoo.get(NAME, name="pump").name == "pump"
 
 
-def test_unregister_takes_one_entry_away_and_no_other():
+def test_unregister_removes_one_entry():
     add("first")
     add("second")
     zoo.unregister("first")
@@ -91,45 +91,49 @@ def test_unregister_takes_one_entry_away_and_no_other():
     assert {"second", NAME} <= set(zoo.list_models())
     with pytest.raises(UnknownNameError):
         zoo.unregister("first")
-    add("first")  # the name is free again
+    add("first")  # the name can be registered again
 
 
-def varied(*, name="x", **anything):
+def with_keyword_arguments(*, name="x", **anything):
     raise NotImplementedError
 
 
-def listed(*values, name="x"):
+def with_positional_arguments(*values, name="x"):
     raise NotImplementedError
 
 
-def required(features, *, name="x"):
+def with_required_argument(features, *, name="x"):
     raise NotImplementedError
 
 
-def nameless(*, features=1):
+def without_name_argument(*, features=1):
     raise NotImplementedError
 
 
 MALFORMED = {
-    "taken": ((NAME, passes_on), {}, "must not be taken.*Choose another"),
-    "upper case": (("Passes", passes_on), {}, "snake_case"),
-    "leading digit": (("1model", passes_on), {}, "snake_case"),
-    "hyphen": (("a-model", passes_on), {}, "snake_case"),
-    "empty name": (("", passes_on), {}, "snake_case"),
-    "trailing newline": (("model\n", passes_on), {}, "snake_case"),
-    "name of another type": ((5, passes_on), {}, "snake_case"),
-    "task": (("new", passes_on), {"task": "translation"}, "identity, classification, tagging"),
-    "task of another type": (("new", passes_on), {"task": ["tagging"]}, "`task`"),
-    "summary": (("new", passes_on), {"summary": " "}, "`summary`.*non-empty"),
-    "inputs": (("new", passes_on), {"inputs": ""}, "`inputs`"),
-    "outputs": (("new", passes_on), {"outputs": None}, "`outputs`"),
-    "causal": (("new", passes_on), {"causal": "yes"}, "`causal`.*True or False"),
-    "space": (("new", passes_on), {"space": {"units": (1, 2)}}, "an Int, a Float or a Choice"),
-    "unknown field": (("new", passes_on), {"familly": "x"}, "Did you mean 'family'"),
-    "swallows keywords": (("new", varied), {}, r"\*\*anything"),
-    "swallows positions": (("new", listed), {}, r"\*values"),
-    "argument without default": (("new", required), {}, "features without one"),
-    "no name argument": (("new", nameless), {}, "must take `name`"),
+    "registered name": (
+        (NAME, identity_model),
+        {},
+        "registered already.*Choose another",
+    ),
+    "upper case": (("Passes", identity_model), {}, "snake_case"),
+    "leading digit": (("1model", identity_model), {}, "snake_case"),
+    "hyphen": (("a-model", identity_model), {}, "snake_case"),
+    "empty name": (("", identity_model), {}, "snake_case"),
+    "trailing newline": (("model\n", identity_model), {}, "snake_case"),
+    "name of another type": ((5, identity_model), {}, "snake_case"),
+    "task": (("new", identity_model), {"task": "translation"}, "identity, classification, tagging"),
+    "task of another type": (("new", identity_model), {"task": ["tagging"]}, "`task`"),
+    "summary": (("new", identity_model), {"summary": " "}, "`summary`.*non-empty"),
+    "inputs": (("new", identity_model), {"inputs": ""}, "`inputs`"),
+    "outputs": (("new", identity_model), {"outputs": None}, "`outputs`"),
+    "causal": (("new", identity_model), {"causal": "yes"}, "`causal`.*True or False"),
+    "space": (("new", identity_model), {"space": {"units": (1, 2)}}, "an Int, a Float or a Choice"),
+    "unknown field": (("new", identity_model), {"familly": "x"}, "Did you mean 'family'"),
+    "keyword arguments": (("new", with_keyword_arguments), {}, r"\*\*anything"),
+    "positional arguments": (("new", with_positional_arguments), {}, r"\*values"),
+    "argument without default": (("new", with_required_argument), {}, "features without one"),
+    "no name argument": (("new", without_name_argument), {}, "must take `name`"),
     "not callable": (("new", 5), {}, "a function or 'module:function'"),
     "no colon": (("new", "module.function"), {}, "'module:function'"),
     "two colons": (("new", "module:function:x"), {}, "'module:function'"),
@@ -137,7 +141,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_a_malformed_registration_is_refused_and_changes_nothing(case):
+def test_malformed_registration_is_rejected_without_effect(case):
     arguments, fields, message = MALFORMED[case]
     before = zoo.list_models()
     with pytest.raises(RegistrationError, match=message):
@@ -148,29 +152,29 @@ def test_a_malformed_registration_is_refused_and_changes_nothing(case):
 @pytest.mark.parametrize(
     "target", ["no_such_module_here:f", "keras_seqzoo.models:no_such_function"]
 )
-def test_a_constructor_that_cannot_be_found_is_named(target):
-    add("astray", target)
-    with pytest.raises(RegistrationError, match=f"'astray' cannot be loaded from '{target}'"):
-        zoo.get("astray")
+def test_error_names_a_constructor_that_cannot_be_loaded(target):
+    add("not_loadable", target)
+    with pytest.raises(RegistrationError, match=f"'not_loadable' cannot be loaded from '{target}'"):
+        zoo.get("not_loadable")
     assert NAME in zoo.list_models()
 
 
-def test_a_constructor_given_by_name_is_checked_on_first_use():
-    add("swallows", f"{__name__}:varied")
+def test_constructor_given_by_name_is_checked_on_first_use():
+    add("any_keywords", f"{__name__}:with_keyword_arguments")
     with pytest.raises(RegistrationError, match=r"\*\*anything"):
-        zoo.get("swallows")
+        zoo.get("any_keywords")
 
 
 # ----------------------------------------------------------------------------------------- listing
 
 
-def test_names_come_in_natural_order():
+def test_list_models_sorts_names_in_natural_order():
     for name in ("rnn_10", "rnn_9", "rnn_9_b", "rnn_2", "rnn"):
         add(name)
     assert zoo.list_models("rnn*") == ["rnn", "rnn_2", "rnn_9", "rnn_9_b", "rnn_10"]
 
 
-def test_wildcards_and_exclusions_are_one_or_several():
+def test_list_models_takes_one_or_several_wildcards():
     for name in ("our_gru_filler", "our_gru_reader", "our_lstm_filler"):
         add(name)
     assert zoo.list_models("our_gru*") == ["our_gru_filler", "our_gru_reader"]
@@ -183,17 +187,17 @@ def test_wildcards_and_exclusions_are_one_or_several():
     assert zoo.list_models([]) == []
 
 
-def test_tasks_and_fields_filter():
-    add("seen_once", task="tagging", causal=False)
-    add("seen_ahead", task="tagging", causal=True)
-    assert zoo.list_models("seen*", task="tagging", causal=True) == ["seen_ahead"]
-    assert zoo.list_models("seen*", causal=False) == ["seen_once"]
-    assert zoo.list_models("seen*", task="identity") == []
-    assert zoo.list_models(family="tagging") == ["seen_ahead", "seen_once"]
+def test_list_models_filters_by_task_and_fields():
+    add("noncausal_model", task="tagging", causal=False)
+    add("causal_model", task="tagging", causal=True)
+    assert zoo.list_models("*causal_model", task="tagging", causal=True) == ["causal_model"]
+    assert zoo.list_models("*causal_model", causal=False) == ["noncausal_model"]
+    assert zoo.list_models("*causal_model", task="identity") == []
+    assert zoo.list_models(family="tagging") == ["causal_model", "noncausal_model"]
     assert NAME in zoo.list_models(task="identity", causal=True)
 
 
-def test_the_catalogue_is_the_pinned_one():
+def test_catalog_has_the_expected_entries():
     tasks = {
         "identity": ["simple_rnn_identity"],
         "classification": ["bilstm_classifier", "gru_classifier", "simple_rnn_classifier"],
@@ -222,9 +226,9 @@ def test_the_catalogue_is_the_pinned_one():
     for task, names in tasks.items():
         assert zoo.list_models(task=task) == names
     assert zoo.list_models() == sorted(name for names in tasks.values() for name in names)
-    later = [*zoo.list_models("bilstm*"), "char_bilstm_crf_tagger", *tasks["seq2seq"]]
-    later += ["attention_autoencoder", "gru_autoencoder", "lstm_autoencoder"]
-    assert zoo.list_models(causal=False) == sorted(later)
+    noncausal = [*zoo.list_models("bilstm*"), "char_bilstm_crf_tagger", *tasks["seq2seq"]]
+    noncausal += ["attention_autoencoder", "gru_autoencoder", "lstm_autoencoder"]
+    assert zoo.list_models(causal=False) == sorted(noncausal)
     assert zoo.list_models(family="classifier") == zoo.list_models("*_classifier")
     assert zoo.list_models(family="tagger") == zoo.list_models(["*_tagger", "gru_forecaster"])
     assert zoo.list_models(family="encoder_decoder") == zoo.list_models("*_encoder_decoder")
@@ -241,7 +245,7 @@ def test_the_catalogue_is_the_pinned_one():
         ({"causl": True}, "Did you mean 'causal'"),
     ],
 )
-def test_an_unknown_filter_is_refused(arguments, message):
+def test_list_models_rejects_unknown_filters(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         zoo.list_models(**arguments)
 
@@ -249,26 +253,26 @@ def test_an_unknown_filter_is_refused(arguments, message):
 # ----------------------------------------------------------------------------------- unknown names
 
 
-@pytest.mark.parametrize("verb", [zoo.get, zoo.describe, zoo.unregister])
-def test_an_unknown_name_suggests_the_nearest_and_lists_all(verb):
+@pytest.mark.parametrize("function", [zoo.get, zoo.describe, zoo.unregister])
+def test_unknown_name_error_suggests_the_nearest_and_lists_all(function):
     add("a_tagger")
     with pytest.raises(UnknownNameError) as caught:
-        verb("simple_rnn_idenity")
+        function("simple_rnn_idenity")
     message = str(caught.value)
     assert "Did you mean 'simple_rnn_identity'?" in message
     assert ", ".join(zoo.list_models()) in message
     assert isinstance(caught.value, KeyError)
 
 
-@pytest.mark.parametrize("name", [None, 5, ["x"], "", "no relation whatever"])
-def test_a_name_like_no_other_gets_no_suggestion(name):
+@pytest.mark.parametrize("name", [None, 5, ["x"], "", "no similar name at all"])
+def test_unknown_name_error_without_a_similar_name_has_no_suggestion(name):
     with pytest.raises(UnknownNameError) as caught:
         zoo.get(name)
     assert "Did you mean" not in str(caught.value)
     assert NAME in str(caught.value)
 
 
-def test_an_unknown_argument_suggests_the_nearest_and_lists_all():
+def test_unknown_argument_error_suggests_the_nearest_and_lists_all():
     with pytest.raises(UnknownArgumentError) as caught:
         zoo.get(NAME, recurent_regularizer="l2")
     message = str(caught.value)
@@ -292,92 +296,92 @@ class Plugin:
 
 @pytest.fixture
 def plug_in(monkeypatch):
-    """Starts the zoo anew, as a fresh process finds it, with these plug-ins installed."""
+    """Returns a function that resets the registry as in a new process with plug-ins installed."""
 
-    def start(*functions):
+    def install(*functions):
         def entry_points(*, group):
             assert group == "keras_seqzoo.entries"
             return [Plugin(function) for function in functions]
 
         monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
-        monkeypatch.setattr(registry, "_entries", {})
-        monkeypatch.setattr(registry, "_loading", False)
+        monkeypatch.setattr(registry_module, "_entries", {})
+        monkeypatch.setattr(registry_module, "_loading", False)
 
-    return start
+    return install
 
 
-def test_a_plug_in_adds_entries(plug_in):
-    plug_in(lambda: add("from_outside"), lambda: add("from_elsewhere"))
-    assert zoo.list_models("from*") == ["from_elsewhere", "from_outside"]
+def test_plug_in_adds_entries(plug_in):
+    plug_in(lambda: add("plug_in_b"), lambda: add("plug_in_a"))
+    assert zoo.list_models("plug_in*") == ["plug_in_a", "plug_in_b"]
     assert NAME in zoo.list_models()
-    assert zoo.get("from_outside").name == "from_outside"
+    assert zoo.get("plug_in_b").name == "plug_in_b"
 
 
-def fails():
-    add("before_the_failure")
+def broken_plug_in():
+    add("added_before_the_failure")
     raise RuntimeError("no licence")
 
 
-@pytest.mark.parametrize("broken", [fails, lambda: add(NAME), 5])
-def test_a_broken_plug_in_warns_and_leaves_the_zoo_working(plug_in, broken):
-    plug_in(broken, lambda: add("from_outside"))
+@pytest.mark.parametrize("broken", [broken_plug_in, lambda: add(NAME), 5])
+def test_broken_plug_in_warns_and_does_not_disable_the_zoo(plug_in, broken):
+    plug_in(broken, lambda: add("plug_in_b"))
     with pytest.warns(UserWarning, match="entries of 'some_package:entries' could not be added"):
         names = zoo.list_models()
-    assert {"from_outside", NAME} <= set(names)
+    assert {"plug_in_b", NAME} <= set(names)
     assert zoo.get(NAME).name == NAME
-    assert zoo.list_models() == names  # warned once
+    assert zoo.list_models() == names  # it warns once
 
 
 # ------------------------------------------------------------------------------------------- cards
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_every_argument_of_every_entry_has_a_meaning(name):
+def test_every_argument_of_every_entry_has_a_description(name):
     card = zoo.describe(name)
     assert card.arguments
-    for argument, (_, meaning) in card.arguments.items():
-        assert len(meaning) > 10, argument
+    for argument, (_, description) in card.arguments.items():
+        assert len(description) > 10, argument
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_a_card_shows_shapes_arguments_and_space(name):
+def test_card_shows_shapes_arguments_and_search_space(name):
     card = zoo.describe(name)
     text = " ".join(str(card).split())
     assert name in text
     for part in (card.summary, card.task, card.inputs, card.outputs, *card.references):
         assert " ".join(part.split()) in text
-    for argument, (default, meaning) in card.arguments.items():
-        assert f"{argument} {meaning} (default {default!r})" in text
+    for argument, (default, description) in card.arguments.items():
+        assert f"{argument} {description} (default {default!r})" in text
     for dimension, values in card.space.items():
         assert f"{dimension} {values}" in text
-    # A reference stands on a line of its own, so that it can be copied.
-    references = {" ".join(one.split()) for one in card.references}
-    lines = [one for one in str(card).splitlines() if one.strip() not in references]
+    # A reference is on one line, so that it can be copied.
+    references = {" ".join(reference.split()) for reference in card.references}
+    lines = [line for line in str(card).splitlines() if line.strip() not in references]
     assert max(map(len, lines)) <= 130
 
 
-def test_a_card_as_plain_data_survives_json():
+def test_card_to_dict_serializes_to_json():
     card = zoo.describe(NAME).to_dict()
-    again = json.loads(json.dumps(card))
-    assert again == json.loads(json.dumps(card))
-    assert again["arguments"]["units"]["default"] == 8
-    assert again["causal"] is True
-    assert again["space"]["units"] == "int, 2 to 32, log scale"
+    loaded = json.loads(json.dumps(card))
+    assert loaded == json.loads(json.dumps(card))
+    assert loaded["arguments"]["units"]["default"] == 8
+    assert loaded["causal"] is True
+    assert loaded["space"]["units"] == "int, 2 to 32, log scale"
 
 
-def test_a_meaning_on_two_lines_is_one_sentence():
+def test_argument_description_on_two_lines_is_joined():
     add("documented")
     arguments = zoo.describe("documented").arguments
     assert arguments["features"] == (1, "int, readings per step, on two lines.")
     assert arguments["name"] == ("documented", "str, name of the model.")
 
 
-def test_a_card_has_no_other_attributes():
+def test_card_rejects_unknown_attributes():
     with pytest.raises(AttributeError):
         _ = zoo.describe(NAME).no_such_field
 
 
-def test_the_default_search_space_is_the_pinned_one():
+def test_identity_search_space_is_as_expected():
     assert dict(zoo.describe(NAME).space) == {
         "units": Int(2, 32, log=True, default=8),
         "recurrent_regularizer": Choice(("none", "l1", "l2", "l1_l2"), default="l1"),
@@ -397,7 +401,7 @@ STRENGTHS = {"recurrent_regularizer": ("l1", "l2", "l1_l2")}
 @pytest.mark.parametrize(
     "name", zoo.list_models(["*_tagger", "*_classifier", "*_forecaster", "*_encoder_decoder"])
 )
-def test_the_search_space_of_a_sequence_model_is_the_pinned_one(name):
+def test_sequence_model_search_space_is_as_expected(name):
     units = dict.fromkeys(("bilstm_tagger", "bilstm_crf_tagger", "char_bilstm_crf_tagger"), 100)
     units |= dict.fromkeys(zoo.list_models("*_encoder_decoder", exclude="vector*"), 256)
     dropout, input_dropout = 0.0, 0.0
@@ -416,7 +420,7 @@ def test_the_search_space_of_a_sequence_model_is_the_pinned_one(name):
 
 
 @pytest.mark.parametrize("name", zoo.list_models("*_autoencoder"))
-def test_the_search_space_of_an_autoencoder_is_the_pinned_one(name):
+def test_autoencoder_search_space_is_as_expected(name):
     sizes = {"linear_rnn_autoencoder": (32, 10), "attention_autoencoder": (64, 16)}
     units, code_size = sizes.get(name, (128, 32))
     assert dict(zoo.describe(name).space) == {
@@ -430,9 +434,9 @@ def test_the_search_space_of_an_autoencoder_is_the_pinned_one(name):
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_every_dimension_of_a_space_is_an_argument_or_of_the_training(name):
-    beside = {"recurrent_strength", "learning_rate"}
-    assert set(zoo.describe(name).space) <= set(zoo.describe(name).arguments) | beside
+def test_every_dimension_is_a_model_argument_or_a_training_option(name):
+    training_options = {"recurrent_strength", "learning_rate"}
+    assert set(zoo.describe(name).space) <= set(zoo.describe(name).arguments) | training_options
 
 
 @pytest.mark.parametrize(
@@ -457,7 +461,7 @@ def test_every_dimension_of_a_space_is_an_argument_or_of_the_training(name):
         ("attention_autoencoder", {"attention": "general", "bidirectional": True}),
     ],
 )
-def test_what_distinguishes_an_entry_is_the_pinned_one(name, defaults):
+def test_defaults_of_entries_are_as_expected(name, defaults):
     arguments = zoo.describe(name).arguments
     assert defaults == {key: arguments[key][0] for key in defaults}
 
@@ -465,35 +469,36 @@ def test_what_distinguishes_an_entry_is_the_pinned_one(name, defaults):
 # --------------------------------------------------------------------------------- public surface
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     for name in zoo.__all__:
         assert getattr(zoo, name) is not None
     assert dir(zoo) == sorted(zoo.__all__)
     assert len(set(zoo.__all__)) == len(zoo.__all__)
 
 
-def test_an_unknown_attribute_is_an_attribute_error():
+def test_unknown_attribute_raises_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         _ = zoo.no_such_name
     assert not hasattr(zoo, "tensorflow")
 
 
-def test_every_error_is_of_one_family():
+def test_every_error_derives_from_seqzoo_error():
     from keras_seqzoo import errors
 
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    assert len(kinds) > 5
-    assert all(issubclass(kind, SeqZooError) for kind in kinds if issubclass(kind, Exception))
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(classes) > 5
+    assert all(issubclass(cls, SeqZooError) for cls in classes if issubclass(cls, Exception))
 
 
-def test_listing_and_refusing_need_no_tensorflow():
+def test_listing_models_imports_no_heavy_packages():
     code = """
 import sys, keras_seqzoo as zoo
+from keras_seqzoo.errors import UnknownNameError
 assert zoo.list_models("*identity")
 dir(zoo)
 try:
     zoo.get("no such model")
-except zoo.registry.errors.UnknownNameError:
+except UnknownNameError:
     pass
 heavy = {"tensorflow", "keras", "keras_tuner", "optuna", "pandas", "matplotlib", "numpy"}
 print(*sorted(heavy & set(sys.modules)))

@@ -109,12 +109,12 @@ def paired() -> data.SequencePairs:
 
 @functools.cache
 def preprocessor() -> data.SequencePreprocessor:
-    return data.SequencePreprocessor.learn(tagged())
+    return data.SequencePreprocessor.from_data(tagged())
 
 
 @functools.cache
 def tagger() -> keras.Model:
-    return zoo.get("gru_tagger", **preprocessor().arguments(), units=3, embedding_dim=2)
+    return zoo.get("gru_tagger", **preprocessor().model_arguments(), units=3, embedding_dim=2)
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def named() -> keras.Model:
 
 @functools.cache
 def pair_encoding() -> data.PairPreprocessor:
-    return data.PairPreprocessor.learn(paired())
+    return data.PairPreprocessor.from_data(paired())
 
 
 @functools.cache
@@ -134,7 +134,7 @@ def autoencoder() -> keras.Model:
 
 @functools.cache
 def speaker() -> keras.Model:
-    sizes = pair_encoding().arguments()
+    sizes = pair_encoding().model_arguments()
     return zoo.get("attention_gru_encoder_decoder", **sizes, units=3, embedding_dim=2)
 
 
@@ -263,7 +263,7 @@ ROWS = {
     # Data.
     "read_labeled_sequences": read(zoo.data.read_labeled_sequences, format="csv"),
     "read_sequence_pairs": read(zoo.data.read_sequence_pairs, source_units="tokens", target_units="tokens"),
-    "read_time_series": read(zoo.data.read_time_series, columns=None, missing="split", repeats="mean"),
+    "read_time_series": read(zoo.data.read_time_series, columns=None, missing="split", duplicates="mean"),
     "read_conll": read(data.read_conll, token_column=0, tag_column=-1),
     "read_conllu": read(data.read_conllu, field="upos"),
     "read_labeled_csv": read(data.read_labeled_csv, text="text", label="label", separator=None,
@@ -284,7 +284,7 @@ ROWS = {
     "Batches": Row(
         data.Batches,
         lambda: {"0": [[1, 2], [3]], "1": [[0, 1], [0]], "weights": None, "batch_size": 2,
-                 "shuffle": True, "seed": 0, "multiple": 1, "padding": 0},
+                 "shuffle": True, "seed": 0, "pad_to_multiple_of": 1, "padding": 0},
     ),
     "LabeledSequences": Row(
         data.LabeledSequences,
@@ -301,8 +301,8 @@ ROWS = {
         lambda: {"values": rows()[0], "columns": ("a", "b"), "times": None, "starts": (0,)},
         checked=("columns", "starts", "values"),
     ),
-    "answers": Row(
-        data.answers, lambda: {"0": model(), "1": data.Batches(list(rows()), batch_size=2)},
+    "predict_batches": Row(
+        data.predict_batches, lambda: {"0": model(), "1": data.Batches(list(rows()), batch_size=2)},
     ),
     # Training, searching, files.
     "train": Row(
@@ -515,38 +515,40 @@ MORE = {
         functools.cache(lambda: layers.Ensemble([speaker(), speaker()])), "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "greedy"},
     ),
-    "Vocabulary.learn": method(
-        lambda: data.Vocabulary, "learn",
+    "Vocabulary.from_data": method(
+        lambda: data.Vocabulary, "from_data",
         lambda: {"sequences": [["a", "b"]], "min_count": 1, "max_size": 9},
     ),
     "Vocabulary.encode": method(
         lambda: preprocessor().tokens, "encode", lambda: {"tokens": ["a", "z"]}
     ),
-    "Vocabulary.decode": method(lambda: preprocessor().tokens, "decode", lambda: {"numbers": [0, 2]}),
-    "SequencePreprocessor.learn": method(
-        lambda: data.SequencePreprocessor, "learn",
+    "Vocabulary.decode": method(lambda: preprocessor().tokens, "decode", lambda: {"ids": [0, 2]}),
+    "SequencePreprocessor.from_data": method(
+        lambda: data.SequencePreprocessor, "from_data",
         lambda: {"examples": tagged(), "target": "tags", "characters": True, "min_count": 1,
                  "max_size": 9},
     ),
     "SequencePreprocessor.batches": method(
         preprocessor, "batches",
         lambda: {"examples": tagged(), "class_weight": {"O": 2.0}, "targets": True,
-                 "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
+                 "batch_size": 2, "shuffle": True, "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "SequencePreprocessor.names": method(preprocessor, "names", lambda: {"answers": [[0, 1]]}),
-    "PairPreprocessor.learn": method(
-        lambda: data.PairPreprocessor, "learn", lambda: {"examples": paired(), "min_count": 1}
+    "SequencePreprocessor.decode": method(
+        preprocessor, "decode", lambda: {"predictions": [[0, 1]]}
+    ),
+    "PairPreprocessor.from_data": method(
+        lambda: data.PairPreprocessor, "from_data", lambda: {"examples": paired(), "min_count": 1}
     ),
     "PairPreprocessor.batches": method(
         pair_encoding, "batches",
         lambda: {"examples": paired(), "targets": True, "batch_size": 2, "shuffle": True,
-                 "seed": 0, "multiple": 1},
+                 "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "PairPreprocessor.sources": method(
-        pair_encoding, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
+    "PairPreprocessor.encode_sources": method(
+        pair_encoding, "encode_sources", lambda: {"sequences": [["a"], ["b", "a"]]}
     ),
-    "PairPreprocessor.names": method(
-        pair_encoding, "names", lambda: {"tokens": np.array([[2, 0]])}
+    "PairPreprocessor.decode": method(
+        pair_encoding, "decode", lambda: {"ids": np.array([[2, 0]])}
     ),
     "LabeledSequences.take": method(tagged, "take", lambda: {"indices": [0, 2]}),
     "LabeledSequences.split": method(tagged, "split", lambda: {"fraction": 0.5, "seed": 0}),

@@ -167,7 +167,7 @@ def test_any_filter_lists_names_or_is_refused(options):
     ),
 )
 def test_any_dimension_is_read_or_refused(given_dimension, standard):
-    found = check_accepts_or_refuses(search_space.dimension, "units", given_dimension, standard)
+    found = check_accepts_or_refuses(search_space.as_dimension, "units", given_dimension, standard)
     assert found is None or isinstance(found, search_space.Dimension)
 
 
@@ -179,7 +179,7 @@ def test_any_dimension_is_read_or_refused(given_dimension, standard):
 )
 def test_a_range_is_what_was_given(low, high, log):
     standard = search_space.Float(0.1, 1.0, log=log)
-    found = check_accepts_or_refuses(search_space.dimension, "rate", (low, high), standard)
+    found = check_accepts_or_refuses(search_space.as_dimension, "rate", (low, high), standard)
     if found is None:
         assert low > high or (log and low <= 0)
     else:
@@ -187,7 +187,7 @@ def test_a_range_is_what_was_given(low, high, log):
 
 
 def test_an_int_beyond_every_float_is_read_or_refused():
-    check_accepts_or_refuses(search_space.dimension, "units", (1, 10**400))
+    check_accepts_or_refuses(search_space.as_dimension, "units", (1, 10**400))
 
 
 def test_an_array_is_no_choice():

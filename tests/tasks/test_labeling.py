@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 
 import keras_seqzoo as zoo
 from keras_seqzoo import models
-from keras_seqzoo.data import Batches, LabeledSequences, SequencePreprocessor, Vocabulary, answers
+from keras_seqzoo.data import (
+    Batches,
+    LabeledSequences,
+    SequencePreprocessor,
+    Vocabulary,
+    predict_batches,
+)
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
@@ -59,12 +65,12 @@ every_entry = pytest.mark.parametrize("name", ENTRIES)
 
 def encode(name: str, examples: LabeledSequences = TEXT) -> SequencePreprocessor:
     target = "labels" if "classifier" in name else "tags"
-    return SequencePreprocessor.learn(examples, target=target, characters="char" in name)
+    return SequencePreprocessor.from_data(examples, target=target, characters="char" in name)
 
 
 def network(name: str, preprocessor: SequencePreprocessor, seed: int = 0) -> keras.Model:
     """With random weights, large enough that answers differ from word to word."""
-    model = zoo.get(name, **preprocessor.arguments() | SMALL | ENTRIES[name])
+    model = zoo.get(name, **preprocessor.model_arguments() | SMALL | ENTRIES[name])
     rng = np.random.default_rng(seed)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(size=weight.shape))
@@ -95,8 +101,8 @@ def named(model: keras.Model, sequences) -> list:
 def by_numbers(
     model: keras.Model, preprocessor: SequencePreprocessor, examples: LabeledSequences
 ) -> list:
-    return preprocessor.names(
-        answers(model, preprocessor.batches(examples, targets=False, batch_size=5))
+    return preprocessor.decode(
+        predict_batches(model, preprocessor.batches(examples, targets=False, batch_size=5))
     )
 
 
@@ -125,12 +131,12 @@ def test_a_vocabulary_numbers_as_a_string_lookup(known, asked):
 
 def test_the_most_frequent_tokens_come_first_and_rare_ones_are_left_out():
     sequences = [["b", "a", "a"], ["c", "b", "a", "", "[UNK]"], ["d"]]
-    assert Vocabulary.learn(sequences).tokens == ("a", "b", "c", "d")
-    assert Vocabulary.learn(sequences, min_count=2).tokens == ("a", "b")
-    assert Vocabulary.learn(sequences, max_size=3).tokens == ("a",)
+    assert Vocabulary.from_data(sequences).tokens == ("a", "b", "c", "d")
+    assert Vocabulary.from_data(sequences, min_count=2).tokens == ("a", "b")
+    assert Vocabulary.from_data(sequences, max_size=3).tokens == ("a",)
     for options in ({"min_count": 9}, {"max_size": 2}):
         with pytest.raises(DataError, match="at least one token"):
-            Vocabulary.learn(sequences, **options)
+            Vocabulary.from_data(sequences, **options)
 
 
 @pytest.mark.parametrize("tokens", [["a", "a"], [""], ["[UNK]"], [5]])
@@ -145,26 +151,26 @@ def test_tokens_and_numbers_that_are_none_are_refused():
         with pytest.raises(DataError, match="`tokens` must"):
             words.encode(tokens)
     for numbers in (3, [4], [-1], [1.0], [[1]], ["a"]):
-        with pytest.raises(DataError, match="`numbers` must"):
+        with pytest.raises(DataError, match="`ids` must"):
             words.decode(numbers)
     for sequences in (3, [3], [[3]]):
         with pytest.raises(DataError, match="`sequences` must"):
-            Vocabulary.learn(sequences)
+            Vocabulary.from_data(sequences)
     assert words.decode([]) == [] == words.encode([]).tolist()
 
 
 def test_answers_that_are_none_have_no_names():
     of_tags, of_labels = (
-        SequencePreprocessor.learn(TEXT, target="tags"),
-        SequencePreprocessor.learn(TEXT, target="labels"),
+        SequencePreprocessor.from_data(TEXT, target="tags"),
+        SequencePreprocessor.from_data(TEXT, target="labels"),
     )
     count = len(of_labels.classes)
     for wrong in ([[99]], [[-1]], [[0.5]], [["O"]], 3, [np.full((2, count + 1), 0.1)]):
-        with pytest.raises((ArgumentError, DataError), match="`answers` must"):
-            of_labels.names(wrong)
+        with pytest.raises((ArgumentError, DataError), match="`predictions` must"):
+            of_labels.decode(wrong)
     with pytest.raises(DataError, match="one per sequence"):
-        of_labels.names([[0, 1]])
-    assert of_tags.names([[0, 1], []]) == [list(of_tags.classes[:2]), []]
+        of_labels.decode([[0, 1]])
+    assert of_tags.decode([[0, 1], []]) == [list(of_tags.classes[:2]), []]
 
 
 # ------------------------------------------------------------------------------ models with names
@@ -291,15 +297,15 @@ READINGS = LabeledSequences(
 
 @pytest.mark.parametrize(("name", "target"), [("gru_tagger", "tags"), ("gru_classifier", "labels")])
 def test_readings_get_names_too(name, target, tmp_path):
-    preprocessor = SequencePreprocessor.learn(READINGS, target=target)
-    plain = zoo.get(name, units=4, **preprocessor.arguments())
+    preprocessor = SequencePreprocessor.from_data(READINGS, target=target)
+    plain = zoo.get(name, units=4, **preprocessor.model_arguments())
     zoo.adapt(plain, np.concatenate(READINGS.sequences)[None])
     model = zoo.tasks.end_to_end(plain, preprocessor)
     batches = preprocessor.batches(READINGS, targets=False, batch_size=9, shuffle=False)
     found = decoded(model.predict(batches[0][0], verbose=0)[target])
     if target == "tags":
         found = [[tag for tag in tags if tag] for tags in found]
-    assert found == preprocessor.names(answers(plain, batches))
+    assert found == preprocessor.decode(predict_batches(plain, batches))
     model.save(tmp_path / "named.keras")
     assert preprocessor_of(zoo.load(tmp_path / "named.keras")) == preprocessor
 
@@ -376,7 +382,7 @@ def rows_of(batches: Batches) -> list[list[int]]:
 def test_every_epoch_has_every_sequence_once(lengths, batch_size, shuffle, seed, multiple):
     batches = Batches(
         sequences(lengths), list(range(len(lengths))), weights=sequences(lengths, 0),
-        batch_size=batch_size, shuffle=shuffle, seed=seed, multiple=multiple,
+        batch_size=batch_size, shuffle=shuffle, seed=seed, pad_to_multiple_of=multiple,
     )  # fmt: skip
     for _ in range(3):
         found = rows_of(batches)
@@ -514,13 +520,13 @@ def test_an_encoding_learns_names_and_tells_the_constructor():
     text = LabeledSequences(
         [["play", "jazz"], ["stop"]], labels=["P", "S"], tags=[["O", "B-g"], ["O"]]
     )
-    preprocessor = SequencePreprocessor.learn(text, target="tags", characters=True)
+    preprocessor = SequencePreprocessor.from_data(text, target="tags", characters=True)
     assert preprocessor.classes == ("B-g", "O")
     assert set(preprocessor.characters.tokens) == set("playjazzstop")
-    assert preprocessor.arguments() == {
+    assert preprocessor.model_arguments() == {
         "classes": 2, "vocabulary_size": 5, "character_vocabulary_size": 11,
     }  # fmt: skip
-    arguments = SequencePreprocessor.learn(READINGS, target="labels").arguments()
+    arguments = SequencePreprocessor.from_data(READINGS, target="labels").model_arguments()
     assert np.isnan(arguments.pop("mask_value"))
     assert arguments == {"classes": 2, "features": 2}
 
@@ -541,11 +547,14 @@ def test_an_encoding_learns_names_and_tells_the_constructor():
 )
 def test_what_cannot_be_learned_is_refused(examples, options, words):
     with pytest.raises(ArgumentError, match=words):
-        SequencePreprocessor.learn(examples, **options)
+        SequencePreprocessor.from_data(examples, **options)
 
 
 def test_examples_of_another_kind_are_refused():
-    of_text, of_readings = encode("gru_tagger"), SequencePreprocessor.learn(READINGS, target="tags")
+    of_text, of_readings = (
+        encode("gru_tagger"),
+        SequencePreprocessor.from_data(READINGS, target="tags"),
+    )
     for preprocessor, examples in ((of_text, READINGS), (of_readings, TEXT)):
         with pytest.raises(DataError, match="must be sequences of"):
             preprocessor.batches(examples)

@@ -17,7 +17,7 @@ from keras_seqzoo import layers
 from keras_seqzoo.cli import main
 from keras_seqzoo.data import PairPreprocessor, SequencePairs, Vocabulary, forecasting_pairs
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.metrics.seq2seq import edits
+from keras_seqzoo.metrics.seq2seq import edit_distance
 from keras_seqzoo.tasks import evaluate
 from keras_seqzoo.wrapping import decodes, inner_model, preprocessor_of
 
@@ -70,7 +70,7 @@ def test_scores_count_whole_sequences_and_edits():
     [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0), ("ab", "ba", 2)],
 )
 def test_edits_are_the_fewest(one, other, distance):
-    assert edits(one, other) == edits(other, one) == distance
+    assert edit_distance(one, other) == edit_distance(other, one) == distance
 
 
 # ---------------------------------------------------------------------------------------- training
@@ -91,10 +91,10 @@ def test_a_model_takes_and_gives_texts(trained, tmp_path):
     found = trained.model.predict(texts, verbose=0)
     said = [text.decode() for text in found["targets"]]
     assert said[:3] == ["a c b a", "b c d", said[2]]
-    source = trained.preprocessor.sources([list("abca"), list("dcb"), [], list("zab")])
+    source = trained.preprocessor.encode_sources([list("abca"), list("dcb"), [], list("zab")])
     options = {"strategy": "beam", "max_length": trained.preprocessor.max_length}
     expected = trained.inner_model.generate(source, **options)
-    assert said == [" ".join(names) for names in trained.preprocessor.names(expected.sequences)]
+    assert said == [" ".join(names) for names in trained.preprocessor.decode(expected.sequences)]
     np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
 
     trained.model.save(tmp_path / "named.keras")
@@ -130,14 +130,14 @@ def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
         trained.model.save(tmp_path / "model.keras")
         known = preprocessor_of(zoo.load(tmp_path / "model.keras"))
         assert known == trained.preprocessor
-        np.testing.assert_equal(known.sources(sources)[2, 3:], np.full((3, 2), mask_value))
+        np.testing.assert_equal(known.encode_sources(sources)[2, 3:], np.full((3, 2), mask_value))
     with pytest.raises(DataError, match="lengths from 3 to 6"):
         zoo.train("vector_encoder_decoder", pairs, mask_value=None, validation_split=0, verbose=0)
     even = SequencePairs([source[:3] for source in sources], pairs.targets)
     trained = zoo.train(
         "vector_encoder_decoder", even, even, mask_value=None, units=4, epochs=1, verbose=0
     )
-    assert trained.preprocessor.arguments()["mask_value"] is None
+    assert trained.preprocessor.model_arguments()["mask_value"] is None
     assert trained.model.predict(np.stack(even.sources), verbose=0).shape == (4, 2, 2)
 
 
@@ -191,14 +191,14 @@ def test_targets_of_readings_may_differ_in_length():
     sources = [rng.normal(size=(length + 1, 2)) for length in lengths]
     targets = [rng.normal(size=(length, 3)) for length in lengths]
     pairs = SequencePairs(sources, targets)
-    preprocessor = PairPreprocessor.learn(pairs)
-    assert preprocessor.arguments()["source_features"] == 2 and preprocessor.max_length == 5
+    preprocessor = PairPreprocessor.from_data(pairs)
+    assert preprocessor.model_arguments()["source_features"] == 2 and preprocessor.max_length == 5
     inputs, y, weights = preprocessor.batches(pairs, batch_size=4, shuffle=False)[0]
     assert np.isnan(inputs["source"][0, -1]).all() and not inputs["target"][:, 0].any()
     np.testing.assert_array_equal(weights.sum(1), sorted(lengths))
     np.testing.assert_allclose(inputs["target"][3, 1:5], y[3, :4])
-    model = zoo.get("vector_encoder_decoder", **preprocessor.arguments(), units=4)
-    zoo.adapt(model, preprocessor.sources(sources), target=np.concatenate(targets)[None])
+    model = zoo.get("vector_encoder_decoder", **preprocessor.model_arguments(), units=4)
+    zoo.adapt(model, preprocessor.encode_sources(sources), target=np.concatenate(targets)[None])
     model.compile("sgd", "mse")
     plain = model.evaluate(preprocessor.batches(pairs, batch_size=4), verbose=0)
     alone = [
@@ -275,7 +275,7 @@ def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
     assert asked == {
         "serve", "encode", "step", "generate_greedy", "generate_beam", "generate_text",
     }  # fmt: skip
-    source = trained.preprocessor.sources([list("abca"), list("dcba")])
+    source = trained.preprocessor.encode_sources([list("abca"), list("dcba")])
     np.save(tmp_path / "source.npy", source)
     done = subprocess.run(
         [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in FILES)],
@@ -404,7 +404,7 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
         zoo.train("gru_encoder_decoder", pairs, class_weight="balanced")
     with pytest.raises(ArgumentError, match="label_smoothing"):
         zoo.train("gru_encoder_decoder", pairs, label_smoothing=1.0)
-    preprocessor = PairPreprocessor.learn(pairs)
+    preprocessor = PairPreprocessor.from_data(pairs)
     with pytest.raises(DataError, match="`sources` must be tokens"):
         preprocessor.batches(forecasting_pairs(waves(50), past=5, steps=2))
     for given in ({"source": 0}, {"target": "abc"}, {"target_units": "words"}, {"max_length": 0}):
@@ -412,18 +412,18 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
             dataclasses.replace(preprocessor, **given)
     for sequences in (["ab", 3], [[1, 2]]):
         with pytest.raises(DataError, match="tokens"):
-            preprocessor.sources(sequences)
-    for tokens in ([2, 3], [[-1]], [[0.5]]):
-        with pytest.raises(DataError, match="tokens"):
-            preprocessor.names(tokens)
+            preprocessor.encode_sources(sequences)
+    for ids in ([2, 3], [[-1]], [[0.5]]):
+        with pytest.raises(DataError, match="ids"):
+            preprocessor.decode(ids)
     of_readings = PairPreprocessor(2, 1)
     with pytest.raises(DataError, match=r"\(time, 2\)"):
-        of_readings.sources([np.zeros((3, 1))])
+        of_readings.encode_sources([np.zeros((3, 1))])
     with pytest.raises(DataError, match="targets are readings"):
-        of_readings.names([[2]])
+        of_readings.decode([[2]])
     with pytest.raises(ArgumentError, match="source_units"):
         SequencePairs([["a"]], [["b"]], source_units="words")
-    model = zoo.get("gru_encoder_decoder", **preprocessor.arguments(), units=4)
+    model = zoo.get("gru_encoder_decoder", **preprocessor.model_arguments(), units=4)
     for source in ([[99, 1]], [[-1, 1]], [[0.5, 1.0]]):
         with pytest.raises(DataError, match=r"ints from 0 to 5.*numbers of tokens"):
             model.generate(np.array(source))
@@ -433,14 +433,14 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
 
 
 def test_unknown_tokens_and_long_targets_are_as_documented(trained):
-    assert trained.preprocessor.sources([["never", "seen"]]).tolist() == [[1, 1]]
-    cut = trained.inner_model.generate(trained.preprocessor.sources([list("abcd")]), max_length=2)
+    assert trained.preprocessor.encode_sources([["never", "seen"]]).tolist() == [[1, 1]]
+    cut = trained.inner_model.generate(trained.preprocessor.encode_sources([list("abcd")]), max_length=2)
     assert (cut.sequences[0] > 0).all()  # no room for an end
     assert isinstance(trained.preprocessor.source, Vocabulary)
 
 
 def test_attention_of_a_pair_sums_to_one_and_is_drawn(trained):
-    source = trained.preprocessor.sources([list("abcd")])[0]
+    source = trained.preprocessor.encode_sources([list("abcd")])[0]
     target = trained.preprocessor.target.encode(list("dcba"))
     weights = trained.inner_model.attention(source, target)
     assert weights.shape == (5, 4)

@@ -204,7 +204,9 @@ def picky():
     def picky(*, features: int = 1, units: int = 2, name: str = "picky"):
         if units == 3:
             raise RuntimeError("three is too many")
-        return registry.get_entry("simple_rnn_identity").load()(features=features, units=units)
+        return registry.get_entry("simple_rnn_identity").load_constructor()(
+            features=features, units=units
+        )
 
     zoo.register(
         "picky", picky, task="identity", summary="Fails at times.", inputs="(b, t, f)",

@@ -1,4 +1,4 @@
-"""Tagged sentences from files with one token per line: CoNLL-U, and columns of any kind."""
+"""Readers of tagged sentences with one token per line: CoNLL-U and CoNLL columns."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_seqzoo.data.io.text_lines import count, lines, read_text, refuse_file, split_blanks
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text, split_lines, split_spaces
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import argument_message, is_int, unknown_name_message
 
-_MAY_LACK = ("feats", "misc")  # here "_" says that there is none, which is a value like another
+_OPTIONAL_FIELDS = ("feats", "misc")  # where "_", no value, is a tag like any other
 
 
 def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> LabeledSequences:
-    r"""Reads sentences and one field of each word from a CoNLL-U or CoNLL-U Plus file.
+    r"""Read sentences tagged with one field of a CoNLL-U or CoNLL-U Plus file.
 
-    Words are tokens; ranges of multiword tokens (1-2) and empty nodes (1.1) are left out. Needs
+    Words are tokens; ranges of multiword tokens (1-2) and empty nodes (1.1) are left out. It needs
     the package conllu: `pip install "keras-seqzoo[text]"`.
 
     Args:
-        path: a text file in UTF-8 in CoNLL-U.
-        field: the column whose values are the tags: "upos", "xpos", "lemma", "deprel", "feats"
-            or any other but "id"; or one key of a column, "feats.Case", "misc.Entity". Words
-            without features or without that key have the tag "_".
+        path: a CoNLL-U file in UTF-8.
+        field: the column with the tags: "upos", "xpos", "lemma", "deprel", "feats" or any other
+            except "id"; or one key of a column, "feats.Case", "misc.Entity". Words without features
+            or without that key have the tag "_".
 
     Returns:
-        `LabeledSequences` of tokens with tags; `notes` says what was left out.
+        `LabeledSequences` of tokens with tags; `notes` lists what was left out.
 
     Raises:
         ArgumentError: if `field` is not a name, or the package conllu is not installed.
@@ -50,7 +50,7 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> LabeledSeque
         _check_field(field, block.default_fields)
         words = [token for token in block if not isinstance(token.get("id"), tuple)]
         left_out += len(block) - len(words)
-        if not words:  # a block of comments
+        if not words:  # comments only
             continue
         where = f"sentence {number}" + f" ({block.metadata.get('sent_id')})" * (
             "sent_id" in block.metadata
@@ -59,7 +59,7 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> LabeledSeque
             _check_width(path, word, len(block.default_fields), where)
         sequences.append([word["form"][0] for word in words])
         tags.append([_tag(path, word, field, where, keys) for word in words])
-    _check_found(path, sequences, tags, field, keys)
+    _check_result(path, sequences, tags, field, keys)
     note = f"Multiword ranges and empty nodes: {left_out} left out, all words kept."
     return LabeledSequences(
         sequences, tags=tags, notes=(note,) * bool(left_out), source=os.fspath(path)
@@ -69,24 +69,24 @@ def read_conllu(path: str | os.PathLike, *, field: str = "upos") -> LabeledSeque
 def read_conll(
     path: str | os.PathLike, *, token_column: int = 0, tag_column: int = -1
 ) -> LabeledSequences:
-    r"""Reads tagged sentences from a file with a token per line and a blank line between sentences.
+    r"""Read tagged sentences from CoNLL columns: a token per line, a blank line between sentences.
 
-    Columns are separated by tabs if the first token's line has one, and tokens may then hold
-    spaces; if not, by spaces. Every line has as many columns as the first. Lines that begin with
+    Tabs separate the columns if the first line with a token has a tab, so that tokens may contain
+    spaces; otherwise spaces do. Every line has as many columns as the first. Lines that begin with
     -DOCSTART- are left out.
 
     Args:
         path: a text file in UTF-8.
         token_column: int, the column of the tokens, counted from 0, or from the end by -1, -2.
-        tag_column: int, the column of the tags, counted likewise.
+        tag_column: int, the column of the tags, counted in the same way.
 
     Returns:
-        `LabeledSequences` of tokens with tags; `notes` says what was left out.
+        `LabeledSequences` of tokens with tags; `notes` lists what was left out.
 
     Raises:
         ArgumentError: if a column is not an int.
         DataError: if the file cannot be read, has no such column, or a line has more or fewer
-            columns than the first; the message says which line.
+            columns than the first; the message has the line number.
 
     Example:
         >>> path = Path(tempfile.mkdtemp(), "train.conll")
@@ -95,23 +95,25 @@ def read_conll(
         >>> examples.sequences, examples.tags
         ((('EU', 'rejects'), ('Peter',)), (('B-ORG', 'O'), ('B-PER',)))
     """
-    chosen = {"token_column": token_column, "tag_column": tag_column}
-    for name, column in chosen.items():
+    columns = {"token_column": token_column, "tag_column": tag_column}
+    for name, column in columns.items():
         if not is_int(column):
             raise ArgumentError(argument_message(name, "an int", column, "Columns count from 0."))
-    numbered = list(enumerate(lines(read_text(path)), 1))
+    numbered = list(enumerate(split_lines(read_text(path)), 1))
     first = next((line for _, line in numbered if _has_token(line)), None)
     if first is None:
         hint = "Give a file with a token and its tag in each line."
-        raise refuse_file(path, "a file of tagged tokens", "which has none", hint)
-    split = _split_tabs if "\t" in first else split_blanks
+        raise file_error(path, "a file of tagged tokens", "which has none", hint)
+    split = _split_tabs if "\t" in first else split_spaces
     width = len(split(first))
-    _check_columns(path, chosen, width)
+    _check_columns(path, columns, width)
     sentences: list[list[tuple[str, str]]] = [[]]
     for number, line in numbered:
         if _has_token(line):
-            cells = _cells(path, number, split(line), width)
-            sentences[-1].append(_pair(path, number, cells[token_column], cells[tag_column]))
+            cells = _checked_cells(path, number, split(line), width)
+            sentences[-1].append(
+                _checked_pair(path, number, cells[token_column], cells[tag_column])
+            )
         elif sentences[-1]:
             sentences.append([])
     sentences = [pairs for pairs in sentences if pairs]
@@ -119,15 +121,15 @@ def read_conll(
     return LabeledSequences(
         [[token for token, _ in pairs] for pairs in sentences],
         tags=[[tag for _, tag in pairs] for pairs in sentences],
-        notes=(f"{count(documents, '-DOCSTART- line')} left out.",) * bool(documents),
+        notes=(f"{plural(documents, '-DOCSTART- line')} left out.",) * bool(documents),
         source=os.fspath(path),
     )
 
 
 def _blocks(path: Any, text: str) -> Iterator[tuple[int, Any]]:
-    """Each sentence as conllu reads it, with its number from 1."""
-    parse, failure = _conllu()
-    # Texts as they are: conllu would take features apart, and refuse heads that nobody asked for.
+    """Sentences parsed by conllu, numbered from 1."""
+    parse, failure = _import_conllu()
+    # Unparsed: conllu would split features, and reject invalid heads even where they are not read.
     raw: dict[str, Callable] = dict.fromkeys(("xpos", "feats", "head", "deps", "misc"), _raw)
     raw["form"] = _form
     number = 0
@@ -138,10 +140,10 @@ def _blocks(path: Any, text: str) -> Iterator[tuple[int, Any]]:
     except (failure, ValueError) as error:  # ValueError: an id of thousands of digits
         cause = f"whose sentence {number + 1} cannot be read ({str(error)[:200].rstrip('.')})"
         hint = "Each line has 10 fields with tabs between them; a blank line ends a sentence."
-        raise refuse_file(path, "a file in CoNLL-U", cause, hint) from None
+        raise file_error(path, "a file in CoNLL-U", cause, hint) from None
 
 
-def _conllu() -> tuple[Callable, type[Exception]]:
+def _import_conllu() -> tuple[Callable, type[Exception]]:
     try:
         from conllu import parse_incr
         from conllu.exceptions import ParseException
@@ -158,7 +160,7 @@ def _raw(cells: list[str], index: int) -> str:
 
 
 def _form(cells: list[str], index: int) -> tuple[str, int]:
-    """The word, and how many fields its line has: conllu ignores surplus ones."""
+    """The word, and the number of fields in its line: conllu ignores extra ones."""
     return cells[index], len(cells)
 
 
@@ -168,41 +170,41 @@ def _check_field(field: str, columns: list[str]) -> None:
             f"`path` must have words, in a column FORM. Received: columns {', '.join(columns)}."
         )
     name, dot, _ = field.partition(".")
-    if name not in columns or name == "id" or (dot and name not in _MAY_LACK):
+    if name not in columns or name == "id" or (dot and name not in _OPTIONAL_FIELDS):
         known = [column for column in columns if column != "id"]
-        known += [f"{column}.KEY" for column in _MAY_LACK if column in columns]
+        known += [f"{column}.KEY" for column in _OPTIONAL_FIELDS if column in columns]
         raise DataError(unknown_name_message("field", field, known))
 
 
 def _check_width(path: Any, word: Any, columns: int, where: str) -> None:
-    # A line of two fields is the least that conllu lets pass, so only FORM may be missing.
+    # conllu requires at least two fields in a line, so only FORM may be missing.
     form, width = word.get("form", ("", len(word)))
     if width != columns:
         cause = f"whose {where} has {width} fields at the word {form!r}, not {columns}"
-        hint = "One tab separates fields, and spaces never stand in pairs; mend that line."
-        raise refuse_file(path, "a file in CoNLL-U", cause, hint)
+        hint = "One tab separates fields, and two adjacent spaces also do; fix that line."
+        raise file_error(path, "a file in CoNLL-U", cause, hint)
 
 
 def _tag(path: Any, word: Any, field: str, where: str, keys: set[str]) -> str:
-    """The word's tag; adds to `keys` those its field has."""
+    """The word's tag; adds the keys of its field to `keys`."""
     column, dot, key = field.partition(".")
     tag = word[column][0] if column == "form" else word[column]
     if dot:
         pairs = dict(pair.partition("=")[::2] for pair in tag.split("|"))
         keys.update(f"{column}.{name}" for name in pairs if name != "_")
         tag = pairs.get(key, "_")
-    if not tag or (tag == "_" and column not in _MAY_LACK):
+    if not tag or (tag == "_" and column not in _OPTIONAL_FIELDS):
         cause = f"whose {where} has no {field} at the word {word['form'][0]!r}"
-        raise refuse_file(
+        raise file_error(
             path, f"a file with {field} for every word", cause, "Add it, or choose another `field`."
         )
     return tag
 
 
-def _check_found(path: Any, sequences: list, tags: list, field: str, keys: set[str]) -> None:
+def _check_result(path: Any, sequences: list, tags: list, field: str, keys: set[str]) -> None:
     if not sequences:
         hint = "Give a file with a word in each line."
-        raise refuse_file(path, "a file in CoNLL-U", "which has no word", hint)
+        raise file_error(path, "a file in CoNLL-U", "which has no word", hint)
     if "." in field and field not in keys:
         raise DataError(unknown_name_message("field", field, sorted(keys)))
 
@@ -215,33 +217,34 @@ def _split_tabs(line: str) -> list[str]:
     return [cell.strip(" ") for cell in line.split("\t")]
 
 
-def _check_columns(path: Any, chosen: dict[str, int], width: int) -> None:
-    """Raises `DataError` unless the file has both columns, and they are two."""
-    for name, column in chosen.items():
+def _check_columns(path: Any, columns: dict[str, int], width: int) -> None:
+    """Raises `DataError` unless both columns exist and differ."""
+    for name, column in columns.items():
         if not -width <= column < width:
             raise DataError(
-                f"`{name}` must be one of the {count(width, 'column')} of '{path}'. Received: "
+                f"`{name}` must be one of the {plural(width, 'column')} of '{path}'. Received: "
                 f"{name}={column}. Columns count from 0, or from -1 at the end."
             )
-    if len({column % width for column in chosen.values()}) == 1:
-        said = ", ".join(f"{name}={column}" for name, column in chosen.items())
+    if len({column % width for column in columns.values()}) == 1:
+        received = ", ".join(f"{name}={column}" for name, column in columns.items())
         raise DataError(
-            f"`token_column` and `tag_column` must be two columns. Received: {said}, one and the "
-            f"same of the {count(width, 'column')} of '{path}'. Tabs or spaces separate columns."
+            f"`token_column` and `tag_column` must be two columns. Received: {received}, which are "
+            f"the same of the {plural(width, 'column')} of '{path}'. Tabs or spaces separate "
+            "columns."
         )
 
 
-def _cells(path: Any, number: int, cells: list[str], width: int) -> list[str]:
+def _checked_cells(path: Any, number: int, cells: list[str], width: int) -> list[str]:
     if len(cells) != width:
-        cause = f"whose line {number} has {count(len(cells), 'column')}, not {width}"
-        hint = "Mend or delete that line; all have the columns of the first, comments too."
-        raise refuse_file(path, "a file with as many columns in each line", cause, hint)
+        cause = f"whose line {number} has {plural(len(cells), 'column')}, not {width}"
+        hint = "Fix or delete that line; all lines, comments too, have the columns of the first."
+        raise file_error(path, "a file with as many columns in each line", cause, hint)
     return cells
 
 
-def _pair(path: Any, number: int, token: str, tag: str) -> tuple[str, str]:
+def _checked_pair(path: Any, number: int, token: str, tag: str) -> tuple[str, str]:
     if not token or not tag:
         cause = f"whose line {number} has an empty {'tag' if token else 'token'}"
-        hint = "Mend that line; two tabs in a row have an empty column between them."
-        raise refuse_file(path, "a file with a token and a tag in each line", cause, hint)
+        hint = "Fix that line; two adjacent tabs enclose an empty column."
+        raise file_error(path, "a file with a token and a tag in each line", cause, hint)
     return token, tag

@@ -1,4 +1,4 @@
-"""Texts with labels from a table, and the rule that splits texts into tokens."""
+"""Reader of labeled texts from a table, and the tokenizer that it uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import Any
 
-from keras_seqzoo.data.io.text_lines import count, read_text, refuse_file
+from keras_seqzoo.data.io.text_lines import file_error, plural, read_text
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -29,26 +29,27 @@ def read_labeled_csv(
     separator: str | None = None,
     lower: bool = False,
 ) -> LabeledSequences:
-    r"""Reads texts and their labels from two columns of a .csv or .tsv file with a header.
+    r"""Read texts and their labels from two columns of a .csv or .tsv file with a header.
 
-    Texts are split by `split_words`: a run of letters, digits and underscores is a token, and so
-    is every other character that is not a blank. A label is any text but the empty one; "none"
-    and "NA" are labels.
+    `split_words` splits the texts: a run of letters, digits and underscores is a token, and so is
+    every other character that is not whitespace. A label is any non-empty text; "none" and "NA" are
+    labels.
 
     Args:
-        path: a text file in UTF-8; a cell with separators, quotes or line ends is in double
-            quotes, and double quotes in it are doubled.
+        path: a text file in UTF-8; cells with separators, quotes or line ends are in double quotes,
+            and double quotes inside them are doubled.
         text: str, the name of the column of texts.
         label: str, the name of the column of labels.
         separator: str of one character between cells; None takes the first of comma, tab,
-            semicolon and bar by which the header has both columns.
-        lower: bool, whether texts are put in lower case.
+            semicolon and bar that splits the header so that both columns are found.
+        lower: bool, whether to convert texts to lower case.
 
     Returns:
-        `LabeledSequences` of tokens with labels, one per row; a text without tokens is an empty sequence.
+        `LabeledSequences` of tokens with labels, one per row; a text without tokens is an empty
+        sequence.
 
     Raises:
-        ArgumentError: if an argument is not one of those above.
+        ArgumentError: if an argument has another type or value.
         DataError: if the file cannot be read, a column is missing, or a row has no label.
 
     Example:
@@ -66,7 +67,7 @@ def read_labeled_csv(
     (_, header), *rows = _rows(path, content, separator)
     columns = [_column(path, name, header) for name in (text, label)]
     if not rows:
-        raise refuse_file(path, "a table", "which has a header only", "Add the texts.")
+        raise file_error(path, "a table", "which has a header only", "Add the texts.")
     texts, labels = zip(*([row[column] for column in columns] for _, row in rows), strict=True)
     _check_labels(path, labels, [line for line, _ in rows])
     sequences = [split_words(cell, lower=lower) for cell in texts]
@@ -74,20 +75,20 @@ def read_labeled_csv(
     return LabeledSequences(
         sequences,
         labels=labels,
-        notes=(f"{count(empty, 'text')} without tokens: kept as empty sequences.",) * bool(empty),
+        notes=(f"{plural(empty, 'text')} without tokens: empty sequences.",) * bool(empty),
         source=os.fspath(path),
     )
 
 
 def split_words(text: str, *, lower: bool = False) -> list[str]:
-    r"""Splits a text into words and single marks.
+    r"""Split a text into words and single punctuation marks.
 
-    A run of letters, digits and underscores of any script is one token, every other character but
-    blanks is a token of its own, and combining marks stay with the character before them.
+    A run of letters, digits and underscores of any script is one token. Every other character that
+    is not whitespace is a token. Combining marks stay with the character before them.
 
     Args:
         text: str.
-        lower: bool, whether `text` is put in lower case first.
+        lower: bool, whether to convert `text` to lower case first.
 
     Returns:
         List of str.
@@ -102,10 +103,10 @@ def split_words(text: str, *, lower: bool = False) -> list[str]:
     if not isinstance(text, str):
         raise ArgumentError(argument_message("text", "a str", text))
     text = text.lower() if lower else text
-    # `\w` has no combining marks: it alone would cut Hindi and Thai words at every vowel sign.
+    # `\w` does not match combining marks, so it would split Hindi and Thai words at vowel signs.
     marks = "".join(c for c in set(text) if not c.isascii() and unicodedata.category(c)[0] == "M")
-    more = re.escape(marks)
-    pattern = rf"\w[\w{more}]*|[^\w\s][{more}]*" if marks else r"\w+|[^\w\s]"
+    combining = re.escape(marks)
+    pattern = rf"\w[\w{combining}]*|[^\w\s][{combining}]*" if marks else r"\w+|[^\w\s]"
     return re.findall(pattern, text)
 
 
@@ -115,24 +116,24 @@ def _check_arguments(text: Any, label: Any, separator: Any) -> None:
             raise ArgumentError(argument_message(name, "the name of a column", value))
     if text == label:
         raise ArgumentError(argument_message("label", "another column than `text`", label))
-    one = isinstance(separator, str) and len(separator) == 1 and separator not in '"\r\n\0'
-    if separator is not None and not one:
+    valid = isinstance(separator, str) and len(separator) == 1 and separator not in '"\r\n\0'
+    if separator is not None and not valid:
         expected = "one character, no quote and no line end, or None"
         raise ArgumentError(argument_message("separator", expected, separator))
 
 
-def _separator(path: Any, content: str, wanted: set[str]) -> str:
-    """The first by which the header has the columns wanted; if none, what the name promises."""
+def _separator(path: Any, content: str, columns: set[str]) -> str:
+    """The first separator that splits the header into `columns`, or that of the file extension."""
     header = content.lstrip("\r\n").partition("\n")[0].rstrip("\r")
     for separator in _SEPARATORS:
-        if wanted <= {cell.strip(' "') for cell in header.split(separator)}:
+        if columns <= {cell.strip(' "') for cell in header.split(separator)}:
             return separator
     return "\t" if os.fspath(path).lower().endswith(".tsv") else ","
 
 
 def _rows(path: Any, content: str, separator: str) -> list[tuple[int, list[str]]]:
-    """Cells of each row with the number of its last line; blank lines are nothing."""
-    # Not pandas: it fills a row that is cut short with empty cells and says nothing.
+    """Cells of each row with the number of its last line, without blank lines."""
+    # pandas would silently fill a truncated row with empty cells.
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -141,18 +142,18 @@ def _rows(path: Any, content: str, separator: str) -> list[tuple[int, list[str]]
                 continue
             rows.append((reader.line_num, [cell.strip() for cell in row]))
             if len(row) != len(rows[0][1]):
-                cells = f"{count(len(row), 'cell')}, not {len(rows[0][1])}"
+                cells = f"{plural(len(row), 'cell')}, not {len(rows[0][1])}"
                 cause = f"whose line {reader.line_num} has {cells}"
                 hint = (
-                    f"Mend that line; {separator!r} separates cells, quotes enclose those with one."
+                    f"Fix that line; {separator!r} separates cells, cells with one are in quotes."
                 )
-                raise refuse_file(path, "a table with rows of equal length", cause, hint)
+                raise file_error(path, "a table with rows of equal length", cause, hint)
     except csv.Error as error:
         cause = f"whose line {reader.line_num} cannot be read ({error})"
-        hint = "Mend the quotes: those that open a cell also close it, those inside are doubled."
-        raise refuse_file(path, "a table", cause, hint) from None
+        hint = "Fix the quotes: those that open a cell also close it, those inside are doubled."
+        raise file_error(path, "a table", cause, hint) from None
     if not rows:
-        raise refuse_file(path, "a table", "which has blank lines only", "Export the data again.")
+        raise file_error(path, "a table", "which has blank lines only", "Export the data again.")
     return rows
 
 
@@ -163,7 +164,7 @@ def _column(path: Any, name: str, header: list[str]) -> int:
         )
     if header.count(name) > 1:
         cause = f"whose header has {name!r} {header.count(name)} times"
-        raise refuse_file(path, "a table", cause, "Rename all but one of these columns.")
+        raise file_error(path, "a table", cause, "Rename all but one of these columns.")
     return header.index(name)
 
 
@@ -171,6 +172,6 @@ def _check_labels(path: Any, labels: tuple[str, ...], line_numbers: list[int]) -
     if "" in labels:
         row = labels.index("")
         cause = f"whose row {row + 1} below the header, line {line_numbers[row]}, has no label"
-        raise refuse_file(
+        raise file_error(
             path, "a table with a label in each row", cause, "Label that text or delete the row."
         )

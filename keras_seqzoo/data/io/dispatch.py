@@ -1,4 +1,4 @@
-"""Examples from whatever is at a path."""
+"""Reader of labeled sequences that chooses the format by the path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from keras_seqzoo.data.io.conll import read_conll, read_conllu
 from keras_seqzoo.data.io.csv_labels import read_labeled_csv
 from keras_seqzoo.data.io.seq_in_out import read_seq_in_out
-from keras_seqzoo.data.io.text_lines import refuse_file
+from keras_seqzoo.data.io.text_lines import file_error
 from keras_seqzoo.data.io.uea_ts import read_ts
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, UnknownArgumentError
@@ -26,7 +26,7 @@ _READERS: dict[str, Callable[..., LabeledSequences]] = {
     "conllu": read_conllu,
     "conll": read_conll,
     "labeled": read_labeled_csv,
-    "pairs": read_seq_in_out,
+    "seq_in_out": read_seq_in_out,
     "ts": read_ts,
 }
 _FORMATS = {
@@ -44,24 +44,24 @@ _FORMATS = {
 def read_labeled_sequences(
     path: str | os.PathLike, *, format: str | None = None, **options: Any
 ) -> LabeledSequences:
-    r"""Reads labeled or tagged sequences, by the reader that suits what is at `path`.
+    r"""Read labeled or tagged sequences; the path decides the format unless `format` is given.
 
     Args:
-        path: a file, or a folder with a file seq.in and, beside it, seq.out (tags), label
-            (labels) or both.
+        path: a file, or a folder with the files seq.in (tokens) and seq.out (tags), label (labels)
+            or both.
         format: "conllu" (`read_conllu`), "conll" (`read_conll`), "labeled" (`read_labeled_csv`),
-            "pairs" (`read_seq_in_out`) or "ts" (`read_ts`). None takes pairs for a folder, and for a
-            file what its name ends in: .conllu; .conll, .bio, .iob or .txt for "conll"; .csv or
-            .tsv for "labeled"; .ts.
-        **options: what the reader takes besides its path, by name.
+            "seq_in_out" (`read_seq_in_out`) or "ts" (`read_ts`). None means "seq_in_out" for a
+            folder, and goes by the extension of a file: .conllu; .conll, .bio, .iob or .txt for
+            "conll"; .csv or .tsv for "labeled"; .ts.
+        **options: further arguments of the reader.
 
     Returns:
-        `LabeledSequences`; `notes` says all that was noticed and done.
+        `LabeledSequences`; `notes` lists what the reader noticed and changed.
 
     Raises:
-        ArgumentError: if the format is unknown or cannot be told.
+        ArgumentError: if the format is unknown or cannot be inferred.
         UnknownArgumentError: if the reader has no such option.
-        DataError: if the data cannot be read; the message says where.
+        DataError: if the data cannot be read; the message has the place.
 
     Example:
         >>> path = Path(tempfile.mkdtemp(), "train.bio")
@@ -70,9 +70,9 @@ def read_labeled_sequences(
         (('NNP', 'VBZ'),)
     """
     path = as_path("path", path)
-    folder = os.path.isdir(path)  # `Path.is_dir` would raise for a name that is too long
+    folder = os.path.isdir(path)  # `Path.is_dir` raises for a name that is too long
     if format is None:
-        format = "pairs" if folder else _format(path)
+        format = "seq_in_out" if folder else _format(path)
     check_choice("format", format, _READERS)
     known = list(inspect.signature(_READERS[format]).parameters)[1:]
     for option in options:
@@ -80,29 +80,29 @@ def read_labeled_sequences(
             raise UnknownArgumentError(
                 unknown_name_message(f"option of format {format}:", option, known)
             )
-    if folder and format == "pairs":
+    if folder and format == "seq_in_out":
         return _read_folder(path, options)
     return _READERS[format](path, **options)
 
 
 def _format(path: Path) -> str:
-    ending = path.suffix.lower()
-    if ending not in _FORMATS:
+    extension = path.suffix.lower()
+    if extension not in _FORMATS:
         expected = f"a folder with seq.in or a file that ends in {', '.join(_FORMATS)}"
-        hint = f"Say its format: {', '.join(f'format={name!r}' for name in _READERS)}."
+        hint = f"Give its format: {', '.join(f'format={name!r}' for name in _READERS)}."
         raise ArgumentError(argument_message("path", expected, os.fspath(path), hint))
-    return _FORMATS[ending]
+    return _FORMATS[extension]
 
 
 def _read_folder(folder: Path, options: dict[str, Any]) -> LabeledSequences:
-    """Pairs of a folder; options may name other files, or None for one to be left out."""
-    beside = {"tags": folder / "seq.out", "labels": folder / "label"}
-    found = {name: file for name, file in beside.items() if file.exists()} | options
-    for cause, lacking in (
+    """Tokens, tags and labels of a folder; options override its files, None leaves one out."""
+    defaults = {"tags": folder / "seq.out", "labels": folder / "label"}
+    files = {name: file for name, file in defaults.items() if file.exists()} | options
+    for cause, missing in (
         ("which has no seq.in", not (folder / "seq.in").exists()),
-        ("which has neither seq.out nor label", not found),
+        ("which has neither seq.out nor label", not files),
     ):
-        if lacking:
+        if missing:
             hint = "seq.in has a sequence of tokens per line, seq.out their tags, label one label."
-            raise refuse_file(folder, "a folder with seq.in and seq.out or label", cause, hint)
-    return read_seq_in_out(folder / "seq.in", **found)
+            raise file_error(folder, "a folder with seq.in and seq.out or label", cause, hint)
+    return read_seq_in_out(folder / "seq.in", **files)

@@ -1,18 +1,19 @@
-"""Readings from a file: every decision is taken in the open and told in a note."""
+"""Reader of time series from a file; its notes list every decision that it took."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from keras_seqzoo.data.io.cells import numbers
-from keras_seqzoo.data.io.missing import without_missing
-from keras_seqzoo.data.io.ordering import gaps, merge_repeats, sort_by_time
+from keras_seqzoo.data.io.cells import parse_numbers
+from keras_seqzoo.data.io.missing import handle_missing
+from keras_seqzoo.data.io.ordering import find_gaps, merge_duplicates, sort_by_time
 from keras_seqzoo.data.io.table import Columns, read_columns
-from keras_seqzoo.data.io.timestamps import take_times
+from keras_seqzoo.data.io.timestamps import extract_times
 from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
@@ -27,15 +28,15 @@ def read_time_series(
     *,
     columns: str | Sequence[str] | None = None,
     missing: str = "split",
-    repeats: str = "mean",
+    duplicates: str = "mean",
 ) -> TimeSeries:
-    r"""Reads a sequence of sensor readings from a file, in time order, with nothing missing.
+    r"""Read sensor readings from a file, in time order and without missing values.
 
-    Time stamps are found by themselves and are never a feature: datetimes, texts with a date in
-    the first column or one named like a time, two columns "date" and "time", or numbers since
-    1970 in a column named timestamp, time, date or datetime. Rows are sorted by them. Where they
-    are mostly regular, a step above 1.5 times the median step is a gap, and a new stretch begins
-    after it; `windows` never span two stretches.
+    Time stamps are detected and are never a feature: datetimes, texts with a date in the first
+    column or one named like a time, two columns "date" and "time", or numbers since 1970 in a
+    column named timestamp, time, date or datetime. Rows are sorted by them. Where they are mostly
+    regular, a time step above 1.5 times the median is a gap, and a new segment begins after it;
+    windows never span two segments.
 
     Shapes: `values` of the result is `(steps, features)`, float64, finite.
 
@@ -43,20 +44,20 @@ def read_time_series(
         path: a .csv or .tsv file in UTF-8 (also .csv.gz, .tsv.gz), .parquet, or .npy with an
             array `(steps, features)` or `(steps,)`. A file without a header has columns "0",
             "1" and so on.
-        columns: names of the features, in the order wanted, as a list or as a text with commas;
-            None takes every column of numbers.
-        missing: what to do about empty cells, NaN and infinities. "split" leaves out the rows
-            and begins a new stretch, so that nothing is invented; "ffill" carries the last value
-            forward; "interpolate" draws a line between the neighbours, which uses later readings;
-            "error" refuses the file. Nothing is carried over a gap.
-        repeats: what to do about rows with the same stamp: "mean", "first" or "last", the latter
-            two in the order of the file.
+        columns: names of the features in the order of the result, as a list or as a str with
+            commas; None takes every numeric column.
+        missing: what to do with empty cells, NaN and infinities. "split" leaves out the rows and
+            begins a new segment; "ffill" carries the last value forward; "interpolate" interpolates
+            linearly between neighbors, which uses later readings; "error" raises. No value is
+            filled across a gap.
+        duplicates: what to do with rows that have the same time stamp: "mean", "first" or "last",
+            the latter two in the order of the file.
 
     Returns:
-        `TimeSeries`; `notes` says all that was noticed and done.
+        `TimeSeries`; `notes` lists what the reader noticed and changed.
 
     Raises:
-        ArgumentError: if an argument is not one of those above.
+        ArgumentError: if an argument has another type or value.
         DataError: if the file cannot be read, a name is unknown, or no reading is left.
 
     Example:
@@ -67,20 +68,20 @@ def read_time_series(
         [[5.0], [3.0]]
     """
     check_choice("missing", missing, ("split", "ffill", "interpolate", "error"))
-    check_choice("repeats", repeats, ("mean", "first", "last"))
+    check_choice("duplicates", duplicates, ("mean", "first", "last"))
     _check_columns(columns)
     notes: list[str] = []
-    times, found, stamps = take_times(read_columns(path, notes), notes)
-    names = _chosen(columns, found, stamps) or _numeric(found, stamps, notes)
-    values = _finite_or_nan(np.stack([found[name] for name in names], axis=1))
+    times, table, time_columns = extract_times(read_columns(path, notes), notes)
+    names = _selected(columns, table, time_columns) or _numeric(table, time_columns, notes)
+    values = _finite_or_nan(np.stack([table[name] for name in names], axis=1))
     after_gap = np.zeros(len(values), dtype=bool)
     if times is not None:
         values, times = sort_by_time(values, times, notes)
-        values, times = merge_repeats(values, times, repeats, notes)
-        after_gap = gaps(times, notes)
-    # Again, for the mean of two huge values may have become infinite.
+        values, times = merge_duplicates(values, times, duplicates, notes)
+        after_gap = find_gaps(times, notes)
+    # Again: the mean of two huge values may have become infinite.
     values = _finite_or_nan(values)
-    values, kept, starts = without_missing(values, after_gap, names, missing, notes)
+    values, kept, starts = handle_missing(values, after_gap, names, missing, notes)
     _note_constants(values, names, notes)
     return TimeSeries(
         values=values,
@@ -93,51 +94,53 @@ def read_time_series(
 
 
 def _check_columns(columns: str | Sequence[str] | None) -> None:
-    """Raises `ArgumentError` unless `columns` is None, a text, or distinct names."""
+    """Raises `ArgumentError` unless `columns` is None, a str, or a list of names."""
     if columns is None or (isinstance(columns, str) and columns.strip(", ")):
         return
-    listed = isinstance(columns, list | tuple) and bool(columns)
-    if not listed or not all(isinstance(name, str) for name in columns):
-        expected = "a list of column names, or a text with commas, not empty"
+    is_list = isinstance(columns, list | tuple) and bool(columns)
+    if not is_list or not all(isinstance(name, str) for name in columns):
+        expected = "a list of column names, or a str with commas, not empty"
         raise ArgumentError(
             argument_message("columns", expected, columns, "Leave it out to take all.")
         )
 
 
-def _chosen(columns: str | Sequence[str] | None, found: Columns, stamps: list[str]) -> list[str]:
-    """The names asked for, once they are known to be columns of numbers; none if none were."""
+def _selected(
+    columns: str | Sequence[str] | None, table: Columns, time_columns: list[str]
+) -> list[str]:
+    """The names in `columns`, checked to be numeric columns; empty for None."""
     if columns is None:
         return []
     if isinstance(columns, str):  # a name may itself have a comma
-        whole = columns in found
-        columns = [columns] if whole else [name.strip() for name in columns.split(",")]
+        single = columns in table
+        columns = [columns] if single else [name.strip() for name in columns.split(",")]
     if len(set(columns)) < len(columns):
         raise ArgumentError(argument_message("columns", "distinct names", columns))
     for name in columns:
-        if name in stamps:
-            hint = "Stamps order the readings; leave that name out of `columns`."
+        if name in time_columns:
+            hint = "Time stamps order the readings; leave that name out of `columns`."
             raise DataError(f"`columns` must be features. Received: {name!r}, the times. {hint}")
-        if name not in found:
-            raise DataError(unknown_name_message("column", name, found))
-        reason = _useless(found[name])
+        if name not in table:
+            raise DataError(unknown_name_message("column", name, table))
+        reason = _not_numeric(table[name])
         if reason:
             raise DataError(
                 f"`columns` must name columns of numbers. Received: {name!r}, which {reason}. "
-                "Mend that cell or leave the name out."
+                "Fix that cell or leave the name out."
             )
     return list(columns)
 
 
-def _numeric(found: Columns, stamps: list[str], notes: list[str]) -> list[str]:
-    """Every column of numbers; notes say which others were left out and why."""
-    reasons = {name: _useless(cells) for name, cells in found.items()}
+def _numeric(table: Columns, time_columns: list[str], notes: list[str]) -> list[str]:
+    """Every numeric column; notes list the others and why they were left out."""
+    reasons = {name: _not_numeric(cells) for name, cells in table.items()}
     names = [name for name, reason in reasons.items() if not reason]
     if not names:
         columns = [f"{name!r}, which {reason}" for name, reason in reasons.items()]
-        columns += [f"{name!r}, the times" for name in stamps]
+        columns += [f"{name!r}, the times" for name in time_columns]
         raise DataError(
             f"`path` must have a column of numbers. Received: {'; '.join(columns)}. "
-            "Mend those cells; commas (.csv) or tabs (.tsv) separate cells, points decimals."
+            "Fix those cells; commas (.csv) or tabs (.tsv) separate cells, points decimals."
         )
     notes += [
         f"Column {name!r} was left out: it {reason}." for name, reason in reasons.items() if reason
@@ -145,29 +148,29 @@ def _numeric(found: Columns, stamps: list[str], notes: list[str]) -> list[str]:
     return names
 
 
-def _useless(cells: np.ndarray | pd.Series | list[str]) -> str:
-    """Why a column cannot be a feature, in words that follow "which"; empty if it can."""
+def _not_numeric(cells: np.ndarray | pd.Series | list[str]) -> str:
+    """Why a column cannot be a feature, as text after "which"; empty if it can."""
     if isinstance(cells, pd.Series):
-        return "holds dates"
+        return "has dates"
     if isinstance(cells, list):
-        row = numbers(cells)
+        row = cast(int, parse_numbers(cells))  # texts have a cell that is not a number
         cell = cells[row] if len(cells[row]) <= 40 else cells[row][:37] + "..."
-        return f"is not numeric: row {row + 1} below the header holds {cell!r}"
-    return "" if np.isfinite(cells).any() else "has no value at all"
+        return f"is not numeric: row {row + 1} below the header is {cell!r}"
+    return "" if np.isfinite(cells).any() else "has no value"
 
 
 def _finite_or_nan(values: np.ndarray) -> np.ndarray:
-    """Infinities become NaN: both mean that there is no reading."""
+    """`values` with infinities replaced by NaN: both stand for a missing reading."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def _kept(times: pd.DatetimeIndex, kept: np.ndarray) -> pd.DatetimeIndex:
-    """The stamps of the rows that were kept."""
+    """The time stamps of the rows that were kept."""
     return times if kept.all() else times[kept]
 
 
 def _note_constants(values: np.ndarray, names: list[str], notes: list[str]) -> None:
-    """Says which columns never change."""
+    """Adds the constant columns to `notes`."""
     for name, low, high in zip(names, values.min(axis=0), values.max(axis=0), strict=True):
         if low == high and len(values) > 1:
             notes.append(f"Column {name!r} is constant ({low:g}) and was kept.")

@@ -1,4 +1,4 @@
-"""Text files in, line by line, with one sentence about those that cannot be used."""
+"""Reading of UTF-8 text files by lines, and the error message for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_text(path: str | os.PathLike, *, argument: str = "path") -> str:
 
     Args:
         path: path of the file.
-        argument: str, what messages call `path`.
+        argument: str, the name of `path` in error messages.
 
     Raises:
         ArgumentError: if `path` is not a path.
@@ -24,46 +24,46 @@ def read_text(path: str | os.PathLike, *, argument: str = "path") -> str:
     name = os.fspath(as_path(argument, path))
     if os.path.isdir(name):
         hint = "Give the path of one file."
-        raise refuse_file(name, "a file", "which is a directory", hint, argument=argument)
+        raise file_error(name, "a file", "which is a directory", hint, argument=argument)
     if not os.path.exists(name):
         cause = "which does not exist"
-        raise refuse_file(name, "a file", cause, "Check the path.", argument=argument)
-    if not os.path.isfile(name):  # reading a pipe would wait for ever
+        raise file_error(name, "a file", cause, "Check the path.", argument=argument)
+    if not os.path.isfile(name):  # reading a pipe would block
         cause = "which is a pipe or a device"
-        raise refuse_file(name, "a file", cause, "Write it to a file first.", argument=argument)
+        raise file_error(name, "a file", cause, "Write it to a file first.", argument=argument)
     text = _decoded(name, argument)
     if not text:
         hint = "Export the data again."
-        raise refuse_file(name, "a file of data", "which is empty", hint, argument=argument)
+        raise file_error(name, "a file of data", "which is empty", hint, argument=argument)
     return text
 
 
-def refuse_file(
+def file_error(
     path: str | os.PathLike, expected: str, cause: str, hint: str, *, argument: str = "path"
 ) -> DataError:
-    """Makes the one sentence about a file that cannot be used, and the hint after it."""
+    """The error for a file that cannot be used: what is expected, the cause, and what to do."""
     return DataError(
         f"`{argument}` must be {expected}. Received: {argument}='{os.fspath(path)}', {cause}. "
         f"{hint}"
     )
 
 
-def lines(text: str) -> list[str]:
-    r"""The lines of `text` without their ends, \n or \r\n; an end after the last adds no line.
+def split_lines(text: str) -> list[str]:
+    r"""The lines of `text` without line ends, \n or \r\n; a final line end adds no line.
 
-    Not `str.splitlines`: it ends lines at U+0085 and U+2028 as well, which occur inside of texts.
+    `str.splitlines` also splits at U+0085 and U+2028, which occur inside texts.
     """
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def split_blanks(line: str) -> list[str]:
-    """The parts between spaces and tabs; `str.split` would part at U+00A0 and others too."""
+def split_spaces(line: str) -> list[str]:
+    """Split a line at spaces and tabs only; `str.split` also splits at U+00A0 and others."""
     return [part for part in re.split("[ \t]+", line) if part]
 
 
-def count(number: int, what: str) -> str:
-    """A number of things in words: "1 line", "2 lines"."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 line", "2 lines"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _decoded(name: str, argument: str) -> str:
@@ -75,8 +75,8 @@ def _decoded(name: str, argument: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         cause = f"whose line {line} has the byte 0x{data[error.start]:02x}, which is not UTF-8"
         hint = "Save the file in UTF-8."
-        raise refuse_file(name, "a text file in UTF-8", cause, hint, argument=argument) from None
+        raise file_error(name, "a text file in UTF-8", cause, hint, argument=argument) from None
     except OSError as error:
         cause = f"which cannot be read ({error.strerror})"
         hint = "Check its permissions."
-        raise refuse_file(name, "a file", cause, hint, argument=argument) from None
+        raise file_error(name, "a file", cause, hint, argument=argument) from None

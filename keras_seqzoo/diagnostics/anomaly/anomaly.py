@@ -74,7 +74,7 @@ def anomaly_score(
     """
     check_choice("kind", kind, residuals.KINDS)
     of_windows = residuals.residuals(model, kind, alone=alone, batch_size=batch_size)
-    x_train, mask = model_function.read_rows(model, x_train, mask)
+    x_train, mask = model_function.prepare_inputs(model, x_train, mask)
     if x_train.ndim != 3:
         raise DataError(
             f"`x_train` must have shape (batch, time, features). Received: shape {x_train.shape}."
@@ -167,7 +167,7 @@ def anomaly(
     of_windows = residuals.residuals(model, kind, alone=alone, batch_size=batch_size)
 
     def said(windows: np.ndarray) -> np.ndarray:
-        windows, mask = model_function.read_rows(model, windows, None)
+        windows, mask = model_function.prepare_inputs(model, windows, None)
         found = of_windows(windows)
         if mask is not None:
             found[~mask] = np.nan
@@ -262,4 +262,4 @@ def _own_leakage(
     if sequence_length < 2 or len(whole) < 2:
         return None
     x = overlap.cut(record, np.array(whole), sequence_length)
-    return leakage(score, x, mask=model_function.find_mask(model, x), seed=seed)
+    return leakage(score, x, mask=model_function.resolve_mask(model, x), seed=seed)

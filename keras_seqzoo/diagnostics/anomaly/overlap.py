@@ -35,7 +35,7 @@ def as_record(name: str, x: Any) -> Record:
     Raises:
         DataError: if it is none of these, is empty, or is not real.
     """
-    if hasattr(x, "stretches"):
+    if hasattr(x, "segments"):
         return Record(x.values, x.starts, x.times, x.columns)
     values = as_array(name, x)
     if values.ndim not in (1, 2, 3) or values.dtype.kind not in "iuf" or 0 in values.shape:

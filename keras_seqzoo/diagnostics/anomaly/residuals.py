@@ -58,10 +58,10 @@ def residuals(
     def residual(x: np.ndarray) -> np.ndarray:
         if alone:
             steps = x.reshape(-1, 1, *x.shape[2:])
-            output = model_function.run(function, steps, batch_size)
+            output = model_function.predict_in_batches(function, steps, batch_size)
             output = output.reshape(x.shape) if output.size == x.size else output
         else:
-            output = model_function.run(function, x, batch_size)
+            output = model_function.predict_in_batches(function, x, batch_size)
         if output.shape != x.shape:
             what = "say the next reading" if kind == "forecasting" else "give its input back"
             raise DataError(

@@ -11,7 +11,7 @@ from keras_seqzoo.diagnostics.audit.model_under_test import ModelUnderTest
 from keras_seqzoo.diagnostics.audit.report import Example, Finding
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.errors import DataError
-from keras_seqzoo.inspection.model_graph import every_layer
+from keras_seqzoo.inspection.model_graph import flatten_layers
 
 UNTIMED = (
     "which inputs share the output's time axis is not known: say so with along=, their names or "
@@ -437,7 +437,7 @@ def _random_layers(s: ModelUnderTest) -> str:
     drawn = {id(one) for one, v in s.memory.read(s.memory.seeds) if (v != before[id(one)]).any()}
     names = {
         layer.name
-        for layer in every_layer(s.model)
+        for layer in flatten_layers(s.model)
         if id(getattr(getattr(layer, "seed_generator", None), "state", None)) in drawn
     }
     return f": {', '.join(sorted(names))}" if names else ""

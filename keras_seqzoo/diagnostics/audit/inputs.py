@@ -74,7 +74,7 @@ class Inputs:
             arrays[at] = part.reshape(*part.shape[:2], *one.shape[2:]).astype(one.dtype)
             start += width
         arrays = [
-            one if tensor is None else model_function.as_taken(one, tensor.shape, tensor.dtype)
+            one if tensor is None else model_function.cast_to_spec(one, tensor.shape, tensor.dtype)
             for one, tensor in zip(arrays, self.tensors, strict=True)
         ]
         if self.structure == "one":
@@ -95,7 +95,7 @@ class Inputs:
     def _padding_of(self, model: Any, at: int, mask_value: float | None) -> float | None:
         tokens = self.arrays[at].dtype.kind in "iu"
         if mask_value is not None:
-            known = model_graph.known_tokens(model, self.tensors[at])
+            known = model_graph.input_vocabulary_size(model, self.tensors[at])
             if known is not None:
                 as_tokens("mask_value", mask_value, known)
             return 0.0 if tokens and len(self.along) > 1 else float(mask_value)
@@ -128,7 +128,7 @@ def read_inputs(model: Any, x: Any, along: Any) -> Inputs:
                 f"{one.shape}, dtype {one.dtype}."
             )
     for name, tensor, one in zip(names, tensors, arrays, strict=False):  # if tensors are known
-        model_function.as_input(model, tensor, one, name)
+        model_function.as_model_input(model, tensor, one, name)
     if len({len(one) for one in arrays}) > 1:
         shapes = ", ".join(str(one.shape) for one in arrays)
         raise DataError(f"The inputs must have as many rows each. Received: shapes {shapes}.")

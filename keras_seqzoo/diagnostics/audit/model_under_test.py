@@ -13,7 +13,7 @@ from keras_seqzoo.diagnostics.audit.inputs import Inputs
 from keras_seqzoo.diagnostics.audit.report import Example
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.inspection import model_function
-from keras_seqzoo.inspection.model_graph import every_layer, stateful_layers
+from keras_seqzoo.inspection.model_graph import flatten_layers, stateful_layers
 from keras_seqzoo.layers import CRFModel, Normalization
 from keras_seqzoo.utils.array_validation import as_mask, check_finite
 
@@ -38,7 +38,7 @@ class Memory:
     """
 
     def __init__(self, model: keras.Model):
-        layers = every_layer(model)
+        layers = flatten_layers(model)
         # Keras does not count the states of a recurrent layer among its variables.
         states = [one for layer in layers for one in _flat(getattr(layer, "states", None))]
         self.variables = [*model.non_trainable_variables, *states]
@@ -138,7 +138,7 @@ class ModelUnderTest:
         model_function.check_output(self.y[self.real] if self.aligned else self.y)
         self.few_y = self(rows=few)
         # Of float64, too: smaller differences are no faults.
-        self.eps = max(model_function.round_off(self.model), float(np.finfo(np.float32).eps))
+        self.eps = max(model_function.machine_epsilon(self.model), float(np.finfo(np.float32).eps))
         self.exact_unit = self._largest(self.y, slice(None)) * self.eps
         self.unit = self._unit()
 
@@ -206,7 +206,7 @@ class ModelUnderTest:
                 found = self.model(given, training=training)
             else:
                 found = self.model.predict_on_batch(given)
-        return model_function.as_output(found)
+        return model_function.as_output_array(found)
 
     def _shaped(self, y: np.ndarray) -> np.ndarray:
         y = y.astype(np.float64)
@@ -311,7 +311,7 @@ class ModelUnderTest:
         if mask is not None or not self._inputs.along:
             return mask
         if self.is_keras and len(self._inputs.arrays) == 1 and self._inputs.structure == "one":
-            found = model_function.find_mask(self.model, self.x)
+            found = model_function.resolve_mask(self.model, self.x)
             if found is not None:
                 return found
         if self.padding is None:
@@ -341,13 +341,13 @@ class ModelUnderTest:
             return False
         if not self.fixed:
             return self._shorter.shape[1] == steps - 1
-        return y.ndim > 2 or not model_function.align(self.model, y, steps, None)[1]
+        return y.ndim > 2 or not model_function.align_output(self.model, y, steps, None)[1]
 
 
 @contextlib.contextmanager
 def _unwarned(model: keras.Model) -> Iterator[None]:
     """Without the warning of a scaling that was never adapted, since nothing is trained here."""
-    scalings = [one for one in every_layer(model) if isinstance(one, Normalization)]
+    scalings = [one for one in flatten_layers(model) if isinstance(one, Normalization)]
     before = [one._warned for one in scalings]
     for one in scalings:
         one._warned = True

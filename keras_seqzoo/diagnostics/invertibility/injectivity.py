@@ -139,8 +139,8 @@ def injectivity(
         check_fraction(tolerance=tolerance)
     if not is_real(distance) or distance <= 0:
         raise errors.ArgumentError(argument_message("distance", "a positive number", distance))
-    x, mask = model_function.read_rows(model, x, mask)
-    model = model_function.at_layer(model, layer)
+    x, mask = model_function.prepare_inputs(model, x, mask)
+    model = model_function.truncate_at_layer(model, layer)
     function = model_function.as_function(model)
     check_positive(batch_size=batch_size)
     jacobian = Jacobian(model, x, output_step, batch_size)
@@ -150,8 +150,8 @@ def injectivity(
         raise errors.DataError("Each row of `x` must have real steps. Received: padding alone.")
 
     def run(rows: np.ndarray) -> np.ndarray:
-        y = model_function.run(function, rows, batch_size)
-        return model_function.step_of(y, output_step)
+        y = model_function.predict_in_batches(function, rows, batch_size)
+        return model_function.select_step(y, output_step)
 
     y = run(x)
     model_function.check_output(y)

@@ -109,7 +109,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
         raise errors.ArgumentError(
             argument_message("model", "a Functional or Sequential Keras model", type(model))
         )
-    part = model_function.at_layer(model, layer)
+    part = model_function.truncate_at_layer(model, layer)
     if len(part.outputs) != 1:
         raise errors.ArgumentError(
             f"`model` must have one output. Received: {len(part.outputs)}. Give the output of one "
@@ -123,7 +123,7 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     for one, node in steps:
         _check(one, node)
     y = _read(y, part.outputs[0].shape)
-    eps = model_function.round_off(part)
+    eps = model_function.machine_epsilon(part)
     found = layer_inverses.Findings(
         {}, slope=1.0, residual=0.0, eps=eps, error=eps * layer_inverses.largest(y)
     )

@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.inspection.gradients import differentiable, gradient_of
-from keras_seqzoo.inspection.model_function import round_off
+from keras_seqzoo.inspection.gradients import gradient_of, tensor_function
+from keras_seqzoo.inspection.model_function import machine_epsilon
 
 NO_GRADIENT = (
     "`model` must be differentiable by the backend: a Keras model, a loaded SavedModel, or a "
@@ -43,10 +43,10 @@ class Jacobian:
             )
         own = isinstance(model, keras.Model) or hasattr(model, "signatures") or whole
         self.dtype = np.dtype(taken if own else x.dtype)
-        self.round_off = round_off(model, self.dtype)
+        self.round_off = machine_epsilon(model, self.dtype)
         self.batch_size = batch_size
         self._model = model
-        self._gradient = _gradient_function(differentiable(model), output_step)
+        self._gradient = _gradient_function(tensor_function(model), output_step)
 
     def __call__(self, row: np.ndarray, outputs: int) -> np.ndarray:
         """`(outputs, inputs)` at `row`, `(time, ...)`, both sides flattened."""

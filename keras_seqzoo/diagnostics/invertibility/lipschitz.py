@@ -220,9 +220,11 @@ def _refuse(what: str) -> NoReturn:
 
 def _measured(model, x, mask, lags: int, batch_size: int) -> np.ndarray:
     """The largest norm of the Jacobian by lag, over rows and steps."""
-    x, mask = model_function.read_rows(model, x, mask)
+    x, mask = model_function.prepare_inputs(model, x, mask)
     jacobian = Jacobian(model, x, None, batch_size)
-    y = model_function.run(model_function.as_function(model), x.astype(jacobian.dtype), batch_size)
+    y = model_function.predict_in_batches(
+        model_function.as_function(model), x.astype(jacobian.dtype), batch_size
+    )
     found = np.full(lags + 1, np.nan)
     steps, outputs = x.shape[1], y.shape[-1]
     last = y.ndim < 3

@@ -177,7 +177,7 @@ def _answers(function, passes, plan: Plan, batch_size: int):
 
 
 def _answer(function, x: np.ndarray, plan: Plan, batch_size: int) -> np.ndarray:
-    y = model_function.run(function, x, batch_size)
+    y = model_function.predict_in_batches(function, x, batch_size)
     if plan.output_step is not None:
         y = y[:, plan.output_step]
     if y[:1].size != plan.y[:1].size:

@@ -15,12 +15,12 @@ import numpy as np
 from keras import ops
 
 from keras_seqzoo.errors import ArgumentError, DataError
-from keras_seqzoo.inspection.gradients import differentiable, gradient_of
+from keras_seqzoo.inspection.gradients import gradient_of, tensor_function
 
 
 def gradient_function(model: Any) -> Callable:
     """`f(x, step, feature) -> (batch, time, features)`: one backward pass for all rows."""
-    call = differentiable(model)
+    call = tensor_function(model)
 
     def chosen(x, step, feature):
         y = ops.convert_to_tensor(call(x))

@@ -106,15 +106,15 @@ def leakage(
     check_positive(block=block, probes=probes)
     check_seed(seed)
     check_count(resamples=resamples)
-    x, mask = model_function.read_rows(model, x, mask, rows=2, steps=2)
+    x, mask = model_function.prepare_inputs(model, x, mask, rows=2, steps=2)
     if 2 * block > len(x):
         raise errors.ArgumentError(
             f"`block` must be at most half of the {len(x)} rows, so that each row can take another "
             f"block's past. Received: block={block}. Use a larger stride or a longer record."
         )
     function = model_function.as_function(model)
-    answer = model_function.run(function, x, batch_size)
-    y, last = model_function.align(model, answer, x.shape[1], output_step)
+    answer = model_function.predict_in_batches(function, x, batch_size)
+    y, last = model_function.align_output(model, answer, x.shape[1], output_step)
     real = np.ones(x.shape[:2], bool) if mask is None else mask
     rng = np.random.default_rng(seed)
     plan = Plan(

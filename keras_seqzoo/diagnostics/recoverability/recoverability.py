@@ -116,12 +116,12 @@ def recoverability(
     check_positive(block=block)
     check_seed(seed)
     check_count(resamples=resamples, burn_in=burn_in)
-    x, mask = model_function.read_rows(model, x, mask, rows=LEAST_ROWS)
+    x, mask = model_function.prepare_inputs(model, x, mask, rows=LEAST_ROWS)
     _check_readings(model, x)
     tested = _tested_lags(lags, x.shape[1])
-    function = model_function.as_function(model_function.at_layer(model, layer))
-    answer = model_function.run(function, x, batch_size)
-    y, last = model_function.align(
+    function = model_function.as_function(model_function.truncate_at_layer(model, layer))
+    answer = model_function.predict_in_batches(function, x, batch_size)
+    y, last = model_function.align_output(
         model if layer is None else None, answer, x.shape[1], output_step
     )
     scored = _scored_steps(x, mask, tested, burn_in, last)

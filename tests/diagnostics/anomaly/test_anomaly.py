@@ -132,7 +132,7 @@ def test_windows_span_no_gap_and_every_reading_of_every_stretch_is_scored():
     record = TimeSeries(values=x, columns=("oil", "air"), starts=(0, 40, 47))
     report = scored(mean_of_window, record, kind="reconstruction", sequence_length=20)
     parts = [scored(mean_of_window, part, kind="reconstruction", sequence_length=20)
-             for part in record.stretches()]  # fmt: skip
+             for part in record.segments()]  # fmt: skip
     np.testing.assert_allclose(report.scores, np.concatenate([part.scores for part in parts]))
     forecast = scored(same_again, record, kind="forecasting", sequence_length=20)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(forecast.scores)), [0, 40, 47])

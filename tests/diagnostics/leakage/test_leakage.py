@@ -483,7 +483,7 @@ def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
         for measure in (zoo.leakage, zoo.metrics.identity_error, zoo.audit):
             with pytest.raises(DataError, match="ints from 0 to 4"):
                 measure(model, wrong)
-    with pytest.raises(DataError, match="shape that the model takes"):
+    with pytest.raises(DataError, match="shape that the model expects"):
         zoo.leakage(model, x[..., None])
     layer = keras.layers.Dense(2)
     layer.input_dim = 3  # as layers of one's own call their features
