@@ -279,7 +279,7 @@ def test_a_certificate_says_when_influence_dies_out():
     below = found.bounds[0] * 0.5 ** np.arange(31)
     assert found.horizon(0.01) == int(np.argmax(below <= 0.01))
     assert found.horizon(1e-12) is None
-    assert "dies out" in str(found)
+    assert "decays to zero" in str(found)
     assert json.loads(json.dumps(found.to_dict()))["measured"] is None
     cell.recurrent_kernel.assign(1.5 * np.eye(3))
     assert "is not bounded" in str(zoo.diagnostics.lipschitz_bound(model))
