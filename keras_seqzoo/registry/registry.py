@@ -114,7 +114,7 @@ def get(name: str, /, **config: Any) -> keras.Model:
             `name` among them is the model's own.
 
     Returns:
-        A Functional `keras.Model`.
+        A Functional `keras.Model` whose attribute `task` is that of the entry.
 
     Raises:
         UnknownNameError: if there is no such entry; the message has the nearest and all names.
@@ -134,7 +134,9 @@ def get(name: str, /, **config: Any) -> keras.Model:
             raise errors.UnknownArgumentError(
                 unknown_name_message(f"argument of {name}:", argument, arguments)
             )
-    return entry.load()(**arguments | config)
+    model = entry.load()(**arguments | config)
+    model.task = entry.task
+    return model
 
 
 def list_models(
