@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_seqzoo import errors
 from keras_seqzoo.diagnostics.anomaly import overlap, residuals
 from keras_seqzoo.diagnostics.anomaly.overlap import SegmentedSeries
 from keras_seqzoo.diagnostics.anomaly.report import AnomalyReport
 from keras_seqzoo.diagnostics.leakage.leakage import leakage
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
-from keras_seqzoo.errors import DataError
+from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
@@ -248,9 +247,7 @@ def _window_defaults(
     if sequence_stride > sequence_length:
         hint = "Readings between windows would have no score."
         expected = f"at most `sequence_length`, {sequence_length}"
-        raise errors.ArgumentError(
-            argument_message("sequence_stride", expected, sequence_stride, hint)
-        )
+        raise ArgumentError(argument_message("sequence_stride", expected, sequence_stride, hint))
     return int(sequence_stride), combine
 
 

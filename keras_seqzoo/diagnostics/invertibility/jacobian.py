@@ -39,7 +39,7 @@ class Jacobian:
         if (x.ndim == 2 and integers) or keras.backend.is_int_dtype(input_dtype):
             raise DataError(
                 f"`x` must be readings: tokens have no gradient. Received: shape {x.shape}, dtype "
-                f"{x.dtype}. Pass vectors as `x`, and as `model` the layers behind the embedding."
+                f"{x.dtype}. Pass vectors as `x`, and as `model` the layers after the embedding."
             )
         fixed = isinstance(model, keras.Model) or hasattr(model, "signatures") or integers
         self.dtype = np.dtype(input_dtype if fixed else x.dtype)

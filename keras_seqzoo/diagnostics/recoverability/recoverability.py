@@ -240,7 +240,7 @@ def _check_readings(model: Any, x: np.ndarray) -> None:
         raise errors.DataError(
             "`x` must be readings: token ids cannot be predicted by a linear read-out. Received: "
             f"shape {x.shape}, dtype {x.dtype}. Pass vectors as `x`, embedded or one-hot, and as "
-            "`model` the layers behind the embedding."
+            "`model` the layers after the embedding."
         )
 
 

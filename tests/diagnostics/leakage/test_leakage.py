@@ -203,9 +203,9 @@ def test_look_ahead_is_positive_for_a_reversed_sum_and_zero_for_a_causal_model()
 
 def test_report_is_reproducible_by_seed():
     system, x = LinearRNN(1), white(3, rows=64)
-    one, two = zoo.leakage(system, x, seed=4), zoo.leakage(system, x, seed=4)
-    assert one.to_dict() == two.to_dict()
-    assert zoo.leakage(system, x, seed=5).index != one.index
+    first, second = zoo.leakage(system, x, seed=4), zoo.leakage(system, x, seed=4)
+    assert first.to_dict() == second.to_dict()
+    assert zoo.leakage(system, x, seed=5).index != first.index
 
 
 def test_batch_size_does_not_change_the_report():
@@ -303,8 +303,8 @@ def test_block_increases_the_standard_error_of_overlapping_windows():
     series = np.convolve(np.random.default_rng(0).normal(size=3000), np.ones(20) / 20, "same")
     x = np.lib.stride_tricks.sliding_window_view(series, 40)[::4, :, None].copy()
     system = LinearRNN(5, features=1, outputs=1)
-    one, ten = (zoo.leakage(system, x, block=block).standard_error for block in (1, 10))
-    assert ten > 1.3 * one
+    rows, blocks = (zoo.leakage(system, x, block=block).standard_error for block in (1, 10))
+    assert blocks > 1.3 * rows
 
 
 @pytest.mark.tensorflow

@@ -290,9 +290,9 @@ def test_saved_model_matches_its_keras_model(tmp_path):
 
 def test_report_is_reproducible_by_seed():
     x = white(3, rows=64)
-    one, two = (zoo.diagnostics.recoverability(LinearRNN(1), x, seed=4) for _ in range(2))
-    assert one.to_dict() == two.to_dict()
-    assert zoo.diagnostics.recoverability(LinearRNN(1), x, seed=5).capacity != one.capacity
+    first, second = (zoo.diagnostics.recoverability(LinearRNN(1), x, seed=4) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
+    assert zoo.diagnostics.recoverability(LinearRNN(1), x, seed=5).capacity != first.capacity
 
 
 def test_batch_size_does_not_change_the_report():
@@ -316,10 +316,10 @@ def test_block_increases_the_standard_error_of_overlapping_windows():
     series = np.convolve(np.random.default_rng(0).normal(size=3000), np.ones(20) / 20, "same")
     x = np.lib.stride_tricks.sliding_window_view(series, 40)[::4, :, None].copy()
     model = lambda x: delayed(x, 3) + 0.1 * np.sin(40 * x)  # noqa: E731
-    one, ten = (
+    rows, blocks = (
         zoo.diagnostics.recoverability(model, x, lags=[0], block=block) for block in (1, 10)
     )
-    assert ten.standard_error > 1.3 * one.standard_error
+    assert blocks.standard_error > 1.3 * rows.standard_error
 
 
 def test_resamples_zero_gives_no_interval():
