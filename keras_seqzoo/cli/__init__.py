@@ -1,4 +1,4 @@
-"""The command line. One file per command; what is heavy is imported when a command runs."""
+"""Command line, with one module per command. Heavy imports happen when a command runs."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ COMMANDS = (
 )
 
 
-class UserMistake(click.ClickException):
-    """One plain sentence on standard error, exit status 2."""
+class CommandError(click.ClickException):
+    """An error message of one sentence on standard error, with exit status 2."""
 
     exit_code = 2
 
 
 class Commands(click.Group):
-    """Finds commands by their file, so that `--help` and `list` stay quick."""
+    """Group that imports a command's module on first use, so that `--help` and `list` are fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of that name, imported now."""
+        """The command `name`, from its module."""
         if name not in COMMANDS:
             return None
         return importlib.import_module(f"keras_seqzoo.cli.{name}").command
 
     def invoke(self, ctx: click.Context):
-        """Runs the command; what the user got wrong ends in one sentence."""
+        """Runs the command, and turns errors of the package and of files into one sentence."""
         try:
             return super().invoke(ctx)
         except (SeqZooError, OSError) as error:
             if isinstance(error, BrokenPipeError):  # `keras-seqzoo list | head -1`
                 sys.exit(0)
-            raise UserMistake(" ".join(str(error).split())) from error
+            raise CommandError(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
-            click.echo("Stopped. A search goes on when its command is repeated.", err=True)
+            click.echo("Stopped. Repeat the command of a search to continue it.", err=True)
             sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""`keras-seqzoo anomaly`."""
+"""`keras-seqzoo anomaly`: anomaly scores of readings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils import files
 from keras_seqzoo.utils.argument_validation import check_fraction
 
-# What `search` trains on.
-TRAIN_FRACTION = 0.6
+TRAIN_FRACTION = 0.6  # as in `search`
 
 
 @click.command("anomaly")
@@ -24,41 +23,44 @@ TRAIN_FRACTION = 0.6
 @click.option("--train", type=click.Path(path_type=Path),
               help="Readings to choose the threshold on; all of FILE is scored then.")  # fmt: skip
 @click.option("--train-fraction", type=float,
-              help="Choose it on this share at the start of FILE and score the rest; default "
+              help="Choose the threshold on this first share of FILE and score the rest; default "
               f"{TRAIN_FRACTION}.")  # fmt: skip
 @click.option("--kind", type=click.Choice(["identity", "forecasting", "reconstruction"]),
-              help="What MODEL says; default what its entry is for.")  # fmt: skip
+              help="Output of MODEL at a step; default the task of its zoo entry.")  # fmt: skip
 @click.option("--quantile", type=float, default=0.999, show_default=True,
               help="Share of training readings below the threshold.")  # fmt: skip
 @click.option("--combine", type=click.Choice(["longest", "mean"]),
-              help="Of windows: the one with the longest past, or the mean.")  # fmt: skip
-@click.option("--alone", is_flag=True, help="Run every reading as a window of its own.")
+              help="Overlapping windows: the one with the longest past, or the mean.")  # fmt: skip
+@click.option("--alone", is_flag=True, help="Run every reading as a window of one step.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a row per reading as CSV.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the scores into this file.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot the scores to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
-    model, file, columns, missing, sequence_length, sequence_stride, train, train_fraction, kind, quantile, combine,
-    alone, seed, out, plot, as_json,
+    model, file, columns, missing, sequence_length, sequence_stride, train, train_fraction, kind,
+    quantile, combine, alone, seed, out, plot, as_json,
 ) -> None:  # fmt: skip
-    """Score every reading of FILE by how badly MODEL says it, and flag the highest scores.
+    """Score the readings of FILE by the residuals of MODEL, and flag the highest scores.
 
-    MODEL is a .keras file or a SavedModel folder that gives readings back or forecasts them; FILE
-    is .csv, .tsv, .parquet or .npy. The report says what the score owes to earlier readings.
+    MODEL is a .keras file or a SavedModel folder that reconstructs or forecasts readings; FILE is
+    .csv, .tsv, .parquet or .npy. The report includes the state leakage of the score: its history
+    dependence, the share of its variance that is due to earlier readings (total Sobol index of the
+    past). It has nothing to do with train/test data leakage.
     """
-    later, earlier = _records(file, train, train_fraction, columns, missing, quiet=as_json)
+    scored, training = _read_parts(file, train, train_fraction, columns, missing, quiet=as_json)
     load_tensorflow()
     from keras_seqzoo import diagnostics, saving, wrapping
 
     loaded = saving.load(model)
     if wrapping.is_end_to_end(loaded):
         raise ArgumentError(
-            "`anomaly` must have a model that gives readings back or forecasts them. Received: "
-            f"'{model}', which gives names. Train an entry of `keras-seqzoo list --task identity`."
+            "`anomaly` must have a model that reconstructs or forecasts readings. Received: "
+            f"'{model}', an end-to-end model of labels or tags. Train an entry of "
+            "`keras-seqzoo list --task identity`."
         )
     report = diagnostics.anomaly(
-        loaded, later, earlier, kind=kind, quantile=quantile, sequence_length=sequence_length, sequence_stride=sequence_stride,
-        combine=combine, alone=alone, seed=seed,
+        loaded, scored, training, kind=kind, quantile=quantile, sequence_length=sequence_length,
+        sequence_stride=sequence_stride, combine=combine, alone=alone, seed=seed,
     )  # fmt: skip
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if out is not None:
@@ -68,8 +70,8 @@ def command(
         options.write_plot(report.plot().figure, plot)
 
 
-def _records(file, train, train_fraction, columns, missing, *, quiet):
-    """What to score, and what to choose the threshold on."""
+def _read_parts(file, train, train_fraction, columns, missing, *, quiet: bool):
+    """Readings to score, and readings to choose the threshold on."""
     if train is not None and train_fraction is not None:
         raise ArgumentError(
             "`--train` and `--train-fraction` must not both be given. Received: "
@@ -80,5 +82,5 @@ def _records(file, train, train_fraction, columns, missing, *, quiet):
     readings = options.read_time_series(file, columns, missing, quiet=quiet)
     if train is not None:
         return readings, options.read_time_series(train, columns, missing, quiet=quiet)
-    earlier, later = readings.split(fraction, 1 - fraction)
-    return later, earlier
+    training, scored = readings.split(fraction, 1 - fraction)
+    return scored, training

@@ -1,9 +1,10 @@
-"""`keras-seqzoo audit`."""
+"""`keras-seqzoo audit`: checks of a sequence model on data."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,9 +19,11 @@ from keras_seqzoo.utils import files
 @options.labeled
 @options.reading
 @click.option("--causal", is_flag=True, help="Expect that no output depends on later readings.")
-@click.option("--max-leakage", type=float, help="Expect a state leakage of at most this.")
+@click.option("--max-leakage", type=float,
+              help="Expect a state leakage of at most this: the share of the output's variance "
+              "that is due to earlier inputs, not train/test data leakage.")  # fmt: skip
 @click.option("--max-horizon", type=int, help="Expect a memory horizon of at most so many steps.")
-@click.option("--mask-value", type=float, help="What fills padded steps; default as MODEL says.")
+@click.option("--mask-value", type=float, help="Value of padded steps; default that of MODEL.")
 @click.option(
     "--sides",
     type=click.Choice(["both", "left", "right"]),
@@ -28,54 +31,54 @@ from keras_seqzoo.utils import files
     show_default=True,
     help="Where padding may be.",
 )
-@click.option("--skip", help="Checks to leave out, comma-separated.")
+@click.option("--skip", help="Checks to skip, comma-separated.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--json", "as_json", type=click.Path(path_type=Path), help="Write the report here; - prints it."
-)
-@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit's XML here.")
+@click.option("--json", "as_json", type=click.Path(path_type=Path),
+              help="Write the report as JSON to this file; - prints it.")  # fmt: skip
+@click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML to this file.")
 def command(
-    model, file, format, columns, missing, sequence_length, sequence_stride, causal, max_leakage, max_horizon,
-    mask_value, sides, skip, seed, as_json, junit,
+    model, file, format, columns, missing, sequence_length, sequence_stride, causal, max_leakage,
+    max_horizon, mask_value, sides, skip, seed, as_json, junit,
 ) -> None:  # fmt: skip
-    """Check MODEL on readings of FILE for what goes wrong with sequence models, in silence.
+    """Check MODEL on FILE for silent faults of masks, state, causality and batch independence.
 
-    MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy; of the
-    best.keras of `train` and `search`, what these take, and the network inside is checked. The exit
-    status is 1 if an expectation fails, 2 if the command cannot be carried out.
+    MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy. For the
+    best.keras of `train` and `search`, FILE is in the format of their data, and the model inside is
+    checked. The exit status is 1 if an expectation fails, 2 if the command cannot run.
     """
     to_stdout = str(as_json) == "-"
     load_tensorflow()
     from keras_seqzoo import diagnostics, saving, tasks, wrapping
 
     loaded = saving.load(model)
-    reading = {
-        "columns": columns, "missing": missing, "sequence_length": sequence_length, "sequence_stride": sequence_stride,
-        "quiet": to_stdout,
+    reading: dict[str, Any] = {
+        "columns": columns, "missing": missing, "sequence_length": sequence_length,
+        "sequence_stride": sequence_stride, "quiet": to_stdout,
     }  # fmt: skip
-    subject, block, along = loaded, 1, {}
+    audited, block, along = loaded, 1, None
     if wrapping.is_end_to_end(loaded):
-        subject = wrapping.inner_model(loaded)
+        audited = wrapping.inner_model(loaded)
         preprocessor = wrapping.preprocessor_of(loaded)
-        task, how = (
-            tasks.task_of_model(loaded),
-            tasks.ReadingOptions(columns, missing, sequence_length, sequence_stride, format),
+        task = tasks.task_of_model(loaded)
+        how = tasks.ReadingOptions(
+            columns, missing, sequence_length, sequence_stride, format
         )
-        examples = task.prepare(options.read_data(task, file, how, quiet=to_stdout), how)
-        at_once = {"targets": False, "shuffle": False, "batch_size": len(examples)}
-        x = preprocessor.batches(examples, **at_once)[0][0]
+        examples: Any = task.prepare(options.read_data(task, file, how, quiet=to_stdout), how)
+        x = preprocessor.batches(
+            examples, targets=False, shuffle=False, batch_size=len(examples)
+        )[0][0]  # fmt: skip
         if wrapping.decodes(loaded):
-            along = {"along": "target"}
-            sides = "right" if sides == "both" else sides  # what is said begins at its beginning
+            along = "target"
+            sides = "right" if sides == "both" else sides  # targets are padded on the right only
         elif isinstance(x, dict):
-            along = {"along": list(x)}  # tokens, and the characters of each
+            along = list(x)  # tokens, and the characters of each
     else:
         x, block = options.read_windows(file, **reading)
     report = diagnostics.audit(
-        subject, x,
+        audited, x,
         causal=causal, max_leakage=max_leakage, max_horizon=max_horizon, mask_value=mask_value,
-        sides=sides, skip=[one.strip() for one in skip.split(",")] if skip else (),
-        block=block, seed=seed, **along,
+        sides=sides, along=along, skip=[name.strip() for name in skip.split(",")] if skip else (),
+        block=block, seed=seed,
     )  # fmt: skip
     click.echo(report.to_json().rstrip() if to_stdout else str(report))
     if as_json is not None and not to_stdout:

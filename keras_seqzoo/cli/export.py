@@ -1,4 +1,4 @@
-"""`keras-seqzoo export`."""
+"""`keras-seqzoo export`: a model as an artifact for serving."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--format",
-    "form",
+    "artifact_format",
     type=click.Choice(["tf_saved_model", "onnx", "litert", "openvino", "torch"]),
     default="tf_saved_model",
     show_default=True,
-    help="What serves it.",
+    help="Runtime of the artifact.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what is at OUT, at once.")
-@click.option("--no-verify", is_flag=True, help="Do not prove the artifact in another process.")
-def command(model: Path, out: Path, form: str, overwrite: bool, no_verify: bool) -> None:
-    """Write MODEL, a .keras file, as an artifact into the folder OUT, and prove it."""
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists, atomically.")
+@click.option(
+    "--no-verify", is_flag=True, help="Skip the verification of the artifact in another process."
+)
+def command(model: Path, out: Path, artifact_format: str, overwrite: bool, no_verify: bool) -> None:
+    """Export MODEL, a .keras file, as an artifact into the folder OUT, and verify it."""
     load_tensorflow()
     from keras_seqzoo import exporting, saving
     from keras_seqzoo.utils import files
 
     files.refuse_existing(out, overwrite=overwrite)
     exporting.export(
-        saving.load(model), out, format=form, verify=not no_verify, overwrite=overwrite
+        saving.load(model), out, format=artifact_format, verify=not no_verify, overwrite=overwrite
     )
     click.echo(f"Written: {out}")

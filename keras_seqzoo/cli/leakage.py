@@ -1,4 +1,9 @@
-"""`keras-seqzoo leakage`."""
+"""`keras-seqzoo leakage`: state leakage of a model on readings.
+
+State leakage is the history dependence of the output: the share of its variance that is due to
+inputs before the present one (total Sobol index of the past); nothing to do with train/test data
+leakage.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +24,16 @@ from keras_seqzoo.cli.quiet import load_tensorflow
     "--method", type=click.Choice(["swap", "gradient"]), default="swap", show_default=True
 )
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the profile into this file.")
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Plot leakage by lag to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     model, file, columns, missing, sequence_length, sequence_stride, method, seed, plot, as_json
 ) -> None:
-    """Measure how much MODEL's output owes to earlier readings of FILE.
+    """Measure the state leakage of MODEL on the readings of FILE.
+
+    State leakage is the history dependence of the output: the share of its variance that is due to
+    inputs before the present one (total Sobol index of the past). It has nothing to do with
+    train/test data leakage.
 
     MODEL is a .keras file or a SavedModel folder; FILE is .csv, .tsv, .parquet or .npy.
     """

@@ -1,4 +1,4 @@
-"""TensorFlow without its start-up chatter."""
+"""Import of TensorFlow without its start-up messages."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import tempfile
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow; what it writes to standard error meanwhile is shown only if that fails.
+    """Imports TensorFlow, and shows its messages on standard error only if the import fails.
 
-    Part of the chatter comes from C++ before its log level is read, so that the file descriptor
-    itself is turned away.
+    C++ code writes some of the messages before it reads the log level, so that the file descriptor
+    itself is redirected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
         try:
             import tensorflow as tf
         except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
+            messages.seek(0)
+            os.write(stderr, messages.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
     tf.get_logger().setLevel("ERROR")

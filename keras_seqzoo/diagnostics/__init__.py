@@ -1,4 +1,9 @@
-"""Any model in, a report out. Nothing here knows the zoo's own models."""
+"""Diagnostics of any model: state leakage, recoverability, invertibility, anomalies, audits.
+
+They take a Keras model, a loaded SavedModel or a function, and know no model of the zoo. State
+leakage is the history dependence of the output: the share of its variance that is due to inputs
+before the present one (total Sobol index of the past); nothing to do with train/test data leakage.
+"""
 
 from keras_seqzoo.diagnostics.anomaly.anomaly import anomaly, anomaly_score
 from keras_seqzoo.diagnostics.anomaly.report import AnomalyReport
@@ -16,18 +21,18 @@ __all__ = [
     "AnomalyReport",
     "AuditFailure",
     "AuditReport",
-    "LipschitzBound",
     "Finding",
     "InjectivityReport",
     "Inversion",
     "LeakageReport",
+    "LipschitzBound",
     "RecoverabilityReport",
     "anomaly",
     "anomaly_score",
     "audit",
-    "lipschitz_bound",
     "injectivity",
     "invert",
     "leakage",
+    "lipschitz_bound",
     "recoverability",
 ]

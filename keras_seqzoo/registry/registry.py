@@ -118,7 +118,7 @@ def get(name: str, /, **config: Any) -> keras.Model:
             keyword `name` is the name of the model.
 
     Returns:
-        A Functional `keras.Model`.
+        A Functional `keras.Model` whose attribute `task` is that of the entry.
 
     Raises:
         UnknownNameError: if there is no such entry; the message suggests the nearest name.
@@ -139,7 +139,9 @@ def get(name: str, /, **config: Any) -> keras.Model:
             raise errors.UnknownArgumentError(
                 unknown_name_message(f"argument of {name}:", argument, arguments)
             )
-    return entry.load_constructor()(**arguments | config)
+    model = entry.load_constructor()(**arguments | config)
+    model.task = entry.task
+    return model
 
 
 def list_models(

@@ -13,6 +13,7 @@ import keras
 # Registers the classes that a model file may name.
 import keras_seqzoo.layers
 import keras_seqzoo.optimizers  # noqa: F401
+from keras_seqzoo import registry
 from keras_seqzoo.errors import ArgumentError, ArtifactError
 from keras_seqzoo.saving.archive import check_digest, read_archive
 from keras_seqzoo.saving.config import read_config
@@ -81,11 +82,14 @@ def load(
     try:
         if path.is_dir():
             return _load_saved_model(path, sha256, max_bytes)
-        return _load_file(path, custom_objects, sha256, limits)
+        model = _load_file(path, custom_objects, sha256, limits)
     except (OSError, ValueError) as error:
         if isinstance(error, ArgumentError):
             raise
         raise ArtifactError(f"The model '{path}' cannot be read: {_first_line(error)}") from error
+    if model.name in registry.list_models():  # set by `registry.get`, not stored in the file
+        model.task = registry.get_entry(model.name).task
+    return model
 
 
 def _load_file(

@@ -143,14 +143,14 @@ class IdentityMetrics(VectorizedMetrics):
         last = len(model.output_shape) == 2
         y = aligned_targets(model, x, chosen.y)
         real = np.ones(x.shape[:2], bool) if mask is None else mask
-        order = interventions.rotation(len(x), block, np.random.default_rng(0))
+        order = interventions.shuffled_blocks(len(x), block, np.random.default_rng(0))
         if last:
-            passes = interventions.last_step_passes(x, mask, np.array([1]), order, block)
+            passes = interventions.last_step_swaps(x, mask, np.array([1]), order, block)
             real = real.any(axis=1)
         else:
             first = first_cut(None, x.shape[1])
             cuts = spread_cuts(CUTS, first, x.shape[1])
-            passes = interventions.sequence_passes(x, mask, cuts, order, block)
+            passes = interventions.sequence_swaps(x, mask, cuts, order, block)
         passes = [(one.cut, one.donor, one.swapped) for one in passes]
         step, donor, swapped = map(np.stack, zip(*passes, strict=True))
         scored = np.ones_like(swapped) if mask is None and not last else swapped

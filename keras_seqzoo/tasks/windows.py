@@ -404,8 +404,7 @@ class WindowTask(Task):
 
     def _forecasts(self, model: keras.Model) -> bool:
         """Whether outputs are the next readings."""
-        entry = getattr(self, "entry", None)
-        return entry is not None and entry.task == "forecasting"
+        return getattr(model, "task", None) == "forecasting"
 
     def _scores(self, model: keras.Model, x: Any, y: Any) -> WindowScores:
         block = self.options["block"]

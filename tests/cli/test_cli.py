@@ -88,7 +88,7 @@ def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
     done = run(
         "leakage", folder / "run" / "best.keras", data, "--sequence-length", 10, "--plot", plot
     )
-    assert "owes" in done.output
+    assert "State leakage" in done.output
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

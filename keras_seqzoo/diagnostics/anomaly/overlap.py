@@ -1,4 +1,4 @@
-"""A record seen through windows, and what was said in the windows put back in its place."""
+"""Windows of segmented time series, and overlap averaging of their values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.data import TimeSeries
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.utils.array_validation import as_array
 
@@ -16,88 +17,109 @@ COMBINE = ("longest", "mean")
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """Values `(steps, features)` in unbroken stretches that begin at `starts`."""
+class SegmentedSeries:
+    """Readings in contiguous segments.
+
+    Attributes:
+        values: `(steps, features)`.
+        starts: int tuple, first row of each segment.
+        times: `pandas.DatetimeIndex` of `steps` timestamps, or None.
+        columns: tuple of str, one per feature.
+    """
 
     values: np.ndarray
     starts: tuple[int, ...]
     times: Any = None
     columns: tuple[str, ...] = ()
 
-    def edges(self) -> list[tuple[int, int]]:
-        """First row of each stretch and the row behind its last."""
+    def bounds(self) -> list[tuple[int, int]]:
+        """First row of each segment, and the row after its last."""
         return list(itertools.pairwise([*self.starts, len(self.values)]))
 
 
-def as_record(name: str, x: Any) -> Record:
-    """Readings, an array `(steps, features)` or `(steps,)`, or windows, each a stretch of its own.
+def as_segments(name: str, x: Any) -> SegmentedSeries:
+    """Readings as a `SegmentedSeries`.
+
+    Args:
+        name: str, argument name for error messages.
+        x: `TimeSeries`, an array `(steps, features)` or `(steps,)`, or windows
+            `(batch, time, features)`, each a segment of its own.
 
     Raises:
-        DataError: if it is none of these, is empty, or is not real.
+        DataError: if `x` is none of these, is empty, or is not real.
     """
-    if hasattr(x, "segments"):
-        return Record(x.values, x.starts, x.times, x.columns)
+    if isinstance(x, TimeSeries):
+        return SegmentedSeries(x.values, x.starts, x.times, x.columns)
     values = as_array(name, x)
     if values.ndim not in (1, 2, 3) or values.dtype.kind not in "iuf" or 0 in values.shape:
         raise DataError(
-            f"`{name}` must be readings, an array (steps, features), or windows (batch, time, "
-            f"features), and some. Received: shape {values.shape}, dtype {values.dtype}."
+            f"`{name}` must be non-empty readings: an array (steps, features), or windows (batch, "
+            f"time, features). Received: shape {values.shape}, dtype {values.dtype}."
         )
     length = values.shape[1] if values.ndim == 3 else len(values)
     features = 1 if values.ndim == 1 else values.shape[-1]
     values = values.reshape(-1, features)
-    columns = tuple(f"feature {number}" for number in range(features))
-    return Record(values, tuple(range(0, len(values), length)), None, columns)
+    columns = tuple(f"feature {index}" for index in range(features))
+    return SegmentedSeries(values, tuple(range(0, len(values), length)), None, columns)
 
 
-def window_rows(
-    record: Record, sequence_length: int, sequence_stride: int
+def window_starts(
+    series: SegmentedSeries, sequence_length: int, sequence_stride: int
 ) -> dict[int, np.ndarray]:
-    """Where windows begin, by their length, so that every reading is in one.
+    """First rows of windows that cover every reading, by window length.
 
-    The last window of a stretch ends where the stretch does; a stretch shorter than `sequence_length` is a
-    window of its own length.
+    The last window of a segment ends where the segment ends. A segment shorter than
+    `sequence_length` is one window of its own length.
     """
-    found: dict[int, list[int]] = {}
-    for first, last in record.edges():
-        length = min(sequence_length, last - first)
-        begins = list(range(first, last - length + 1, sequence_stride))
-        if begins[-1] != last - length:
-            begins.append(last - length)
-        found.setdefault(length, []).extend(begins)
-    return {length: np.array(begins) for length, begins in found.items()}
+    by_length: dict[int, list[int]] = {}
+    for first, end in series.bounds():
+        length = min(sequence_length, end - first)
+        starts = list(range(first, end - length + 1, sequence_stride))
+        if starts[-1] != end - length:
+            starts.append(end - length)
+        by_length.setdefault(length, []).extend(starts)
+    return {length: np.array(starts) for length, starts in by_length.items()}
 
 
-def cut(record: Record, begins: np.ndarray, length: int) -> np.ndarray:
-    """Windows `(batch, length, features)` that begin at these rows."""
-    return record.values[begins[:, None] + np.arange(length)]
+def take_windows(series: SegmentedSeries, starts: np.ndarray, length: int) -> np.ndarray:
+    """Windows `(batch, length, features)` with these first rows."""
+    return series.values[starts[:, None] + np.arange(length)]
 
 
-def averaged(
-    record: Record,
+def combine_windows(
+    series: SegmentedSeries,
     function: Callable[[np.ndarray], np.ndarray],
     *,
     sequence_length: int,
     sequence_stride: int,
     combine: str,
 ) -> np.ndarray:
-    """What `function` says of windows, `(steps, features)`, one value for each of the record's.
+    """One value per reading from a function of overlapping windows.
 
-    NaN in a window stands for nothing said. Of what several windows say, "longest" takes the one in
-    which the reading has the longest past, "mean" their mean.
+    Args:
+        series: `SegmentedSeries` of `steps` readings.
+        function: from windows `(batch, time, features)` to values of the same shape; NaN where a
+            reading has no value.
+        sequence_length: int, steps in a window.
+        sequence_stride: int, steps between windows.
+        combine: "longest" takes the window in which the reading has the longest past, "mean" the
+            mean over its windows.
+
+    Returns:
+        `(steps, features)`; NaN where no window has a value.
     """
-    total = np.zeros(record.values.shape)
+    total = np.zeros(series.values.shape)
     count = np.zeros(len(total))
-    for length, begins in window_rows(record, sequence_length, sequence_stride).items():
-        found = function(cut(record, begins, length))
-        # By steps, since no reading is at the same step of two windows; later steps overwrite.
+    for length, starts in window_starts(series, sequence_length, sequence_stride).items():
+        values = function(take_windows(series, starts, length))
+        # Step by step, since no reading is at the same step of two windows. Later steps overwrite.
         for step in range(length):
-            said = ~np.isnan(found[:, step]).any(axis=-1)
-            rows = begins[said] + step
+            defined = ~np.isnan(values[:, step]).any(axis=-1)
+            rows = starts[defined] + step
             if combine == "longest":
-                total[rows], count[rows] = found[said, step], 1
+                total[rows], count[rows] = values[defined, step], 1
             else:
-                total[rows] += found[said, step]
+                total[rows] += values[defined, step]
                 count[rows] += 1
     with np.errstate(invalid="ignore"):
-        return total / count[:, None]  # 0 / 0 where nothing was said
+        return total / count[:, None]  # 0 / 0 where there is no value

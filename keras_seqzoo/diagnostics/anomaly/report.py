@@ -1,4 +1,9 @@
-"""What an anomaly score says of a record."""
+"""Report of anomaly scores: flagged readings, episodes, and the state leakage of the score.
+
+State leakage is the history dependence of the output: the share of its variance that is due to
+inputs before the present one (total Sobol index of the past); nothing to do with train/test data
+leakage.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +18,33 @@ import pandas as pd
 from keras_seqzoo.diagnostics.leakage.report import LeakageReport
 from keras_seqzoo.utils.serialization import to_json_values
 
-SHOWN = 10  # episodes
+MAX_EPISODES_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class AnomalyReport:
-    """What `anomaly` found. `str(report)` is a sentence and a table of episodes.
+    """Result of `anomaly`: scores, threshold and flagged readings.
+
+    `str(report)` is a summary with a table of episodes; `report.plot()` draws the scores over time.
 
     Attributes:
-        scores: float array `(steps,)`, at least 0, about 1 is usual; NaN where the model says
-            nothing of a reading.
+        scores: float array `(steps,)`, at least 0, about 1 where residuals are as in training; NaN
+            where the model has no output for a reading.
         threshold: float, the `quantile` of the training scores.
-        quantile: float in (0, 1), as asked for.
-        residuals: float array `(steps, features)`, reading minus what the model says, in units of
-            the feature's root mean squared residual in training: which feature, and which way.
+        quantile: float in (0, 1), argument of `anomaly`.
+        residuals: float array `(steps, features)`, reading minus output, in units of the feature's
+            root mean squared residual in training: they show which feature deviates, and its sign.
         train_scores: float array, the scores that the threshold was chosen on.
-        leakage: `LeakageReport` of the score itself: what it owes to earlier readings. None where
-            the record has no two whole windows.
-        kind, window, stride, combine: how the record was seen.
-        starts: int tuple, the rows at which unbroken stretches begin.
-        times: `pandas.DatetimeIndex` of `steps` stamps, or None.
+        leakage: `LeakageReport`, state leakage of the score: its history dependence, the share of
+            its variance that is due to readings before the present one (total Sobol index of the
+            past); nothing to do with train/test data leakage. None with fewer than two whole
+            windows.
+        kind: str, argument of `anomaly`, or the task of the model.
+        sequence_length: int, steps in a window.
+        sequence_stride: int, steps between windows.
+        combine: str, how overlapping windows were combined, "longest" or "mean".
+        starts: int tuple, first row of each segment.
+        times: `pandas.DatetimeIndex` of `steps` timestamps, or None.
         columns: tuple of str, one name per feature.
 
     Example:
@@ -69,15 +81,18 @@ class AnomalyReport:
     def episodes(self) -> list[tuple[int, int]]:
         """First and last row of each run of flagged readings."""
         edges = np.diff(np.r_[False, self.flagged, False].astype(int))
-        begins, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
-        return [(int(first), int(last)) for first, last in zip(begins, ends, strict=True)]
+        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+        return [(int(first), int(last)) for first, last in zip(starts, ends, strict=True)]
 
     def plot(self, ax=None, *, labels: Sequence[tuple[Any, Any]] = ()):
-        """Draws the scores over time with the threshold; returns the matplotlib axes.
+        """Plots the scores over time with the threshold, flagged readings and labeled anomalies.
 
         Args:
-            ax: matplotlib axes; default those of a new figure.
-            labels: known anomalies, each its first and last reading, as row numbers or as stamps.
+            ax: matplotlib axes to draw into; default those of a new figure.
+            labels: known anomalies, each its first and last reading, as row numbers or timestamps.
+
+        Returns:
+            The matplotlib axes.
         """
         if ax is None:
             from matplotlib.figure import Figure
@@ -85,18 +100,17 @@ class AnomalyReport:
             ax = Figure(figsize=(9, 3), layout="constrained").add_subplot()
         index, flagged = self.index.to_numpy(), self.flagged
         for number, (first, last) in enumerate(labels):
-            name = None if number else "labeled"
-            ax.axvspan(
-                _place(self, first), _place(self, last), color="tab:orange", alpha=0.25, label=name
-            )
+            legend = None if number else "labeled"
+            start, end = _position(self, first), _position(self, last)
+            ax.axvspan(start, end, color="tab:orange", alpha=0.25, label=legend)
         for number, (first, last) in enumerate(pairwise([*self.starts, len(index)])):
-            name = None if number else "score"
-            ax.plot(index[first:last], self.scores[first:last], "C0", linewidth=0.7, label=name)
+            legend = None if number else "score"
+            ax.plot(index[first:last], self.scores[first:last], "C0", linewidth=0.7, label=legend)
         ax.plot(index[flagged], self.scores[flagged], "C3.", markersize=4, label="flagged")
         ax.axhline(self.threshold, color="0.5", linestyle="--", linewidth=1, label="threshold")
-        ax.set_xlabel(self.index.name)
+        ax.set_xlabel(str(self.index.name))
         ax.set_ylabel("anomaly score")
-        if self.threshold > 0:  # as it is up to the threshold, by its logarithm above
+        if self.threshold > 0:  # linear up to the threshold, logarithmic above
             ax.set_yscale("symlog", linthresh=self.threshold)
             ax.yaxis.set_major_formatter("{x:g}")
         ax.set_ylim(bottom=0)
@@ -112,73 +126,72 @@ class AnomalyReport:
 
     @property
     def index(self) -> pd.Index:
-        """Stamps, or row numbers where there are none."""
+        """Timestamps, or row numbers where there are none."""
         if self.times is not None:
             return pd.DatetimeIndex(self.times, name="time")
         return pd.RangeIndex(len(self.scores), name="reading")
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON; nan becomes None and stamps text."""
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        parts["leakage"] = self.leakage and self.leakage.to_dict()
-        parts["times"] = None if self.times is None else [str(time) for time in self.times]
-        parts["flagged"] = np.flatnonzero(self.flagged)
-        return {key: to_json_values(value) for key, value in parts.items()}
+        """The report as plain data for JSON; nan becomes None, timestamps become str."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields["leakage"] = self.leakage and self.leakage.to_dict()
+        fields["times"] = None if self.times is None else [str(time) for time in self.times]
+        fields["flagged"] = np.flatnonzero(self.flagged)
+        return {key: to_json_values(value) for key, value in fields.items()}
 
     def __str__(self) -> str:
         episodes, flagged = self.episodes, int(self.flagged.sum())
-        known = int((~np.isnan(self.train_scores)).sum())
+        train_count = int((~np.isnan(self.train_scores)).sum())
+        plural = "" if len(episodes) == 1 else "s"
         lines = [
-            f"{flagged} of {len(self.scores)} readings are flagged, in {_count(episodes)}: they "
-            f"score above {self.threshold:.4g}, the {self.quantile:g} quantile of {known} training "
-            f"readings (kind {self.kind}; 1 is usual)."
+            f"Flagged: {flagged} of {len(self.scores)} readings, in {len(episodes)} "
+            f"episode{plural}.",
+            f"Threshold: {self.threshold:.4g}, the {self.quantile:g} quantile of {train_count} "
+            f"training readings (kind {self.kind}; a score of 1 is the root mean square of "
+            "training).",
         ]
-        unsaid = int(np.isnan(self.scores).sum())
-        if unsaid:
-            lines.append(f"  The model says nothing of {unsaid} readings; they have no score.")
-        lines.append(f"  {self._owed()}")
+        missing = int(np.isnan(self.scores).sum())
+        if missing:
+            lines.append(f"No score: {missing} readings for which the model has no output.")
+        lines.append(f"State leakage of the score: {self._leakage_summary()}")
         if episodes:
             lines += ["", *self._table(episodes)]
         return "\n".join(lines)
 
-    def _owed(self) -> str:
+    def _leakage_summary(self) -> str:
         if self.leakage is None:
-            return "Too few whole windows to measure what the score owes to earlier readings."
+            return "not measured, because there are fewer than two whole windows."
         if np.isnan(self.leakage.index):
-            return "The score is constant and owes nothing to any reading."
+            return "undefined, because the score is constant."
         low, high = self.leakage.interval
         return (
-            f"The score owes {self.leakage.index:.3g} of its variance to earlier readings "
-            f"(95 % interval {low:.3g} to {high:.3g})."
+            f"{self.leakage.index:.3g} (95 % interval {low:.3g} to {high:.3g}), the share of its "
+            "variance due to earlier readings."
         )
 
     def _table(self, episodes: list[tuple[int, int]]) -> list[str]:
         highest = [float(self.scores[first : last + 1].max()) for first, last in episodes]
-        shown = sorted(np.argsort(highest)[::-1][:SHOWN])
-        rows = [["first", "last", "highest score", "mostly"]]
+        shown = sorted(np.argsort(highest)[::-1][:MAX_EPISODES_SHOWN])
+        rows = [["first", "last", "highest score", "largest residual"]]
         for number in shown:
             first, last = episodes[number]
             row = first + int(np.argmax(self.scores[first : last + 1]))
-            mostly = self.columns[int(np.argmax(np.abs(self.residuals[row])))]
-            stamps = [str(self.index[first]), str(self.index[last])]
-            rows.append([*stamps, f"{highest[number]:.4g}", mostly])
+            column = self.columns[int(np.argmax(np.abs(self.residuals[row])))]
+            bounds = [str(self.index[first]), str(self.index[last])]
+            rows.append([*bounds, f"{highest[number]:.4g}", column])
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
             "  "
             + "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[3]])
             for row in rows
         ]
-        if len(episodes) > SHOWN:
-            lines.append(f"  The {SHOWN} highest of {len(episodes)}.")
+        if len(episodes) > MAX_EPISODES_SHOWN:
+            lines.append(f"  The {MAX_EPISODES_SHOWN} highest of {len(episodes)}.")
         return lines
 
 
-def _count(episodes: list) -> str:
-    return "1 episode" if len(episodes) == 1 else f"{len(episodes)} episodes"
-
-
-def _place(report: AnomalyReport, where: Any) -> Any:
-    """A row number as its place on the time axis; a stamp is one."""
-    if isinstance(where, (int, np.integer)):
-        return report.index.to_numpy()[where]
-    return np.datetime64(where)
+def _position(report: AnomalyReport, label: Any) -> Any:
+    """Position of a row number or a timestamp on the time axis."""
+    if isinstance(label, (int, np.integer)):
+        return report.index.to_numpy()[label]
+    return np.datetime64(label)

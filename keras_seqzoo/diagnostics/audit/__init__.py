@@ -1,1 +1,1 @@
-"""Checks of a sequence model: masking, batch independence, causality, state."""
+"""Audit of sequence models: masking, batch independence, causality, state and state leakage."""

@@ -1,4 +1,4 @@
-"""What an audit says: a verdict for each check, as a table, as JSON, as JUnit's XML."""
+"""Report of an audit: a verdict for each check, as a table, as JSON, as JUnit XML."""
 
 from __future__ import annotations
 
@@ -8,84 +8,60 @@ import textwrap
 from typing import Any
 from xml.etree import ElementTree
 
+from keras_seqzoo.diagnostics.audit.comparison import Counterexample
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils.argument_validation import unknown_name_message
 from keras_seqzoo.utils.serialization import to_json_values
 
 
 class AuditFailure(SeqZooError, AssertionError):
-    """An expectation of an audit does not hold."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """Where an answer is not what it ought to be, at its worst.
-
-    Attributes:
-        row: int, row of `x`.
-        step: int, step of the output, or None if it has none.
-        feature: int, number of the output.
-        size: float, the difference in units of round-off.
-        expected: float, what the answer ought to be.
-        found: float, what it is.
-    """
-
-    row: int
-    step: int | None
-    feature: int
-    size: float
-    expected: float
-    found: float
-
-    def __str__(self) -> str:
-        step = "" if self.step is None else f"step {self.step}, "
-        return (
-            f"row {self.row}, {step}output {self.feature}: {self.found:.6g} instead of "
-            f"{self.expected:.6g}, {self.size:.3g} round-off units"
-        )
+    """An expectation of an audit fails."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One check.
+    """Result of one check.
 
     Attributes:
         check: str, its name.
-        verdict: "holds", "fails", "shown" (nothing was expected) or "skipped".
-        expectation: str, what was expected, or would be.
-        found: str, what was found, or why the check was skipped.
-        advice: str, what to do, "" if there is nothing to be done.
-        example: `Example`, the worst difference, or None.
-        declared: bool, whether an argument asked for it: what was asked for must not be skipped.
-        measured: dict of figures, those of `past`.
+        verdict: "holds", "fails", "shown" (measured, without an expectation) or "skipped".
+        expectation: str, what is or would be expected.
+        result: str, what was measured, or why the check was skipped.
+        advice: str, what to do, "" if there is nothing to do.
+        example: `Counterexample`, the largest difference, or None.
+        declared: bool, whether the expectation was declared by an argument. A declared check must
+            not be skipped.
+        measured: dict of figures, those of check "past".
     """
 
     check: str
     verdict: str
     expectation: str
-    found: str
+    result: str
     advice: str = ""
-    example: Example | None = None
+    example: Counterexample | None = None
     declared: bool = False
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that was expected is broken, or declared and not shown."""
+        """Whether the check neither fails nor is declared and skipped."""
         return self.verdict != "fails" and not (self.declared and self.verdict == "skipped")
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditReport:
-    """What `audit` found. `str(report)` is a table, `report["rows"]` one `Finding`.
+    """Result of `audit`: the findings of all checks.
+
+    `str(report)` is a table, `report["rows"]` one `Finding`, `report.check()` a line of a test.
 
     Attributes:
         name: str, of the model.
         findings: tuple of `Finding`, in the order of the checks.
-        tolerance: float, differences of so many units of round-off count as none.
-        round_off: float, the largest unit, as a share of the largest output: the model's
-            precision, or what it makes of the round-off of its input.
-        seed: int.
+        tolerance: float, differences up to so many units of round-off count as none.
+        round_off: float, the largest unit of round-off, relative to the largest output: the model's
+            precision, or the effect of its input's round-off.
+        seed: int, argument of `audit`.
     """
 
     name: str
@@ -97,21 +73,22 @@ class AuditReport:
     @property
     def passed(self) -> bool:
         """Whether every expectation holds."""
-        return all(one.passed for one in self.findings)
+        return all(finding.passed for finding in self.findings)
 
     @property
     def failures(self) -> tuple[Finding, ...]:
-        """The findings that do not hold."""
-        return tuple(one for one in self.findings if not one.passed)
+        """The findings that did not pass."""
+        return tuple(finding for finding in self.findings if not finding.passed)
 
     def __getitem__(self, check: str) -> Finding:
-        for one in self.findings:
-            if one.check == check:
-                return one
-        raise KeyError(unknown_name_message("check", check, [one.check for one in self.findings]))
+        for finding in self.findings:
+            if finding.check == check:
+                return finding
+        names = [finding.check for finding in self.findings]
+        raise KeyError(unknown_name_message("check", check, names))
 
     def check(self) -> AuditReport:
-        """The report itself, for a line of a test.
+        """The report itself if every expectation holds.
 
         Raises:
             AuditFailure: an `AssertionError` with the table, if an expectation fails.
@@ -121,17 +98,11 @@ class AuditReport:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON; nan and infinity become None."""
-        findings = []
-        for one in self.findings:
-            plain = dataclasses.asdict(one) | {"passed": one.passed}
-            for key in ("example", "measured"):
-                plain[key] = plain[key] and {k: to_json_values(v) for k, v in plain[key].items()}
-            findings.append(plain)
+        """The report as plain data for JSON; nan and infinity become None."""
         return {
             "name": self.name,
             "passed": self.passed,
-            "findings": findings,
+            "findings": [_as_dict(finding) for finding in self.findings],
             "tolerance": self.tolerance,
             "round_off": to_json_values(self.round_off),
             "seed": self.seed,
@@ -142,48 +113,64 @@ class AuditReport:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_junit(self) -> str:
-        """The report as JUnit's XML, a test case for each check, for what runs tests elsewhere."""
+        """The report as JUnit XML, with a test case for each check."""
+        skipped = sum(finding.verdict == "skipped" and finding.passed for finding in self.findings)
         suite = ElementTree.Element(
             "testsuite",
             name=f"keras-seqzoo audit {self.name}",
             tests=str(len(self.findings)),
             failures=str(len(self.failures)),
             errors="0",
-            skipped=str(sum(one.verdict == "skipped" and one.passed for one in self.findings)),
+            skipped=str(skipped),
         )
-        for one in self.findings:
+        for finding in self.findings:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=f"audit.{self.name}", name=one.check
+                suite, "testcase", classname=f"audit.{self.name}", name=finding.check
             )
-            said = _described(one)
-            if not one.passed:
-                ElementTree.SubElement(case, "failure", message=one.found).text = said
-            elif one.verdict == "skipped":
-                ElementTree.SubElement(case, "skipped", message=one.found)
+            text = _description(finding)
+            if not finding.passed:
+                ElementTree.SubElement(case, "failure", message=finding.result).text = text
+            elif finding.verdict == "skipped":
+                ElementTree.SubElement(case, "skipped", message=finding.result)
             else:
-                ElementTree.SubElement(case, "system-out").text = said
+                ElementTree.SubElement(case, "system-out").text = text
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
     def __str__(self) -> str:
-        failed = ", ".join(one.check for one in self.failures)
-        head = f"fails: {failed}." if failed else "every expectation holds."
-        lines = [f"Audit of {self.name!r}: {head}", "", f"  {'check':<11} {'verdict':<8} found"]
-        for one in self.findings:
-            verdict = one.verdict if one.passed or one.verdict == "fails" else "MISSING"
-            begin = f"  {one.check:<11} {verdict.upper() if not one.passed else verdict:<8} "
+        failed = ", ".join(finding.check for finding in self.failures)
+        summary = f"fails: {failed}." if failed else "every expectation holds."
+        lines = [f"Audit of {self.name!r}: {summary}", "", f"  {'check':<11} {'verdict':<8} result"]
+        for finding in self.findings:
+            verdict = finding.verdict
+            if not finding.passed:
+                verdict = "FAILS" if finding.verdict == "fails" else "MISSING"
+            start = f"  {finding.check:<11} {verdict:<8} "
             lines += textwrap.wrap(
-                _described(one), 100, initial_indent=begin, subsequent_indent=" " * len(begin)
+                _description(finding),
+                100,
+                initial_indent=start,
+                subsequent_indent=" " * len(start),
             )
         return "\n".join(lines)
 
 
-def _described(one: Finding) -> str:
-    """What was found, where, and what to do."""
-    parts = [one.found[:1].upper() + one.found[1:]]
-    if one.example is not None and one.example.size > 0 and one.verdict in ("fails", "shown"):
-        parts.append(f"worst at {one.example}")
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    fields: dict[str, Any] = dataclasses.asdict(finding) | {"passed": finding.passed}
+    for key in ("example", "measured"):
+        figures: dict[str, Any] | None = fields[key]
+        if figures is not None:
+            fields[key] = {name: to_json_values(value) for name, value in figures.items()}
+    return fields
+
+
+def _description(finding: Finding) -> str:
+    """Result, largest difference, and advice, in one paragraph."""
+    parts = [finding.result[:1].upper() + finding.result[1:]]
+    example = finding.example
+    if example is not None and example.size > 0 and finding.verdict in ("fails", "shown"):
+        parts.append(f"worst at {example}")
     text = "; ".join(parts) + "."
-    if not one.passed:
-        text = f"Expected: {one.expectation}. {text} {one.advice}".rstrip()
+    if not finding.passed:
+        text = f"Expected: {finding.expectation}. {text} {finding.advice}".rstrip()
     return text

@@ -1,4 +1,4 @@
-"""Local injectivity: whether a small change of the input always shows in the output."""
+"""Local injectivity: whether every small change of the input changes the output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from keras_seqzoo.utils.serialization import to_json_values
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class InjectivityReport:
-    """What `injectivity` found. `str(report)` is a sentence, and a line for each row.
+    """Result of `injectivity`: rank, condition and collisions of each row.
+
+    `str(report)` is a summary with a table.
 
     Attributes:
         injective: bool array `(rows,)`, whether the rank is that of the input.
@@ -30,13 +32,13 @@ class InjectivityReport:
         inputs: int array `(rows,)`, real steps times features: the rank of an injective map.
         condition: `(rows,)`, the largest over the smallest singular value; inf where the rank is
             short.
-        singular_values: `(rows, values)`, descending; nan behind those of rows with padding.
-        twins: for each row another input with the same output, `(time, features)`, or None where
-            the rank is full or none was found.
-        input_distance: `(rows,)`, norm of the difference of a row and its twin; nan without one.
-        output_distance: `(rows,)`, the same of their outputs, from running both.
-        output_norm: `(rows,)`, norm of the row's output, which that distance is to be held against.
-        tolerance: float, as asked for, or chosen.
+        singular_values: `(rows, values)`, descending; padded with nan for rows with padding.
+        collisions: for each row another input with the same output, `(time, features)`, or None
+            where the rank is full or none was found.
+        input_distance: `(rows,)`, norm of the difference of a row and its collision; nan without.
+        output_distance: `(rows,)`, norm of the difference of their outputs, from running both.
+        output_norm: `(rows,)`, norm of the row's output, for comparison with `output_distance`.
+        tolerance: float, argument of `injectivity`, or its default for this model.
     """
 
     injective: np.ndarray
@@ -51,7 +53,7 @@ class InjectivityReport:
     tolerance: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON; nan and infinity become None."""
+        """The report as plain data for JSON; nan and infinity become None."""
         return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
@@ -59,18 +61,18 @@ class InjectivityReport:
             f"Locally injective at {self.injective.sum()} of {len(self.rank)} rows (singular "
             f"values above {self.tolerance:.2g} of the largest count).",
             "",
-            "  row   rank   of   condition   another input with the same output",
+            "  row   rank   inputs   condition   another input with the same output",
         ]
-        for row, twin in enumerate(self.twins):
-            found = "" if self.injective[row] else "none found"
-            if twin is not None:
-                found = (
+        for row, collision in enumerate(self.collisions):
+            description = "" if self.injective[row] else "none found"
+            if collision is not None:
+                description = (
                     f"at distance {self.input_distance[row]:.3g}; the outputs, of norm "
                     f"{self.output_norm[row]:.3g}, differ by {self.output_distance[row]:.2g}"
                 )
             lines.append(
-                f"  {row:>3}   {self.rank[row]:>4}   {self.inputs[row]:>2}   "
-                f"{self.condition[row]:>9.3g}   {found}".rstrip()
+                f"  {row:>3}   {self.rank[row]:>4}   {self.inputs[row]:>6}   "
+                f"{self.condition[row]:>9.3g}   {description}".rstrip()
             )
         return "\n".join(lines)
 
@@ -86,43 +88,43 @@ def injectivity(
     output_step: int | None = None,
     batch_size: int = model_function.BATCH_SIZE,
 ) -> InjectivityReport:
-    """Tells, at given rows, whether the input can be told from the output, if only nearby.
+    """Local injectivity of a model at given rows, with pairs of inputs that have the same output.
 
-    The singular values of the Jacobian `dy/dx` of the whole output by the whole input say how much
-    the output moves with the input, direction by direction. Where all are above round-off the map
-    is injective around that row, and the condition number says how much an error of the output can
-    grow on its way back. Where the rank is short, the directions that do not show in the output
-    lead to another input with the same output: one is found by moving along the one that shows
-    least and back onto the level set by Gauss-Newton steps, and both are run.
+    The singular values of the Jacobian `dy/dx` of the whole output by the whole input measure how
+    much the output changes with the input in each direction. Where all of them are above round-off,
+    the map is injective around that row, and the condition number bounds how much an inverse
+    amplifies an error of the output. Where the rank is short, another input with the same output
+    exists: the search moves along the direction of the smallest singular value and returns to the
+    level set by Gauss-Newton steps. Both inputs are then run.
 
-    Full rank says nothing about inputs far away: `y = x**2` has it everywhere but at 0.
+    Full rank is a local property: `y = x**2` has it everywhere but at 0.
 
     Shapes: `x` is `(batch, time, features)`; the output has any shape. The Jacobian of a row has
-        `time * features` columns and as many rows as the row has outputs.
-    Masking: padded input steps are held fixed and not counted, nor are padded output steps.
+        `time * features` columns and one row per output.
+    Masking: padded input steps are held fixed and not counted; padded output steps are not counted.
     State: none; stateful models are refused.
 
     Args:
-        model: any Keras model of one input and one output, a loaded SavedModel, or a function of
-            tensors; the backend must be able to differentiate it.
-        x: the rows to look at, of readings; a few will do, each costs a singular value
-            decomposition.
-        layer: str, name of the layer to look at in place of the model's output.
-        tolerance: float in (0, 1), share of the largest singular value below which one counts as
-            0; default round-off of the model's precision times the larger side of the Jacobian.
-        distance: positive float, how far to move for another input, in standard deviations of `x`;
-            less is tried where that fails.
-        mask: bool array `(batch, time)`, True for real steps. Default: the model's own.
-        output_step: int, the one output step to look at, -1 for the last; default all.
+        model: a Keras model with one input and one output, a loaded SavedModel, or a function of
+            tensors; differentiable by the backend.
+        x: the rows, of readings. A few are enough, since each costs a singular value decomposition.
+        layer: str, name of the layer to use instead of the model's output.
+        tolerance: float in (0, 1), share of the largest singular value up to which a singular value
+            counts as 0; default round-off of the model's precision times the larger side of the
+            Jacobian.
+        distance: positive float, distance to another input, in standard deviations of `x`; shorter
+            distances are tried where that fails.
+        mask: bool array `(batch, time)`, True for real steps. Default: the model's own mask.
+        output_step: int, use this output step only, -1 for the last; default all.
         batch_size: int, rows per call of the model.
 
     Returns:
         An `InjectivityReport`.
 
     Raises:
-        DataError: if `x` are tokens, which have no gradient, or `x`, the mask or the output has a
-            shape, type or value that cannot be used.
-        ArgumentError: if the model cannot be differentiated, or another argument cannot be used.
+        DataError: if `x` is tokens, which have no gradient, or `x`, the mask or the output has an
+            unusable shape, type or value.
+        ArgumentError: if the model is not differentiable, or another argument is invalid.
 
     Example:
 
@@ -156,41 +158,46 @@ def injectivity(
     y = run(x)
     model_function.check_output(y)
     counted = _counted_outputs(y, mask, output_step)
-    if tolerance is None:
-        sides = max(y[0].size, x[0].size)
-        tolerance = min(jacobian.round_off * max(sides, 10), 0.5)
-    move = distance * collisions.spread(x[real])
-    found = [
-        collisions.look(run, jacobian, row, steps, outputs, tolerance=tolerance, move=move)
+    share = tolerance
+    if share is None:
+        side = max(y[0].size, x[0].size)
+        share = min(jacobian.round_off * max(side, 10), 0.5)
+    move = distance * collisions.standard_deviation(x[real])
+    rows = [
+        collisions.row_injectivity(
+            run, jacobian, row, steps, outputs, tolerance=share, distance=move
+        )
         for row, steps, outputs in zip(x, real, counted, strict=True)
     ]
-    return _report(found, y, counted, tolerance)
+    return _report(rows, y, counted, share)
 
 
-def _counted_outputs(y: np.ndarray, mask: np.ndarray | None, output_step) -> np.ndarray:
-    """Which outputs of each row count, `(batch, outputs)` bool: those of padded steps do not."""
+def _counted_outputs(y: np.ndarray, mask: np.ndarray | None, output_step: int | None) -> np.ndarray:
+    """Outputs of real steps, `(batch, outputs)` bool."""
     counted = np.ones(y.shape, bool)
     if mask is not None and output_step is None and y.ndim > 2 and y.shape[1] == mask.shape[1]:
         counted[~mask] = False
     return counted.reshape(len(y), -1)
 
 
-def _report(found: list[collisions.Look], y, counted, tolerance: float) -> InjectivityReport:
-    values = np.full((len(found), max(len(one.singular_values) for one in found)), np.nan)
-    for row, one in zip(values, found, strict=True):
-        row[: len(one.singular_values)] = one.singular_values
-    rank = np.array([one.rank for one in found])
-    inputs = np.array([one.inputs for one in found])
-    norms = np.where(counted, y.reshape(len(y), -1).astype(np.float64), 0.0)
+def _report(
+    rows: list[collisions.RowInjectivity], y: np.ndarray, counted: np.ndarray, tolerance: float
+) -> InjectivityReport:
+    values = np.full((len(rows), max(len(row.singular_values) for row in rows)), np.nan)
+    for padded, row in zip(values, rows, strict=True):
+        padded[: len(row.singular_values)] = row.singular_values
+    rank = np.array([row.rank for row in rows])
+    inputs = np.array([row.inputs for row in rows])
+    outputs = np.where(counted, y.reshape(len(y), -1).astype(np.float64), 0.0)
     return InjectivityReport(
         injective=rank == inputs,
         rank=rank,
         inputs=inputs,
-        condition=np.array([one.condition for one in found]),
+        condition=np.array([row.condition for row in rows]),
         singular_values=values,
-        twins=tuple(one.twin for one in found),
-        input_distance=np.array([one.input_distance for one in found]),
-        output_distance=np.array([one.output_distance for one in found]),
-        output_norm=np.linalg.norm(norms, axis=1),
+        collisions=tuple(row.collision for row in rows),
+        input_distance=np.array([row.input_distance for row in rows]),
+        output_distance=np.array([row.output_distance for row in rows]),
+        output_norm=np.linalg.norm(outputs, axis=1),
         tolerance=tolerance,
     )

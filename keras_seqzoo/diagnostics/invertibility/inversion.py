@@ -11,7 +11,10 @@ import numpy as np
 
 from keras_seqzoo import errors
 from keras_seqzoo.diagnostics.invertibility import layer_inverses
-from keras_seqzoo.diagnostics.invertibility.layer_inverses import refuse
+from keras_seqzoo.diagnostics.invertibility.layer_inverses import (
+    ErrorAnalysis,
+    raise_not_invertible,
+)
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.layers import ApplyMask, StepMask
 from keras_seqzoo.utils import compat
@@ -19,22 +22,22 @@ from keras_seqzoo.utils.argument_validation import argument_message
 from keras_seqzoo.utils.array_validation import as_array
 from keras_seqzoo.utils.serialization import to_json_values
 
-NOT_OF_THIS_MODEL = 1e-2  # share of the states that no input explains
+MAX_RESIDUAL = 1e-2  # share of the states that no input explains
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Inversion:
-    """What `invert` found. `str(inversion)` says how far to trust it.
+    """Result of `invert`: the input sequence and its conditioning. `str(inversion)` sums it up.
 
     Attributes:
         x: `(batch, time, features)`, float64, the input sequence.
-        condition: float, product of the condition numbers of the kernels that were inverted.
-        conditions: dict, condition number of each, by layer; that of the SimpleRNN is `cond(W)`.
+        condition: float, product of the condition numbers of the inverted kernels.
+        conditions: dict, condition number of each kernel, by layer; `cond(W)` for the SimpleRNN.
         slope: float, the largest `1 / |activation'|`, 1 for a linear model.
-        error_bound: float, what round-off of `y` can make of `x`, relative to its largest step:
-            carried through every layer to first order, at the worst step.
-        residual: float in [0, 1], the largest share of a state that no input explains: round-off,
-            since more is refused. Where kernels are square there is nothing that none explains.
+        error_bound: float, first-order bound of the error of `x` from round-off of `y`, relative to
+            the largest step of `x`, propagated through every layer at the worst step.
+        residual: float in [0, 1], the largest share of a state that no input explains. It is
+            round-off, since more is an error. With square kernels an input explains every state.
     """
 
     x: np.ndarray
@@ -45,52 +48,52 @@ class Inversion:
     residual: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for JSON; nan and infinity become None."""
+        """The result as plain data for JSON; nan and infinity become None."""
         return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
-        kernels = ", ".join(f"{name!r} {one:.3g}" for name, one in self.conditions.items())
+        conditions = ", ".join(f"{name!r} {value:.3g}" for name, value in self.conditions.items())
         return (
-            f"Input of shape {self.x.shape}, with a relative error of about "
-            f"{self.error_bound:.1g} at most (condition numbers: {kernels}; largest slope of an "
-            f"inverse activation {self.slope:.3g})."
+            f"Input of shape {self.x.shape}, relative error at most about {self.error_bound:.1g} "
+            f"(condition numbers: {conditions}; largest slope of an inverse activation: "
+            f"{self.slope:.3g})."
         )
 
 
 def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any = None) -> Inversion:
-    """Computes the input sequence that a SimpleRNN made its states, or its output, of: exactly.
+    """Exact inverse of a SimpleRNN model: the input sequence from the states or the output.
 
     With `h_t = act(x_t W + h_(t-1) R + b)`, the input is `x_t = (act^-1(h_t) - h_(t-1) R - b) W^+`.
-    Layers in front and behind are undone as well: scaling (`Normalization`, `Rescaling`), Dense
-    layers, dropout and further SimpleRNN layers, so that raw readings come out of a
-    `simple_rnn_identity`. It takes
+    Other layers on the path are inverted as well: scaling (`Normalization`, `Rescaling`), Dense
+    layers, dropout and further SimpleRNN layers, so that the inverse of a `simple_rnn_identity` is
+    in raw readings. Requirements:
 
-    - all states: `return_sequences=True`, from an initial state that is known;
+    - all states: `return_sequences=True`, from a known initial state;
     - no mask;
-    - an activation that can be inverted, "linear", "tanh" or "sigmoid", and is not saturated;
-    - a kernel of full row rank, that is, at least as many units as features;
-    - from the output, a head of full row rank, that is, at least as many outputs as units: then the
-      states follow. Otherwise give the states themselves: `layer=`.
+    - an invertible activation, "linear", "tanh" or "sigmoid", that is not saturated;
+    - a kernel of full row rank, which takes at least as many units as features;
+    - for inversion from the output, a head of full row rank, which takes at least as many outputs
+      as units, so that the states follow from it. Otherwise pass the states themselves: `layer=`.
 
-    Shapes: `y` is `(batch, time, outputs)`, the input comes out as `(batch, time, features)`.
+    Shapes: `y` is `(batch, time, outputs)`; the input is `(batch, time, features)`.
     Masking: none; models with a mask are refused.
     State: the initial state is that of the layer, zeros, or `initial_state`.
 
     Args:
-        model: a Functional or Sequential Keras model; any whose layers are those above.
-        y: what came out of the model, or of `layer`.
-        layer: str, name of the layer that `y` is the output of; default the model's last.
+        model: a Functional or Sequential Keras model of the layers above.
+        y: the output of the model, or of `layer`.
+        layer: str, name of the layer with output `y`; default the model's last.
         initial_state: array `(batch, units)` or `(units,)`, the state before the first step;
             default zeros. For models with one SimpleRNN.
 
     Returns:
-        An `Inversion`: the input in `.x`, and how well conditioned it is.
+        An `Inversion`: the input in `.x`, and its conditioning.
 
     Raises:
-        ArgumentError: if the model has no exact inverse, or an argument cannot be used; it says
-            which condition fails.
-        DataError: if `y` or `initial_state` has a shape, type or value that cannot be used, an
-            activation is saturated there, or no input makes `y` of that initial state.
+        ArgumentError: if the model has no exact inverse; the message names the condition that
+            fails. Also if an argument is invalid.
+        DataError: if `y` or `initial_state` has an unusable shape, type or value, if an activation
+            is saturated there, or if no input gives `y` from that initial state.
 
     Example:
 
@@ -112,67 +115,70 @@ def invert(model: Any, y: Any, *, layer: str | None = None, initial_state: Any =
     part = model_function.truncate_at_layer(model, layer)
     if len(part.outputs) != 1:
         raise errors.ArgumentError(
-            f"`model` must have one output. Received: {len(part.outputs)}. Give the output of one "
+            f"`model` must have one output. Received: {len(part.outputs)}. Pass the output of one "
             "layer: layer=its name."
         )
-    steps = steps_back(part.outputs[0])
-    recurrent = [one for one, _ in steps if isinstance(one, keras.layers.SimpleRNN)]
+    path = layers_to_input(part.outputs[0])
+    recurrent = [step for step, _ in path if isinstance(step, keras.layers.SimpleRNN)]
     if not recurrent:
-        passed = ", ".join(one.name for one, _ in steps) or "none"
-        refuse(f"`model` must have a SimpleRNN layer to invert. Received: layers {passed}.")
-    for one, node in steps:
-        _check(one, node)
-    y = _read(y, part.outputs[0].shape)
+        names = ", ".join(step.name for step, _ in path) or "none"
+        raise_not_invertible(
+            f"`model` must have a SimpleRNN layer to invert. Received: layers {names}."
+        )
+    for step, node in path:
+        _check_invertible(step, node)
+    y = _check_output(y, part.outputs[0].shape)
     eps = model_function.machine_epsilon(part)
-    found = layer_inverses.Findings(
-        {}, slope=1.0, residual=0.0, eps=eps, error=eps * layer_inverses.largest(y)
+    analysis = ErrorAnalysis(
+        {}, slope=1.0, residual=0.0, eps=eps, error=eps * layer_inverses.max_step_norm(y)
     )
-    for one, node in steps:
-        if isinstance(one, keras.layers.SimpleRNN):
-            initial = _initial_state(one, node, initial_state, len(y), len(recurrent))
-            y = layer_inverses.simple_rnn(one, y, initial, found)
+    for step, node in path:
+        if isinstance(step, keras.layers.SimpleRNN):
+            initial = _initial_state(step, node, initial_state, len(y), len(recurrent))
+            y = layer_inverses.invert_simple_rnn(step, y, initial, analysis)
         else:
-            y = _undone(one, y, found)
-    size = layer_inverses.largest(y)
-    error_bound = found.error / size if size > 0 else found.error
-    if found.residual > max(NOT_OF_THIS_MODEL, 10 * error_bound):
+            y = _invert_layer(step, y, analysis)
+    size = layer_inverses.max_step_norm(y)
+    error_bound = analysis.error / size if size > 0 else analysis.error
+    if analysis.residual > max(MAX_RESIDUAL, 10 * error_bound):
         raise errors.DataError(
-            f"`y` must be what {part.name!r} makes of some input from that initial state. Received:"
-            f" one with a state of which no input explains {found.residual:.2g}. Is it the output "
-            "of another layer (layer=), or was there another initial state (initial_state=)?"
+            f"`y` must be the output of {part.name!r} for some input and that initial state. "
+            f"Received: a state of which no input explains {analysis.residual:.2g}. Is it the "
+            "output of another layer (layer=), or was there another initial state "
+            "(initial_state=)?"
         )
     return Inversion(
         x=y,
-        condition=math.prod(found.conditions.values()),
-        conditions=found.conditions,
-        slope=found.slope,
+        condition=math.prod(analysis.conditions.values()),
+        conditions=analysis.conditions,
+        slope=analysis.slope,
         error_bound=error_bound,
-        residual=found.residual,
+        residual=analysis.residual,
     )
 
 
-def steps_back(tensor) -> list[tuple[Any, Any]]:
-    """Layers and their calls on the way from an output back to the input, the last one first."""
-    steps = []
+def layers_to_input(tensor: Any) -> list[tuple[Any, Any]]:
+    """Layers and their call nodes on the path from an output to the input, the last layer first."""
+    path = []
     while True:
         layer, at, index = compat.keras_history(tensor)
         node = compat.inbound_nodes(layer)[at]
         if node.is_input:
-            return steps
+            return path
         if index:
             raise errors.ArgumentError(
-                f"The first output of layer {layer.name!r} must be taken. Received: output "
-                f"{index}. Look at the output of one layer: layer=its name."
+                f"Only the first output of layer {layer.name!r} must be used. Received: output "
+                f"{index}. Pass the output of one layer: layer=its name."
             )
-        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):  # one inside
-            steps += steps_back(layer.outputs[0])
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):  # a nested model
+            path += layers_to_input(layer.outputs[0])
         else:
-            steps.append((layer, node))
+            path.append((layer, node))
         tensor = node.input_tensors[0]
 
 
-# What does nothing outside training.
-IDLE = (
+# Layers that are the identity at inference.
+IDENTITY_AT_INFERENCE = (
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.GaussianDropout,
@@ -180,61 +186,66 @@ IDLE = (
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
 )
-_UNDONE = (
+_INVERTIBLE_LAYERS = (
     keras.layers.Normalization,
     keras.layers.Rescaling,
     keras.layers.Dense,
     keras.layers.Activation,
-    *IDLE,
+    *IDENTITY_AT_INFERENCE,
 )
 _MASKS = (keras.layers.Masking, ApplyMask, StepMask)
 
 
-def _check(layer, node) -> None:
-    """Refuses what cannot be undone, before any number is looked at."""
+def _check_invertible(layer: Any, node: Any) -> None:
+    """Raises for a layer without an inverse, before any computation."""
     if isinstance(layer, _MASKS) or node.arguments.kwargs.get("mask") is not None:
-        refuse(
-            "The model must have no mask: a padded step keeps the state and says nothing of its "
-            f"input. Received: layer {layer.name!r} with one. Cut the padding off and build the "
-            "model without a mask."
+        raise_not_invertible(
+            "The model must have no mask: a padded step keeps the state, whatever its input. "
+            f"Received: layer {layer.name!r} with a mask. Remove the padding and build the model "
+            "without a mask."
         )
     if isinstance(layer, keras.layers.SimpleRNN):
-        for name, wanted in (("return_sequences", True), ("go_backwards", False)):
-            if getattr(layer, name) is not wanted:
-                refuse(
-                    f"All states must be given, in order: layer {layer.name!r} must have "
-                    f"{name}={wanted}. Received: {name}={not wanted}."
+        for name, required in (("return_sequences", True), ("go_backwards", False)):
+            if getattr(layer, name) is not required:
+                raise_not_invertible(
+                    f"All states are needed, in time order: layer {layer.name!r} must have "
+                    f"{name}={required}. Received: {name}={not required}."
                 )
-    elif not isinstance(layer, _UNDONE) or len(node.input_tensors) > 1:
-        refuse(
+    elif not isinstance(layer, _INVERTIBLE_LAYERS) or len(node.input_tensors) > 1:
+        raise_not_invertible(
             "Every layer between the output and the input must be a SimpleRNN, Dense, Activation, "
             f"Normalization, Rescaling or dropout layer. Received: {layer.name!r}, a "
             f"{type(layer).__name__}."
         )
 
 
-def _undone(layer, y: np.ndarray, found: layer_inverses.Findings) -> np.ndarray:
+def _invert_layer(layer: Any, y: np.ndarray, analysis: ErrorAnalysis) -> np.ndarray:
     if isinstance(layer, keras.layers.Normalization):
-        return layer_inverses.normalization(layer, y, found)
+        return layer_inverses.invert_normalization(layer, y, analysis)
     if isinstance(layer, keras.layers.Rescaling):
-        found.error /= float(np.abs(layer.scale).min())
+        analysis.error /= float(np.abs(layer.scale).min())
         return (y - layer.offset) / layer.scale
     if isinstance(layer, keras.layers.Dense):
-        return layer_inverses.dense(layer, y, found)
+        return layer_inverses.invert_dense(layer, y, analysis)
     if isinstance(layer, keras.layers.Activation):
-        return layer_inverses.activation(layer.activation, y, layer.name, found)
+        return layer_inverses.invert_activation(layer.activation, y, layer.name, analysis)
     return y
 
 
-def _initial_state(layer, node, state: Any, rows: int, recurrent: int) -> np.ndarray:
+def _initial_state(layer: Any, node: Any, state: Any, rows: int, recurrent: int) -> np.ndarray:
+    """State `(rows, units)` before the first step of one of `recurrent` SimpleRNN layers."""
     units = layer.cell.units
     if state is None:
         from_graph = len(node.input_tensors) > 1
         if from_graph or layer.stateful:
-            why = "another layer's" if from_graph else "that of the call before (stateful=True)"
+            source = (
+                "the output of another layer"
+                if from_graph
+                else "the last state of the previous call (stateful=True)"
+            )
             raise errors.ArgumentError(
-                f"The initial state of layer {layer.name!r} must be known, and is {why}. Received: "
-                "initial_state=None. Give it: an array (batch, units)."
+                f"The initial state of layer {layer.name!r} must be known; it is {source}. "
+                "Received: initial_state=None. Pass it as an array (batch, units)."
             )
         return np.zeros((rows, units))
     if recurrent > 1:
@@ -253,15 +264,15 @@ def _initial_state(layer, node, state: Any, rows: int, recurrent: int) -> np.nda
     return np.broadcast_to(state.astype(np.float64), (rows, units))
 
 
-def _read(y: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """`y` in float64, if it can have come out with that shape."""
+def _check_output(y: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """`y` in float64, if it fits the output shape `(batch, time, outputs)`."""
     y = as_array("y", y)
     fits = y.ndim == len(shape) == 3 and y.shape[-1] == shape[-1] and shape[1] in (None, y.shape[1])
     if y.dtype.kind not in "iuf" or not fits or 0 in y.shape:
         shown = ", ".join("any" if size is None else str(size) for size in shape[1:])
         raise errors.DataError(
-            f"`y` must be numeric, of the output's shape (batch, {shown}), with time in the "
-            f"middle. Received: shape {y.shape}, dtype {y.dtype}."
+            f"`y` must be numeric, of the output's shape (batch, {shown}), with time on the second "
+            f"axis. Received: shape {y.shape}, dtype {y.dtype}."
         )
     y = y.astype(np.float64)
     if not np.isfinite(y).all():

@@ -1,4 +1,4 @@
-"""The Jacobian of a model at one row: a copy of the row for each output, one backward pass."""
+"""Jacobian of a model at one row: a copy of the row for each output, one backward pass."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NO_GRADIENT = (
 
 
 class Jacobian:
-    """`dy/dx` at a row as a matrix in float64, at most `batch_size` outputs at a time.
+    """`dy/dx` at a row as a float64 matrix, computed for at most `batch_size` outputs at a time.
 
     Args:
-        model: what `as_function` takes, if the backend can differentiate it.
-        x: `(batch, time, ...)`, rows of the kind it will be asked about.
-        output_step: int, output step to look at, or None for the whole output.
-        batch_size: int.
+        model: a differentiable model or function.
+        x: `(batch, time, ...)`, rows with the dtype of later calls.
+        output_step: int, use this output step only; None for the whole output.
+        batch_size: int, copies of a row per call of the model.
 
     Raises:
         ArgumentError: on a backend without gradients.
@@ -34,51 +34,52 @@ class Jacobian:
     """
 
     def __init__(self, model: Any, x: np.ndarray, output_step: int | None, batch_size: int):
-        taken = model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
-        whole = not np.issubdtype(x.dtype, np.floating)
-        if (x.ndim == 2 and whole) or keras.backend.is_int_dtype(taken):
+        input_dtype = model.inputs[0].dtype if getattr(model, "inputs", None) else "float32"
+        integers = not np.issubdtype(x.dtype, np.floating)
+        if (x.ndim == 2 and integers) or keras.backend.is_int_dtype(input_dtype):
             raise DataError(
                 f"`x` must be readings: tokens have no gradient. Received: shape {x.shape}, dtype "
-                f"{x.dtype}. Pass vectors as `x`, and as `model` the layers that take them."
+                f"{x.dtype}. Pass vectors as `x`, and as `model` the layers after the embedding."
             )
-        own = isinstance(model, keras.Model) or hasattr(model, "signatures") or whole
-        self.dtype = np.dtype(taken if own else x.dtype)
+        fixed = isinstance(model, keras.Model) or hasattr(model, "signatures") or integers
+        self.dtype = np.dtype(input_dtype if fixed else x.dtype)
         self.round_off = machine_epsilon(model, self.dtype)
         self.batch_size = batch_size
         self._model = model
         self._gradient = _gradient_function(tensor_function(model), output_step)
 
     def __call__(self, row: np.ndarray, outputs: int) -> np.ndarray:
-        """`(outputs, inputs)` at `row`, `(time, ...)`, both sides flattened."""
+        """Jacobian `(outputs, inputs)` at `row`, `(time, ...)`, both sides flattened."""
         parts = []
         for start in range(0, outputs, self.batch_size):
             index = np.arange(start, min(start + self.batch_size, outputs), dtype=np.int32)
             copies = np.broadcast_to(row.astype(self.dtype), (len(index), *row.shape))
-            parts.append(self._rows(copies, index))
+            parts.append(self._gradients(copies, index))
         return np.concatenate(parts).reshape(outputs, -1)
 
-    def _rows(self, copies: np.ndarray, index: np.ndarray) -> np.ndarray:
+    def _gradients(self, copies: np.ndarray, index: np.ndarray) -> np.ndarray:
         try:
-            found = self._gradient(copies, index)
+            gradients = self._gradient(copies, index)
         except (NotImplementedError, TypeError, AttributeError) as error:  # a function of arrays
             raise ArgumentError(NO_GRADIENT.format(self._model)) from error
-        if found is None:
+        if gradients is None:
             raise ArgumentError(NO_GRADIENT.format(self._model))
-        found = found.astype(np.float64)
-        if not np.isfinite(found).all():
+        gradients = gradients.astype(np.float64)
+        if not np.isfinite(gradients).all():
             raise DataError(
                 "The Jacobian must be finite. Received: one with NaN or infinity. Has the model "
-                "diverged, or is `x` where it has no derivative?"
+                "diverged, or has it no derivative at `x`?"
             )
-        return found
+        return gradients
 
 
 def _gradient_function(call: Callable, output_step: int | None) -> Callable:
-    """`f(x, output) -> (batch, time, ...)`: of every row, the gradient of one output."""
+    """Gradient of one output per row, as `f(x, output) -> (batch, time, ...)`."""
 
-    def chosen(x, output):
-        y = ops.convert_to_tensor(call(x))
+    def selected_output(x: Any, output: Any) -> Any:
+        y: Any = ops.convert_to_tensor(call(x))
         y = y if output_step is None else y[:, output_step]
-        return ops.take_along_axis(ops.reshape(y, (ops.shape(y)[0], -1)), output[:, None], axis=1)
+        batch = ops.shape(y)[0]  # pyright: ignore[reportOptionalSubscript]  # Keras annotates None
+        return ops.take_along_axis(ops.reshape(y, (batch, -1)), output[:, None], axis=1)
 
-    return gradient_of(chosen)
+    return gradient_of(selected_output)

@@ -1,16 +1,20 @@
-"""State leakage by intervention: a row keeps its newest steps and takes another row's past.
+"""Interventions on the past: each row keeps its newest steps and takes another row's past.
 
-One rotation of the rows serves every cut: `order` lists blocks of consecutive rows in random
-order, and each row's donor stands one block further along. The blocks' squared differences then
-form a sequence that depends on itself only next door (a row is receiver once and donor once), so
-that resampling stretches of `order` gives honest intervals (circular block bootstrap, Politis and
-Romano, 1992). Resampling single rows would miss the covariance between receiver and donor.
+They measure state leakage, the history dependence of the output: the share of its variance that is
+due to inputs before the present one (total Sobol index of the past); nothing to do with train/test
+data leakage.
+
+One order of the rows serves every cut. It lists blocks of consecutive rows in random order, and
+the donor of each row stands one block further along. Each row is receiver once and donor once, so
+that the squared differences of a block correlate with those of the neighboring blocks alone. A
+circular block bootstrap over this order (Politis and Romano, 1992) therefore gives valid intervals.
+Resampling single rows would miss the covariance between receiver and donor.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -18,18 +22,25 @@ from keras_seqzoo.utils.masks import last_real_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Pass:
-    """One forward pass: rows `swapped` have taken the steps before `cut` from `donor`."""
+class SwappedRows:
+    """Rows that have taken the steps before a cut from other rows.
+
+    Attributes:
+        x: `(batch, time, ...)`, the rows after the swap.
+        donor: int `(batch,)`, the row that the past comes from; the row itself where not swapped.
+        swapped: bool `(batch,)`.
+        cut: int `(batch,)`, first step kept.
+    """
 
     x: np.ndarray
-    donor: np.ndarray  # (batch,), the row itself where nothing is swapped
-    swapped: np.ndarray  # (batch,) bool
-    cut: np.ndarray  # (batch,) first step kept
+    donor: np.ndarray
+    swapped: np.ndarray
+    cut: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Weighted counts and variances of outputs over the rows that are scored.
+    """Weighted counts and variances of outputs over the scored rows.
 
     Attributes:
         weights: `(1 + resamples, batch)`, how often each row counts.
@@ -44,19 +55,19 @@ class Moments:
     variance: np.ndarray
 
     @classmethod
-    def of(cls, y: np.ndarray, scored: np.ndarray | None, weights: np.ndarray) -> Moments:
+    def from_outputs(cls, y: np.ndarray, scored: np.ndarray | None, weights: np.ndarray) -> Moments:
         """The moments of `y`, `(batch, columns, outputs)`."""
         if scored is None:
             count = np.full((len(weights), y.shape[1], 1), float(len(y)))
-            centre = y.mean(axis=0)
+            center = y.mean(axis=0)
         else:
             count = (weights @ scored.astype(float))[..., None]
-            seen = np.maximum(scored.sum(axis=0), 1)[:, None]
-            centre = (y * scored[..., None]).sum(axis=0) / seen
-        found = cls(weights, scored, count, np.zeros((len(weights), *y.shape[1:])))
-        y = y - centre  # keeps E[y^2] - E[y]^2 from cancelling
-        biased = np.maximum(found.mean(y**2) - found.mean(y) ** 2, 0.0)
-        return dataclasses.replace(found, variance=biased * count / np.maximum(count - 1, 1))
+            rows = np.maximum(scored.sum(axis=0), 1)[:, None]
+            center = (y * scored[..., None]).sum(axis=0) / rows
+        moments = cls(weights, scored, count, np.zeros((len(weights), *y.shape[1:])))
+        y = y - center  # keeps E[y^2] - E[y]^2 from cancelling
+        biased = np.maximum(moments.mean(y**2) - moments.mean(y) ** 2, 0.0)
+        return dataclasses.replace(moments, variance=biased * count / np.maximum(count - 1, 1))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Weighted means over the rows, `(1 + resamples, columns, outputs)`."""
@@ -66,92 +77,97 @@ class Moments:
         return total.reshape(-1, *values.shape[1:]) / np.maximum(self.count, 1)
 
     def columns(self, part: slice) -> Moments:
-        """Those of some columns."""
+        """The moments of some columns."""
         scored = None if self.scored is None else self.scored[:, part]
         return Moments(self.weights, scored, self.count[:, part], self.variance[:, part])
 
-    def estimate(self) -> Moments:
-        """Those of the rows as they are, without the resamples."""
+    def without_resamples(self) -> Moments:
+        """The moments of the estimate alone."""
         return Moments(self.weights[:1], self.scored, self.count[:1], self.variance[:1])
 
 
 @dataclasses.dataclass
-class Sums:
-    """Numerators and denominators of the ratio, `(1 + resamples, lags, outputs)`.
+class RatioSums:
+    """Numerators and denominators of leakage by lag, summed over cuts.
 
     Row 0 is the estimate, the others are bootstrap resamples.
+
+    Attributes:
+        numerator: `(1 + resamples, lags, outputs)`, sums of mean squared changes.
+        denominator: `(1 + resamples, lags, outputs)`, sums of twice the variance.
+        tested: `(lags,)` bool, whether anything was measured at this lag.
     """
 
     numerator: np.ndarray
     denominator: np.ndarray
-    tested: np.ndarray  # (lags,) bool, whether anything was measured at this lag
+    tested: np.ndarray
 
     @classmethod
-    def zeros(cls, resamples: int, lags: int, outputs: int) -> Sums:
-        """Nothing added yet."""
+    def zeros(cls, resamples: int, lags: int, outputs: int) -> RatioSums:
+        """Empty sums."""
         shape = (1 + resamples, lags, outputs)
         return cls(np.zeros(shape), np.zeros(shape), np.zeros(lags, bool))
 
-    def add(self, lags: slice, difference: np.ndarray, moments: Moments) -> None:
-        """Adds means of `difference` and twice the variances of what was scored.
+    def add(self, lags: slice, squared_change: np.ndarray, moments: Moments) -> None:
+        """Adds mean squared changes and twice the variances of the scored outputs.
 
         Args:
-            lags: which lags the columns stand for.
-            difference: `(batch, columns, outputs)`, squared differences.
+            lags: the lags of the columns.
+            squared_change: `(batch, columns, outputs)`.
             moments: of the outputs in the same columns.
         """
         measured = moments.count > 1
-        mean = moments.mean(difference)
+        mean = moments.mean(squared_change)
         self.numerator[:, lags] += np.where(measured, mean, 0.0)
         self.denominator[:, lags] += np.where(measured, 2 * moments.variance, 0.0)
         self.tested[lags] |= measured[0, :, 0]
 
     def leakage(self, floor: np.ndarray, scale: str) -> np.ndarray:
-        """`(1 + resamples, lags)`; outputs whose variance is under `floor` explain nothing."""
+        """Leakage `(1 + resamples, lags)`; nan where no output has a variance above `floor`.
+
+        Args:
+            floor: `(outputs,)`, denominators up to this count as constant outputs.
+            scale: "feature" for the mean over output features, "none" to pool them.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             if scale == "none":
                 total = self.denominator.sum(axis=-1)
                 return np.where(total > floor.sum(), self.numerator.sum(axis=-1) / total, np.nan)
             ratio = np.where(self.denominator > floor, self.numerator / self.denominator, np.nan)
-        known = ~np.isnan(ratio)
+        defined = ~np.isnan(ratio)
         return np.where(
-            known.any(axis=-1),
-            np.where(known, ratio, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1),
+            defined.any(axis=-1),
+            np.where(defined, ratio, 0.0).sum(axis=-1) / np.maximum(defined.sum(axis=-1), 1),
             np.nan,
         )
 
 
-def rotation(rows: int, block: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows as blocks of `block` consecutive ones, the blocks in random order."""
+def shuffled_blocks(rows: int, block: int, rng: np.random.Generator) -> np.ndarray:
+    """Row indices as blocks of `block` consecutive rows, the blocks in random order."""
     starts = rng.permutation(np.arange(0, rows, block))
     return np.concatenate([np.arange(start, min(start + block, rows)) for start in starts])
 
 
-def resampling_weights(
-    order: np.ndarray, block: int, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """`(1 + resamples, batch)`: ones, then how often each row is drawn in stretches of `order`."""
-    rows = len(order)
-    stretch = min(max(4 * block, round(rows ** (1 / 3)), 1), max(rows // 2, 1))
-    starts = rng.integers(0, rows, (resamples, -(-rows // stretch)))
-    drawn = (starts[..., None] + np.arange(stretch)) % rows
-    drawn = order[drawn.reshape(resamples, starts.shape[1] * stretch)[:, :rows]]
-    weights = np.ones((1 + resamples, rows))
-    for weight, sample in zip(weights[1:], drawn, strict=True):
-        weight[:] = np.bincount(sample, minlength=rows)
-    return weights
+def sequence_swaps(
+    x: np.ndarray, mask: np.ndarray | None, cuts: Iterable[int], order: np.ndarray, block: int
+) -> Iterator[SwappedRows]:
+    """One swap per cut, for sequence outputs.
 
-
-def sequence_passes(x, mask, cuts, order, block) -> Iterator[Pass]:
-    """One pass per cut; a row real on both sides of it takes the past of one with the same mask."""
+    A row that is real on both sides of the cut takes the past of a row with the same past mask.
+    """
     for cut in cuts:
         eligible = np.ones(len(x), bool) if mask is None else mask[:, cut - 1] & mask[:, cut]
         past = None if mask is None else mask[:, :cut]
         yield _swap(x, np.full(len(x), cut), eligible, past, order, block)
 
 
-def last_step_passes(x, mask, lags, order, block) -> Iterator[Pass]:
-    """One pass per lag, counted from each row's own last real step, between equal masks."""
+def last_step_swaps(
+    x: np.ndarray, mask: np.ndarray | None, lags: Iterable[int], order: np.ndarray, block: int
+) -> Iterator[SwappedRows]:
+    """One swap per lag, for last-step outputs.
+
+    Lags count from each row's own last real step. Rows swap with rows of the same mask.
+    """
     steps = x.shape[1]
     last = np.full(len(x), steps - 1) if mask is None else last_real_step(mask)
     for lag in lags:
@@ -163,25 +179,24 @@ def last_step_passes(x, mask, lags, order, block) -> Iterator[Pass]:
         yield _swap(x, cut, eligible, mask, order, block)
 
 
-def _swap(x, cut, eligible, pattern, order, block) -> Pass:
+def _swap(x, cut, eligible, pattern, order, block: int) -> SwappedRows:
+    """Swaps the steps before `cut` among eligible rows with the same `pattern`."""
     donor = np.arange(len(x))
-    if pattern is None:
-        groups = [order[eligible[order]]]
-    else:
-        _, kind = np.unique(pattern, axis=0, return_inverse=True)
-        kind = kind.reshape(-1)
-        members = order[eligible[order]]
-        by_kind = members[np.argsort(kind[members], kind="stable")]
-        boundaries = np.flatnonzero(np.diff(kind[by_kind])) + 1
-        groups = np.split(by_kind, boundaries)
+    candidates = order[eligible[order]]
+    groups = [candidates]
+    if pattern is not None:
+        _, group_ids = np.unique(pattern, axis=0, return_inverse=True)
+        group_ids = group_ids.reshape(-1)
+        grouped = candidates[np.argsort(group_ids[candidates], kind="stable")]
+        groups = np.split(grouped, np.flatnonzero(np.diff(group_ids[grouped])) + 1)
     for group in groups:
         if len(group) > 1:
             donor[group] = np.roll(group, -(block if block < len(group) else 1))
     swapped = donor != np.arange(len(x))
-    changed = x[donor]
+    mixed = x[donor]
     if len(set(cut)) == 1:
-        changed[:, cut[0] :] = x[:, cut[0] :]
+        mixed[:, cut[0] :] = x[:, cut[0] :]
     else:
         kept = np.arange(x.shape[1]) >= cut[:, None]
-        changed[kept] = x[kept]
-    return Pass(changed, donor, swapped, cut)
+        mixed[kept] = x[kept]
+    return SwappedRows(mixed, donor, swapped, cut)

@@ -1,4 +1,8 @@
-"""What a measurement of state leakage says."""
+"""Report of state leakage, the history dependence of the output.
+
+State leakage is the share of the output's variance that is due to inputs before the present one
+(total Sobol index of the past); nothing to do with train/test data leakage.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,38 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo.diagnostics.lags import geometric_lags
 from keras_seqzoo.utils.figures import new_axes
 from keras_seqzoo.utils.serialization import to_json_values
 
 
 @dataclasses.dataclass(frozen=True)
 class LeakageReport:
-    """What `leakage` found. `str(report)` is a sentence and a table; `report.plot()` the profile.
+    """Result of `leakage`: index, profile by lag, memory horizon and look-ahead.
+
+    State leakage is the history dependence of the output: the share of its variance that is due to
+    inputs before the present one (total Sobol index of the past); nothing to do with train/test
+    data leakage. `str(report)` is a summary with a table; `report.plot()` draws the profile.
 
     Attributes:
-        index: float, what the output owes to all inputs before the present one, as a share of its
-            variance; nan if no output varies. May exceed 1 on autocorrelated input.
+        index: float, state leakage with only the present step kept: leakage at lag 1. nan if no
+            output varies. May exceed 1 on autocorrelated input.
         interval: (low, high), 95 % bootstrap interval of the index.
         standard_error: float, of the index, from the same bootstrap.
         lags: int array, the lags tested; lag k keeps the k newest steps.
         by_lag: float array, leakage at each of `lags`.
         by_lag_interval: `(2, lags)`, 95 % bootstrap interval of each.
         by_feature: float array, the index of each output feature; nan where it is constant.
-        memory_horizon: int, the smallest tested k from which on leakage stays under `threshold`;
+        memory_horizon: int, the smallest tested k from which on leakage stays below `threshold`;
             None if the window ends first.
-        look_ahead: float, what later inputs do to the present output; 0 for a causal model, None
-            where it cannot be told (last-step outputs).
-        degenerate: bool, whether an output feature is constant; those are left out of the means.
-        threshold, method, scale, seed: as asked for.
+        look_ahead: float, the same measure for inputs after the present one; 0 for a causal model,
+            None where it is not measured (last-step outputs).
+        degenerate: bool, whether an output feature is constant; constant features are left out of
+            the means.
+        threshold: float, argument of `leakage`.
+        method: str, argument of `leakage`.
+        scale: str, argument of `leakage`.
+        seed: int, argument of `leakage`.
         cuts: int tuple, first steps kept; empty for last-step outputs and for gradients.
         rows: int, rows that took part.
     """
@@ -52,7 +65,14 @@ class LeakageReport:
     rows: int
 
     def plot(self, ax=None):
-        """Draws the profile by lag with its interval; returns the matplotlib axes."""
+        """Plots leakage by lag with its 95 % interval, the threshold and the memory horizon.
+
+        Args:
+            ax: matplotlib axes to draw into; default those of a new figure.
+
+        Returns:
+            The matplotlib axes.
+        """
         ax = new_axes() if ax is None else ax
         low, high = self.by_lag_interval
         ax.fill_between(self.lags, low, high, alpha=0.2, linewidth=0, label="95 % interval")
@@ -77,42 +97,37 @@ class LeakageReport:
         return ax
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON; nan and infinity become None."""
+        """The report as plain data for JSON; nan and infinity become None."""
         return {key: to_json_values(value) for key, value in dataclasses.asdict(self).items()}
 
     def __str__(self) -> str:
         if np.isnan(self.index):
-            return (
-                "State leakage is undefined: the output is constant and owes nothing to any input."
-            )
+            return "State leakage: undefined, because the output is constant."
         low, high = self.interval
         horizon = (
-            f"memory horizon {self.memory_horizon} steps"
+            f"{self.memory_horizon} steps"
             if self.memory_horizon is not None
-            else f"memory horizon beyond {self.lags[-1]} steps"
+            else f"more than {self.lags[-1]} steps"
         )
         lines = [
-            f"The output owes {self.index:.3g} of its variance to inputs before the present one "
-            f"(95 % interval {low:.3g} to {high:.3g}); {horizon} (threshold {self.threshold:g}).",
+            f"State leakage: {self.index:.3g} (95 % interval {low:.3g} to {high:.3g}), the share "
+            "of the output's variance due to inputs before the present one.",
+            f"Memory horizon: {horizon} (leakage threshold {self.threshold:g}).",
             "",
             "  newest steps kept   leakage",
         ]
-        shown = [int(at) for at in np.unique(np.searchsorted(self.lags, geometric(self.lags[-1])))]
-        lines += [f"  {self.lags[at]:>17}   {self.by_lag[at]:.3g}" for at in shown]
+        shown = np.unique(np.searchsorted(self.lags, geometric_lags(self.lags[-1])))
+        lines += [f"  {self.lags[row]:>17}   {self.by_lag[row]:.3g}" for row in shown]
         if self.look_ahead:
             lines.append(
-                f"  Look-ahead: {self.look_ahead:.3g} of its variance is due to later inputs."
+                f"  Look-ahead: {self.look_ahead:.3g} of the output's variance is due to later "
+                "inputs."
             )
         if self.degenerate:
-            lines.append("  Some output features are constant; they are left out.")
+            lines.append("  Some output features are constant and left out.")
         if self.index > 1 and not low <= 1:  # nan without resamples
             lines.append(
-                "  Above 1: on autocorrelated input, another past than the true one moves the "
-                "output more than it varies by itself."
+                "  Above 1: on autocorrelated input, exchanging the past can change the output by "
+                "more than its own variance."
             )
         return "\n".join(lines)
-
-
-def geometric(highest: int) -> np.ndarray:
-    """1, 2, 4, ... and `highest`."""
-    return np.unique([min(2**power, highest) for power in range(int(highest).bit_length() + 1)])

@@ -1,4 +1,9 @@
-"""State leakage against closed forms, by hand, and against what must not change it."""
+"""State leakage: closed forms, hand calculations, and invariances.
+
+State leakage is the history dependence of the output: the share of its variance that is due to
+inputs before the present one (total Sobol index of the past); nothing to do with train/test data
+leakage.
+"""
 
 import copy
 import json
@@ -17,13 +22,13 @@ from tests.helpers import linear_rnn
 
 
 class LinearRNN(linear_rnn.LinearRNN):
-    """With its leakage in closed form."""
+    """A linear RNN with its state leakage in closed form."""
 
     def __init__(self, seed, features=3, units=5, outputs=2):
         super().__init__(seed, features, units, outputs)
 
     def leakage(self, lag, last_steps, *, pooled=False):
-        """For white input of unit variance, summed over the output steps `t`."""
+        """Leakage at `lag` for white input of unit variance, summed over the output steps."""
         impulse, responses = self.kernel, []
         for _ in range(max(last_steps) + 1):
             responses.append(((impulse @ self.head) ** 2).sum(axis=0))
@@ -54,30 +59,30 @@ def output_steps(report, lag, steps=24):
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_swap_estimate_is_within_three_standard_errors_of_the_closed_form(seed):
+def test_swap_index_is_within_three_standard_errors_of_the_closed_form(seed):
     system = LinearRNN(seed)
     report = zoo.leakage(system, white(seed + 1000), seed=seed, resamples=400)
     truth = system.leakage(1, output_steps(report, 1))
     assert abs(report.index - truth) < 3 * report.standard_error
-    assert report.standard_error < 0.05 * truth + 0.005  # and it says something
+    assert report.standard_error < 0.05 * truth + 0.005  # and the interval is not vacuous
 
 
-def test_standard_error_is_the_spread_over_independent_data():
+def test_standard_error_equals_the_spread_over_independent_data():
     system = LinearRNN(3)
     reports = [zoo.leakage(system, white(seed, rows=256), seed=seed) for seed in range(60)]
     spread = np.std([report.index for report in reports])
-    said = np.mean([report.standard_error for report in reports])
-    assert 0.75 < said / spread < 1.35
+    standard_error = np.mean([report.standard_error for report in reports])
+    assert 0.75 < standard_error / spread < 1.35
 
 
-def test_profile_by_lag_follows_the_closed_form():
+def test_leakage_by_lag_matches_the_closed_form():
     system = LinearRNN(7)
     report = zoo.leakage(system, white(0, rows=4096))
     truth = [system.leakage(lag, output_steps(report, lag)) for lag in range(1, 8)]
     np.testing.assert_allclose(report.by_lag[:7], truth, rtol=0.1)
 
 
-def test_pooled_scale_follows_the_pooled_closed_form():
+def test_scale_none_matches_the_pooled_closed_form():
     system = LinearRNN(2)
     report = zoo.leakage(system, white(1, rows=4096), scale="none")
     truth = system.leakage(1, output_steps(report, 1), pooled=True)
@@ -85,16 +90,16 @@ def test_pooled_scale_follows_the_pooled_closed_form():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradient_estimate_is_within_two_percent_of_the_closed_form(seed):
+def test_gradient_index_is_within_two_percent_of_the_closed_form(seed):
     system = LinearRNN(seed)
     x = white(seed, rows=512).astype("float32")
     report = zoo.leakage(system.as_keras(), x, method="gradient", probes=32)
-    truth = system.leakage(1, range(6, 24))  # the steps that probes may ask about
+    truth = system.leakage(1, range(6, 24))  # the steps that probes pick from
     np.testing.assert_allclose(report.index, truth, rtol=0.02)
     assert report.look_ahead == 0
 
 
-def test_last_step_model_has_the_leakage_of_its_last_step():
+def test_last_step_output_matches_the_closed_form_of_the_last_step():
     system = LinearRNN(11)
     x = white(2, rows=4096).astype("float32")
     model = system.as_keras(return_sequences=False)
@@ -107,7 +112,7 @@ def test_last_step_model_has_the_leakage_of_its_last_step():
     assert report.look_ahead is None
 
 
-def test_index_is_that_of_lag_one_whatever_is_asked():
+def test_index_is_leakage_at_lag_one_for_any_cuts():
     x = white(0, rows=512, features=1)
     for cuts in (1, 2, [10]):
         report = zoo.leakage(lambda x: x[:, -1] + x[:, -2], x, cuts=cuts)
@@ -115,7 +120,7 @@ def test_index_is_that_of_lag_one_whatever_is_asked():
         np.testing.assert_allclose(report.index, 0.5, atol=0.1)
 
 
-def test_scores_of_a_model_of_fixed_time_are_per_step():
+def test_rank_two_output_counts_as_one_score_per_step():
     x = white(0, rows=32, features=2)
     round_off = 1e-12 if keras.backend.backend() == "jax" else 0
     for time in (None, 24):
@@ -125,7 +130,7 @@ def test_scores_of_a_model_of_fixed_time_are_per_step():
 
 
 @pytest.mark.tensorflow
-def test_saved_model_of_a_last_step_is_read_as_one(tmp_path):
+def test_saved_model_with_last_step_output_matches_its_keras_model(tmp_path):
     x = white(0, rows=128, steps=3, features=3).astype("float32")
     model = zoo.get("simple_rnn_identity", features=3, return_sequences=False)
     zoo.export(model, tmp_path / "served", verify=False)
@@ -141,7 +146,7 @@ def test_subclassed_model_is_measured():
     assert zoo.leakage(Sum(), white(0, rows=64).astype("float32")).index > 0.5
 
 
-def test_memoryless_function_leaks_exactly_nothing():
+def test_memoryless_function_has_exactly_zero_leakage():
     report = zoo.leakage(np.tanh, white(0, rows=32))
     assert report.index == 0
     assert report.memory_horizon == 1
@@ -149,7 +154,7 @@ def test_memoryless_function_leaks_exactly_nothing():
     np.testing.assert_array_equal(report.by_lag, 0)
 
 
-def test_function_of_the_past_alone_leaks_all_of_its_variance():
+def test_function_of_the_past_alone_has_leakage_one():
     delayed = lambda x: np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)  # noqa: E731
     report = zoo.leakage(delayed, white(0, rows=512))
     np.testing.assert_allclose(report.index, 1, atol=0.15)
@@ -157,14 +162,14 @@ def test_function_of_the_past_alone_leaks_all_of_its_variance():
     np.testing.assert_array_equal(report.by_lag[1:], 0)
 
 
-def test_difference_of_a_slow_series_leaks_more_than_its_variance():
+def test_difference_of_a_slow_series_has_leakage_above_one():
     x = np.cumsum(white(0, rows=128, features=1), axis=1)
     report = zoo.leakage(lambda x: np.diff(x, axis=1, prepend=0), x)
     assert report.index > 5
     assert "Above 1" in str(report)
 
 
-def test_units_of_measurement_do_not_matter():
+def test_leakage_does_not_depend_on_output_units():
     system, x = LinearRNN(4), white(5)
     scaled = lambda x: system(x) * [1.0, 1000.0]  # noqa: E731
     np.testing.assert_allclose(
@@ -172,7 +177,7 @@ def test_units_of_measurement_do_not_matter():
     )
 
 
-def test_constant_output_is_degenerate_never_zero():
+def test_constant_output_is_degenerate_with_nan_index():
     report = zoo.leakage(lambda x: np.full_like(x, 3.7), white(0, rows=16))
     assert np.isnan(report.index)
     assert report.degenerate
@@ -180,7 +185,7 @@ def test_constant_output_is_degenerate_never_zero():
     assert "constant" in str(report)
 
 
-def test_constant_feature_is_left_out_and_said():
+def test_constant_output_feature_is_left_out_and_reported():
     half = lambda x: np.stack([x[..., 0], np.full(x.shape[:2], 70.0)], axis=-1)  # noqa: E731
     report = zoo.leakage(half, white(0, rows=16))
     assert report.degenerate
@@ -189,21 +194,21 @@ def test_constant_feature_is_left_out_and_said():
     assert "left out" in str(report)
 
 
-def test_look_ahead_is_found_and_is_zero_for_a_causal_keras_model():
+def test_look_ahead_is_positive_for_a_reversed_sum_and_zero_for_a_causal_model():
     x = white(0, rows=64).astype("float32")
     ahead = lambda x: np.cumsum(x[:, ::-1], axis=1)[:, ::-1]  # noqa: E731
     assert zoo.leakage(ahead, x).look_ahead > 0.5
     assert zoo.leakage(LinearRNN(0).as_keras(), x).look_ahead == 0
 
 
-def test_same_seed_same_report_and_other_seed_another():
+def test_report_is_reproducible_by_seed():
     system, x = LinearRNN(1), white(3, rows=64)
-    one, two = zoo.leakage(system, x, seed=4), zoo.leakage(system, x, seed=4)
-    assert one.to_dict() == two.to_dict()
-    assert zoo.leakage(system, x, seed=5).index != one.index
+    first, second = zoo.leakage(system, x, seed=4), zoo.leakage(system, x, seed=4)
+    assert first.to_dict() == second.to_dict()
+    assert zoo.leakage(system, x, seed=5).index != first.index
 
 
-def test_few_rows_per_call_give_the_same_report():
+def test_batch_size_does_not_change_the_report():
     system, x = LinearRNN(1), white(3, rows=50)
     np.testing.assert_allclose(
         zoo.leakage(system, x, batch_size=7).by_lag, zoo.leakage(system, x).by_lag, rtol=1e-12
@@ -211,7 +216,7 @@ def test_few_rows_per_call_give_the_same_report():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(side):
+def test_padding_does_not_change_leakage(side):
     system, x = LinearRNN(6), white(8, rows=256, steps=20)
     pad = np.full((len(x), 5, 3), np.nan)
     padded = np.concatenate([pad, x] if side == "left" else [x, pad], axis=1)
@@ -231,29 +236,29 @@ def test_padding_changes_nothing(side):
     np.testing.assert_allclose(report.by_lag[:4], plain.by_lag[:4], rtol=1e-9)
 
 
-def test_rows_of_many_lengths_are_swapped_within_their_masks():
+def test_rows_of_different_lengths_keep_their_own_masks():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 20, 2))
     lengths = rng.integers(6, 21, len(x))
     mask = np.arange(20) < lengths[:, None]
-    seen = []
+    batches = []
 
-    def watch(rows):
-        seen.append(rows)
+    def recording(rows):
+        batches.append(rows)
         return np.cumsum(np.nan_to_num(rows), axis=1)
 
     x[~mask] = np.nan
-    report = zoo.leakage(watch, x, mask=mask, cuts=[5, 10], batch_size=300)
-    for rows in seen:
-        np.testing.assert_array_equal(np.isnan(rows[..., 0]), ~mask)  # each keeps its own mask
+    report = zoo.leakage(recording, x, mask=mask, cuts=[5, 10], batch_size=300)
+    for rows in batches:
+        np.testing.assert_array_equal(np.isnan(rows[..., 0]), ~mask)  # the mask stays with its row
     assert report.rows == (lengths > 5).sum()
     np.testing.assert_allclose(report.index, (5 / 6 * 6 + 10) / (6 + 11), atol=0.1)
 
 
-def test_rows_that_begin_after_the_cut_have_no_past_and_do_not_count():
+def test_rows_that_start_after_the_cut_are_not_scored():
     x = white(0, rows=512, steps=16, features=1)
     mask = np.ones((512, 16), bool)
-    mask[::2, :9] = False  # every other row begins at step 9
+    mask[::2, :9] = False  # every other row starts at step 9
 
     def summed(rows):
         return np.cumsum(np.where(mask[: len(rows), :, None], rows, 0), axis=1)
@@ -263,14 +268,14 @@ def test_rows_that_begin_after_the_cut_have_no_past_and_do_not_count():
     np.testing.assert_allclose(late.index, 5 / 6, atol=0.12)
 
 
-def test_own_mask_of_a_keras_model_is_found():
+def test_mask_of_a_keras_model_is_used_by_default():
     x = white(0, rows=64, steps=12, features=1).astype("float32")
     x[::2, 9:] = np.nan
     model = zoo.get("simple_rnn_identity", mask_value=float("nan"))
     zoo.adapt(model, x)
-    found = zoo.leakage(model, x)
-    given = zoo.leakage(model, x, mask=~np.isnan(x[..., 0]))
-    assert found.to_dict() == given.to_dict()
+    default = zoo.leakage(model, x)
+    explicit = zoo.leakage(model, x, mask=~np.isnan(x[..., 0]))
+    assert default.to_dict() == explicit.to_dict()
     last = zoo.get("simple_rnn_identity", mask_value=float("nan"), return_sequences=False)
     assert np.isfinite(zoo.leakage(last, x).index)
     assert np.isfinite(zoo.leakage(last, x, method="gradient").index)
@@ -278,32 +283,32 @@ def test_own_mask_of_a_keras_model_is_found():
 
 
 @pytest.mark.parametrize(("rows", "block"), [(10, 1), (10, 3), (11, 4), (2, 1), (7, 7)])
-def test_every_row_gets_another_rows_past_exactly_once(rows, block):
-    order = interventions.rotation(rows, block, np.random.default_rng(0))
+def test_each_row_takes_the_past_of_another_row_and_is_donor_once(rows, block):
+    order = interventions.shuffled_blocks(rows, block, np.random.default_rng(0))
     x = np.arange(rows, dtype=float)[:, None, None] * np.ones((1, 4, 1))
-    (one,) = interventions.sequence_passes(x, None, [2], order, block)
-    assert sorted(one.donor) == list(range(rows))
-    assert (one.donor != np.arange(rows)).all()
-    np.testing.assert_array_equal(one.x[:, 1, 0], one.donor)
-    np.testing.assert_array_equal(one.x[:, 2, 0], np.arange(rows))
+    (swap,) = interventions.sequence_swaps(x, None, [2], order, block)
+    assert sorted(swap.donor) == list(range(rows))
+    assert (swap.donor != np.arange(rows)).all()
+    np.testing.assert_array_equal(swap.x[:, 1, 0], swap.donor)
+    np.testing.assert_array_equal(swap.x[:, 2, 0], np.arange(rows))
 
 
-def test_overlapping_windows_take_no_past_from_their_own_block():
-    order = interventions.rotation(100, 10, np.random.default_rng(1))
-    (one,) = interventions.sequence_passes(np.zeros((100, 4, 1)), None, [2], order, 10)
-    assert (np.arange(100) // 10 != one.donor // 10).all()
+def test_donor_is_never_in_the_same_block():
+    order = interventions.shuffled_blocks(100, 10, np.random.default_rng(1))
+    (swap,) = interventions.sequence_swaps(np.zeros((100, 4, 1)), None, [2], order, 10)
+    assert (np.arange(100) // 10 != swap.donor // 10).all()
 
 
-def test_block_widens_the_interval_of_overlapping_windows():
+def test_block_increases_the_standard_error_of_overlapping_windows():
     series = np.convolve(np.random.default_rng(0).normal(size=3000), np.ones(20) / 20, "same")
     x = np.lib.stride_tricks.sliding_window_view(series, 40)[::4, :, None].copy()
     system = LinearRNN(5, features=1, outputs=1)
-    one, ten = (zoo.leakage(system, x, block=block).standard_error for block in (1, 10))
-    assert ten > 1.3 * one
+    rows, blocks = (zoo.leakage(system, x, block=block).standard_error for block in (1, 10))
+    assert blocks > 1.3 * rows
 
 
 @pytest.mark.tensorflow
-def test_scores_per_step_and_saved_models_and_callables_are_served():
+def test_anomaly_scores_and_saved_models_are_measured():
     x = white(0, rows=32, features=2).astype("float32")
     model = zoo.get("simple_rnn_identity", features=2)
     zoo.adapt(model, x)
@@ -322,16 +327,16 @@ def test_scores_per_step_and_saved_models_and_callables_are_served():
 
 
 @pytest.mark.tensorflow
-def test_rows_of_another_shape_than_the_model_takes_are_refused(tmp_path):
+def test_rows_with_the_wrong_shape_raise(tmp_path):
     model = zoo.get("simple_rnn_identity", features=2, time=6)
     zoo.export(model, tmp_path / "served", verify=False)
-    for one in (model, zoo.load(tmp_path / "served")):
+    for measured in (model, zoo.load(tmp_path / "served")):
         for shape in ((4, 6, 3), (4, 5, 2), (4, 6)):
             with pytest.raises(DataError, match=r"\(batch, 6, 2\)"):
-                zoo.leakage(one, np.zeros(shape))
+                zoo.leakage(measured, np.zeros(shape))
 
 
-def test_output_step_reads_an_output_that_is_not_aligned():
+def test_output_step_selects_a_step_of_an_unaligned_output():
     x = white(0, rows=256)
     other_length = lambda x: np.cumsum(x, axis=1)[:, -5:]  # noqa: E731
     with pytest.raises(DataError, match="output_step"):
@@ -340,7 +345,7 @@ def test_output_step_reads_an_output_that_is_not_aligned():
     np.testing.assert_allclose(report.index, 23 / 24, atol=0.15)
 
 
-def test_tokens_are_swapped_but_have_no_gradient():
+def test_tokens_support_method_swap_but_not_gradient():
     tokens = np.random.default_rng(0).integers(1, 9, (64, 12))
     inputs = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(9, 4)(inputs)
@@ -350,7 +355,7 @@ def test_tokens_are_swapped_but_have_no_gradient():
         zoo.leakage(model, tokens, method="gradient")
 
 
-def test_stateful_models_are_refused():
+def test_stateful_model_raises():
     inputs = keras.Input((None, 1), batch_size=4)
     model = keras.Model(inputs, keras.layers.SimpleRNN(2, stateful=True)(inputs))
     with pytest.raises(ArgumentError, match="stateful"):
@@ -358,7 +363,7 @@ def test_stateful_models_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("change", "error", "message"),
     [
         ({"x": np.zeros((1, 5, 1))}, DataError, "2 rows"),
         ({"x": np.zeros((5, 1, 1))}, DataError, "2 steps"),
@@ -383,31 +388,31 @@ def test_stateful_models_are_refused():
         ({"model": lambda x: [x, x]}, ArgumentError, "one output"),
     ],
 )
-def test_bad_input_says_what_to_do(change, error, words):
+def test_invalid_arguments_raise_with_the_argument_named(change, error, message):
     arguments = {"model": lambda x: x, "x": np.random.default_rng(0).normal(size=(4, 5, 1))}
     arguments |= change
-    with pytest.raises(error, match=words), np.errstate(invalid="ignore"):
+    with pytest.raises(error, match=message), np.errstate(invalid="ignore"):
         zoo.leakage(arguments.pop("model"), arguments.pop("x"), **arguments)
 
 
-def test_report_reads_draws_and_serializes():
+def test_leakage_report_prints_plots_and_serializes():
     report = zoo.leakage(LinearRNN(0), white(0, rows=64))
-    assert "owes" in str(report)
-    assert "memory horizon" in str(report)
+    assert "State leakage" in str(report)
+    assert "Memory horizon" in str(report)
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["index"] == report.index
     axes = report.plot()
     np.testing.assert_allclose(axes.lines[0].get_ydata(), report.by_lag)
 
 
-def test_memory_horizon_is_the_first_lag_from_which_on_leakage_stays_below():
+def test_memory_horizon_is_the_first_lag_with_leakage_below_the_threshold_from_there_on():
     shift = lambda k: lambda x: x + np.pad(x, ((0, 0), (k, 0), (0, 0)))[:, : x.shape[1]]  # noqa: E731
     x = white(0, rows=64)
     assert zoo.leakage(shift(3), x).memory_horizon == 4
     assert zoo.leakage(lambda x: np.cumsum(x, axis=1), x).memory_horizon is None
 
 
-def test_identity_error_by_hand():
+def test_identity_error_matches_a_hand_calculation():
     x = np.array([[[0.0, 10.0], [2.0, 30.0]]])  # variances 1 and 100
     np.testing.assert_allclose(
         zoo.metrics.identity_error(lambda x: x + np.array([1.0, 5.0]), x), (1 + 0.25) / 2
@@ -417,14 +422,14 @@ def test_identity_error_by_hand():
         zoo.metrics.identity_error(lambda x: x, np.ones((2, 3, 1)))
 
 
-def test_identity_error_of_a_padded_last_step_looks_at_the_last_real_one():
+def test_identity_error_of_last_step_output_uses_the_last_real_step():
     x = np.array([[[1.0], [2.0], [-9.0]], [[5.0], [7.0], [9.0]]])
     mask = x[..., 0] != -9
     target = np.array([[2.0], [9.0]])
     assert zoo.metrics.identity_error(lambda x: target, x, mask=mask) == 0
 
 
-def test_callback_writes_floats_that_early_stopping_sees():
+def test_state_leakage_callback_logs_floats_for_early_stopping():
     x = white(0, rows=48, steps=10, features=1).astype("float32")
     model = zoo.get("simple_rnn_identity")
     zoo.adapt(model, x)
@@ -441,10 +446,10 @@ def test_callback_writes_floats_that_early_stopping_sees():
         rtol=1e-6,
     )
     assert all(isinstance(value, float) for value in history["val_state_leakage"])
-    copy.deepcopy(zoo.callbacks.StateLeakage(x))  # as KerasTuner does for every trial
+    copy.deepcopy(zoo.callbacks.StateLeakage(x))  # KerasTuner copies callbacks for every trial
 
 
-def test_callback_reports_a_diverged_model_as_nan():
+def test_state_leakage_callback_logs_nan_for_a_diverged_model():
     x = white(0, rows=8, steps=5, features=1).astype("float32")
     model = zoo.get("simple_rnn_identity", normalize=False)
     model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
@@ -456,29 +461,29 @@ def test_callback_reports_a_diverged_model_as_nan():
     assert np.isnan(logs["val_identity_cost"])
 
 
-def test_callback_says_what_does_not_fit():
+def test_state_leakage_callback_raises_for_mismatched_rows():
     x = white(0, rows=8, steps=5, features=2).astype("float32")
     callback = zoo.callbacks.StateLeakage(x)
     callback.set_model(zoo.get("simple_rnn_identity", features=3))
     with pytest.raises(DataError, match=r"\(batch, any, 3\)"):
         callback.measure()
-    for given, words in (
+    for arguments, message in (
         ({"x": x.astype(str)}, "of numbers"),
         ({"x": x, "max_rows": 1}, "max_rows"),
         ({"x": x, "mask": np.ones((8, 4), bool)}, "mask"),
     ):
-        with pytest.raises((ArgumentError, DataError), match=words):
-            zoo.callbacks.StateLeakage(**given)
+        with pytest.raises((ArgumentError, DataError), match=message):
+            zoo.callbacks.StateLeakage(**arguments)
 
 
 @pytest.mark.parametrize("word_dropout", [0.0, 0.1])
-def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
-    """Keras takes -1 for the last token, and some backends one too large for padding."""
+def test_token_ids_outside_the_vocabulary_raise(word_dropout):
+    """Keras reads -1 as the last token, and some backends read large ids as padding."""
     options = {"vocabulary_size": 5, "classes": 2, "units": 3, "word_dropout": word_dropout}
     model = zoo.get("gru_tagger", **options)
     x = np.random.default_rng(0).integers(0, 5, (6, 4))
-    whole = zoo.leakage(model, x, resamples=0).index
-    assert zoo.leakage(model, x.astype("float32"), resamples=0).index == whole
+    index = zoo.leakage(model, x, resamples=0).index
+    assert zoo.leakage(model, x.astype("float32"), resamples=0).index == index
     for wrong in (x - 1, x + 1, x + 0.5):
         for measure in (zoo.leakage, zoo.metrics.identity_error, zoo.audit):
             with pytest.raises(DataError, match="ints from 0 to 4"):
@@ -486,12 +491,12 @@ def test_tokens_that_a_model_does_not_know_are_refused(word_dropout):
     with pytest.raises(DataError, match="shape that the model expects"):
         zoo.leakage(model, x[..., None])
     layer = keras.layers.Dense(2)
-    layer.input_dim = 3  # as layers of one's own call their features
+    layer.input_dim = 3  # an attribute of custom layers too, not only of Embedding
     inputs = keras.Input((None, 3))
     zoo.leakage(keras.Model(inputs, layer(inputs)), white(0, rows=8, steps=4) - 9, resamples=0)
 
 
-def test_callback_leaves_identity_out_where_the_output_is_no_copy():
+def test_state_leakage_callback_logs_no_identity_error_for_other_output_shapes():
     x = white(0, rows=8, steps=5, features=2).astype("float32")
     inputs = keras.Input((None, 2))
     model = keras.Model(inputs, keras.layers.Dense(5)(ops.mean(inputs, axis=1)))
@@ -500,12 +505,12 @@ def test_callback_leaves_identity_out_where_the_output_is_no_copy():
     assert set(callback.measure()) == {"state_leakage"}
 
 
-def test_score_owes_more_to_the_past_than_its_model():
-    system_leak = lambda x: x + 0.05 * np.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]  # noqa: E731
+def test_anomaly_score_has_more_leakage_than_its_model():
+    leaky = lambda x: x + 0.05 * np.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]  # noqa: E731
     x = white(0, rows=512, features=1)
     model, score = (
-        zoo.leakage(system_leak, x),
-        zoo.leakage(zoo.diagnostics.anomaly_score(system_leak, x), x),
+        zoo.leakage(leaky, x),
+        zoo.leakage(zoo.diagnostics.anomaly_score(leaky, x), x),
     )
     assert model.index < 0.01
     assert score.index > 0.9

@@ -1,4 +1,4 @@
-"""Recoverability against closed forms, against exact answers, and against what must not change."""
+"""Recoverability: closed forms, exact values, and invariances."""
 
 import json
 
@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 
 import keras_seqzoo as zoo
-from keras_seqzoo.diagnostics.recoverability.ridge import Directions
+from keras_seqzoo.diagnostics.recoverability.ridge import PrincipalComponents
 from keras_seqzoo.errors import ArgumentError, DataError
 from tests.helpers import linear_rnn
 
 
 class LinearRNN(linear_rnn.LinearRNN):
-    """With its recoverability by its weights."""
+    """A linear RNN with its recoverability in closed form."""
 
     def __init__(self, seed, features=2, units=6, outputs=4):
         super().__init__(seed, features, units, outputs)
 
     def recoverability(self, lags, steps):
-        """R^2 `(lags, features)` of the best read-out for white input, over those output steps.
+        """R^2 `(lags, features)` of the best linear read-out for white input, over output steps.
 
         `cov(x_{t-k}, y_t)` is `W R^k C`, and `cov(y_t)` the sum of its squares over `k <= t`.
         """
@@ -30,8 +30,8 @@ class LinearRNN(linear_rnn.LinearRNN):
         responses = np.array(responses)
         squares = np.einsum("kfo,kfp->kop", responses, responses)
         covariance = np.mean([squares[: t + 1].sum(axis=0) for t in steps], axis=0)
-        found = responses[lags]
-        return np.einsum("kfo,op,kfp->kf", found, np.linalg.pinv(covariance), found)
+        lagged = responses[lags]
+        return np.einsum("kfo,op,kfp->kf", lagged, np.linalg.pinv(covariance), lagged)
 
 
 def white(seed, rows=1024, steps=24, features=2):
@@ -46,17 +46,17 @@ def delay_line(x):
     return np.concatenate([delayed(x, lag) for lag in range(3)], axis=-1)
 
 
-# -------------------------------------------------------------------------------- the closed form
+# -------------------------------------------------------------------------------- closed form
 
 
-def test_estimates_are_within_their_intervals_of_the_closed_form():
+def test_closed_form_is_within_the_intervals():
     inside, deviations = [], []
     for seed in range(12):
         system = LinearRNN(seed)
         report = zoo.diagnostics.recoverability(system, white(seed + 1000), lags=8, seed=seed)
         truth = system.recoverability(report.lags, range(7, 24))
         low, high = report.by_feature_interval
-        # Learning on 8,704 steps costs about outputs / steps, which is in no interval.
+        # Training on 8,704 steps costs about outputs / steps, which the intervals leave out.
         inside.append((low - 5e-4 <= truth) & (truth <= high + 5e-4))
         np.testing.assert_allclose(report.by_feature, truth, atol=0.05)
         deviations.append((report.capacity - truth.sum()) / report.standard_error)
@@ -65,27 +65,27 @@ def test_estimates_are_within_their_intervals_of_the_closed_form():
     assert np.abs(np.mean(deviations)) < 1
 
 
-def test_last_step_output_follows_its_own_closed_form():
+def test_last_step_output_matches_the_closed_form():
     system, x = LinearRNN(3), white(1, rows=8192, steps=12)
     report = zoo.diagnostics.recoverability(lambda x: system(x)[:, -1], x, lags=12)
     truth = system.recoverability(report.lags, [11])
     np.testing.assert_allclose(report.by_feature, truth, atol=0.03)
-    np.testing.assert_allclose(truth.sum(), report.rank)  # all lags of the window: nothing is lost
+    np.testing.assert_allclose(truth.sum(), report.rank)  # over all lags of the window
     np.testing.assert_allclose(report.capacity, report.rank, rtol=0.04)
 
 
-def test_standard_error_is_the_spread_over_independent_data():
+def test_standard_error_equals_the_spread_over_independent_data():
     system = LinearRNN(4)
     reports = [
         zoo.diagnostics.recoverability(system, white(seed, rows=256), lags=6) for seed in range(40)
     ]
     spread = np.std([report.capacity for report in reports])
-    said = np.mean([report.standard_error for report in reports])
-    assert 0.7 < said / spread < 1.4
+    standard_error = np.mean([report.standard_error for report in reports])
+    assert 0.7 < standard_error / spread < 1.4
 
 
 @pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
-def test_capacity_is_at_most_the_rank_on_independent_inputs(cell):
+def test_capacity_is_at_most_the_rank_for_independent_inputs(cell):
     inputs = keras.Input((None, 2))
     layer = getattr(keras.layers, cell)(5, return_sequences=True, name="recurrent")
     model = keras.Model(inputs, layer(inputs))
@@ -96,7 +96,7 @@ def test_capacity_is_at_most_the_rank_on_independent_inputs(cell):
     assert 2 < report.capacity < 5 + 3 * report.standard_error
 
 
-def test_capacity_exceeds_the_rank_on_a_slow_series():
+def test_capacity_exceeds_the_rank_for_a_slow_series():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4096, 40, 1))
     for step in range(1, 40):
@@ -108,10 +108,10 @@ def test_capacity_exceeds_the_rank_on_a_slow_series():
     assert "not independent" in str(report)
 
 
-# ---------------------------------------------------------------------------------- exact answers
+# ---------------------------------------------------------------------------------- exact values
 
 
-def test_identity_tells_the_present_and_nothing_else():
+def test_identity_recovers_the_present_only():
     report = zoo.diagnostics.recoverability(lambda x: x, white(0), lags=5)
     np.testing.assert_allclose(report.by_lag[0], 1, rtol=1e-12)
     np.testing.assert_allclose(report.by_lag[1:], 0, atol=2e-3)
@@ -119,14 +119,14 @@ def test_identity_tells_the_present_and_nothing_else():
     assert report.rank == report.outputs == 2
 
 
-def test_delay_line_tells_what_it_holds():
+def test_delay_line_recovers_its_lags_exactly():
     report = zoo.diagnostics.recoverability(delay_line, white(0), lags=6)
     np.testing.assert_allclose(report.by_feature[:3], 1, rtol=1e-12)
     np.testing.assert_allclose(report.by_feature[3:], 0, atol=2e-3)
     assert report.rank == 6
 
 
-def test_each_feature_has_its_own_profile():
+def test_recoverability_is_per_input_feature():
     report = zoo.diagnostics.recoverability(
         lambda x: np.concatenate([delayed(x, 2)[..., :1], x[..., 1:]], axis=-1), white(0), lags=4
     )
@@ -136,7 +136,7 @@ def test_each_feature_has_its_own_profile():
     np.testing.assert_allclose(report.capacity, report.by_feature.sum())
 
 
-def test_lags_may_be_picked():
+def test_lags_may_be_a_list():
     report = zoo.diagnostics.recoverability(delay_line, white(0), lags=[2, 7])
     np.testing.assert_array_equal(report.lags, [2, 7])
     np.testing.assert_allclose(report.by_lag, [1, 0], atol=2e-3)
@@ -148,24 +148,24 @@ def test_redundant_and_constant_outputs_add_no_rank():
     assert (report.rank, report.outputs) == (2, 5)
     constant = zoo.diagnostics.recoverability(lambda x: np.ones_like(x), white(0), lags=2)
     assert constant.rank == 0
-    np.testing.assert_allclose(constant.by_lag, 0, atol=1e-3)  # the mean explains nothing
+    np.testing.assert_allclose(constant.by_lag, 0, atol=1e-3)  # R^2 of the mean
 
 
-def test_units_and_offsets_do_not_matter():
+def test_recoverability_does_not_depend_on_units_and_offsets():
     system, x = LinearRNN(5), white(5, rows=256)
-    other = lambda x: 1e3 * system(x / [1, 50] - [7, 2]) @ np.diag([1, 1e4, 1, 1]) + 3e4  # noqa: E731
-    shifted = zoo.diagnostics.recoverability(other, (x + np.array([7, 2])) * [1, 50], lags=4)
+    rescaled = lambda x: 1e3 * system(x / [1, 50] - [7, 2]) @ np.diag([1, 1e4, 1, 1]) + 3e4  # noqa: E731
+    shifted = zoo.diagnostics.recoverability(rescaled, (x + np.array([7, 2])) * [1, 50], lags=4)
     np.testing.assert_allclose(
         shifted.by_lag, zoo.diagnostics.recoverability(system, x, lags=4).by_lag
     )
 
 
-def test_what_cannot_be_read_out_linearly_does_not_count():
+def test_nonlinear_dependence_is_not_recovered():
     report = zoo.diagnostics.recoverability(lambda x: x**2, white(0, rows=4096), lags=1)
     np.testing.assert_allclose(report.by_lag, 0, atol=2e-3)
 
 
-def test_negative_values_are_shown_as_they_are():
+def test_negative_r2_is_not_clipped():
     noise = np.random.default_rng(1).normal(size=(8, 6, 30))
     report = zoo.diagnostics.recoverability(
         lambda x: noise, white(0, rows=8, steps=6), lags=1, batch_size=8
@@ -183,39 +183,39 @@ def test_constant_input_is_degenerate():
     assert np.isnan(report.by_feature[:, 1]).all()
     np.testing.assert_allclose(report.capacity, report.by_feature[:, 0].sum())
     assert "constant" in str(report)
-    nothing = zoo.diagnostics.recoverability(lambda x: x, np.ones((8, 5, 1)), lags=2)
-    assert np.isnan(nothing.capacity)
-    assert "undefined" in str(nothing)
+    undefined = zoo.diagnostics.recoverability(lambda x: x, np.ones((8, 5, 1)), lags=2)
+    assert np.isnan(undefined.capacity)
+    assert "undefined" in str(undefined)
 
 
-def test_ridge_is_least_squares_where_it_can_be_and_the_mean_where_nothing_is_known():
+def test_ridge_is_least_squares_for_linear_targets_and_the_mean_for_noise():
     rng = np.random.default_rng(0)
     outputs, held_out = rng.normal(size=(2, 400, 3)) @ rng.normal(size=(3, 3)) + 5
-    directions = Directions.of(outputs, held_out, 1e-6)
+    components = PrincipalComponents.fit(outputs, held_out, 1e-6)
     weights = rng.normal(size=(3, 2))
     np.testing.assert_allclose(
-        directions.predict(outputs @ weights + 1), held_out @ weights + 1, rtol=1e-5
+        components.predict(outputs @ weights + 1), held_out @ weights + 1, rtol=1e-5
     )
     noise = rng.normal(size=(400, 50))
     mean = noise.mean(axis=0) * np.ones((400, 1))
-    far = np.abs(directions.predict(noise) - mean).mean(axis=0)
-    assert (far < 1e-4).mean() > 0.4  # strength without limit for most
+    far = np.abs(components.predict(noise) - mean).mean(axis=0)
+    assert (far < 1e-4).mean() > 0.4  # the largest strength for most
 
 
 # ------------------------------------------------------------------------------- layers and masks
 
 
-def test_any_layer_is_measured():
+def test_layer_selects_the_output_of_a_layer():
     inputs = keras.Input((None, 2))
     states = keras.layers.SimpleRNN(6, return_sequences=True, name="recurrent")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1, name="head")(states))
     x = white(0, rows=256).astype("float32")
     states = keras.Model(inputs, states)
-    layer = zoo.diagnostics.recoverability(model, x, layer="recurrent")
-    np.testing.assert_allclose(layer.by_lag, zoo.diagnostics.recoverability(states, x).by_lag)
-    assert layer.rank == 6
+    report = zoo.diagnostics.recoverability(model, x, layer="recurrent")
+    np.testing.assert_allclose(report.by_lag, zoo.diagnostics.recoverability(states, x).by_lag)
+    assert report.rank == 6
     assert zoo.diagnostics.recoverability(model, x).rank == 1
-    assert "'recurrent'" in str(layer)
+    assert "'recurrent'" in str(report)
     with pytest.raises(ArgumentError, match="Did you mean 'recurrent'"):
         zoo.diagnostics.recoverability(model, x, layer="recurent")
     with pytest.raises(ArgumentError, match="Functional"):
@@ -223,7 +223,7 @@ def test_any_layer_is_measured():
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(side):
+def test_padding_does_not_change_recoverability(side):
     x = white(3, rows=256, steps=12)
     pad = np.full((len(x), 5, 2), np.nan)
     padded = np.concatenate([pad, x] if side == "left" else [x, pad], axis=1)
@@ -245,7 +245,7 @@ def test_padding_changes_nothing(side):
     np.testing.assert_allclose(report.by_feature, last.by_feature)
 
 
-def test_rows_without_enough_real_steps_take_no_part():
+def test_rows_with_too_few_real_steps_are_left_out():
     x = white(0, rows=64, steps=12)
     mask = np.arange(12) < np.where(np.arange(64) % 2, 3, 12)[:, None]
     x[~mask] = np.nan
@@ -254,28 +254,28 @@ def test_rows_without_enough_real_steps_take_no_part():
     np.testing.assert_allclose(report.by_lag[0], 1)
 
 
-def test_own_mask_of_a_model_is_found():
+def test_mask_of_a_keras_model_is_used_by_default():
     x = white(0, rows=128, steps=12).astype("float32")
     x[::2, 9:] = np.nan
     model = zoo.get("simple_rnn_identity", features=2, mask_value=float("nan"))
     zoo.adapt(model, x)
-    found = zoo.diagnostics.recoverability(model, x, lags=4)
-    given = zoo.diagnostics.recoverability(model, x, lags=4, mask=~np.isnan(x[..., 0]))
-    assert found.to_dict() == given.to_dict()
+    default = zoo.diagnostics.recoverability(model, x, lags=4)
+    explicit = zoo.diagnostics.recoverability(model, x, lags=4, mask=~np.isnan(x[..., 0]))
+    assert default.to_dict() == explicit.to_dict()
     assert np.isfinite(zoo.diagnostics.recoverability(model, x, lags=4, layer="recurrent").capacity)
 
 
-def test_output_step_reads_an_output_that_is_not_aligned():
+def test_output_step_selects_a_step_of_an_unaligned_output():
     x = white(0, rows=256, steps=10)
-    other = lambda x: x[:, -3:]  # noqa: E731
+    unaligned = lambda x: x[:, -3:]  # noqa: E731
     with pytest.raises(DataError, match="output_step"):
-        zoo.diagnostics.recoverability(other, x)
-    report = zoo.diagnostics.recoverability(other, x, output_step=0, lags=4)
+        zoo.diagnostics.recoverability(unaligned, x)
+    report = zoo.diagnostics.recoverability(unaligned, x, output_step=0, lags=4)
     np.testing.assert_allclose(report.by_lag, [0, 0, 1, 0], atol=0.05)
 
 
 @pytest.mark.tensorflow
-def test_saved_models_are_measured(tmp_path):
+def test_saved_model_matches_its_keras_model(tmp_path):
     x = white(0, rows=64).astype("float32")
     model = zoo.get("simple_rnn_identity", features=2)
     zoo.export(model, tmp_path / "served", verify=False)
@@ -288,20 +288,22 @@ def test_saved_models_are_measured(tmp_path):
 # ----------------------------------------------------------------------------- rows and resamples
 
 
-def test_same_seed_same_report_and_other_seed_another():
+def test_report_is_reproducible_by_seed():
     x = white(3, rows=64)
-    one, two = (zoo.diagnostics.recoverability(LinearRNN(1), x, seed=4) for _ in range(2))
-    assert one.to_dict() == two.to_dict()
-    assert zoo.diagnostics.recoverability(LinearRNN(1), x, seed=5).capacity != one.capacity
+    first, second = (zoo.diagnostics.recoverability(LinearRNN(1), x, seed=4) for _ in range(2))
+    assert first.to_dict() == second.to_dict()
+    assert zoo.diagnostics.recoverability(LinearRNN(1), x, seed=5).capacity != first.capacity
 
 
-def test_few_rows_per_call_give_the_same_report():
+def test_batch_size_does_not_change_the_report():
     x = white(3, rows=50)
-    parts = zoo.diagnostics.recoverability(LinearRNN(1), x, batch_size=7)
-    np.testing.assert_allclose(parts.by_lag, zoo.diagnostics.recoverability(LinearRNN(1), x).by_lag)
+    batched = zoo.diagnostics.recoverability(LinearRNN(1), x, batch_size=7)
+    np.testing.assert_allclose(
+        batched.by_lag, zoo.diagnostics.recoverability(LinearRNN(1), x).by_lag
+    )
 
 
-def test_overlapping_windows_share_no_reading_between_the_sides():
+def test_training_and_held_out_windows_share_no_reading():
     series = np.random.default_rng(0).normal(size=800)
     x = np.lib.stride_tricks.sliding_window_view(series, 40)[::4, :, None].copy()  # 191 rows
     report = zoo.diagnostics.recoverability(lambda x: x, x, lags=3, block=10)
@@ -310,17 +312,17 @@ def test_overlapping_windows_share_no_reading_between_the_sides():
         zoo.diagnostics.recoverability(lambda x: x, x, lags=3, block=60)
 
 
-def test_block_widens_the_interval_of_overlapping_windows():
+def test_block_increases_the_standard_error_of_overlapping_windows():
     series = np.convolve(np.random.default_rng(0).normal(size=3000), np.ones(20) / 20, "same")
     x = np.lib.stride_tricks.sliding_window_view(series, 40)[::4, :, None].copy()
     model = lambda x: delayed(x, 3) + 0.1 * np.sin(40 * x)  # noqa: E731
-    one, ten = (
+    rows, blocks = (
         zoo.diagnostics.recoverability(model, x, lags=[0], block=block) for block in (1, 10)
     )
-    assert ten.standard_error > 1.3 * one.standard_error
+    assert blocks.standard_error > 1.3 * rows.standard_error
 
 
-def test_without_resamples_there_is_no_interval():
+def test_resamples_zero_gives_no_interval():
     report = zoo.diagnostics.recoverability(lambda x: x, white(0, rows=16), lags=2, resamples=0)
     assert np.isnan(report.interval).all()
     assert np.isnan(report.by_feature_interval).all()
@@ -328,11 +330,11 @@ def test_without_resamples_there_is_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "words"),
+    ("change", "error", "message"),
     [
         ({"x": np.zeros((3, 5, 1))}, DataError, "4 rows"),
         ({"x": np.full((4, 5, 1), np.nan)}, DataError, "finite"),
-        ({"x": np.zeros((8, 5), int)}, DataError, "tokens are names"),
+        ({"x": np.zeros((8, 5), int)}, DataError, "token ids"),
         ({"x": [[1, 2], [3]]}, DataError, "one array"),
         ({"mask": np.ones((2, 2), bool)}, DataError, "mask"),
         ({"mask": np.zeros((8, 5), bool)}, DataError, "fewer lags"),
@@ -354,20 +356,20 @@ def test_without_resamples_there_is_no_interval():
         ({"model": lambda x: x[:1]}, DataError, "one row"),
     ],
 )
-def test_bad_input_says_what_to_do(change, error, words):
+def test_invalid_arguments_raise_with_the_argument_named(change, error, message):
     arguments = {"model": lambda x: x, "x": white(0, rows=8, steps=5)} | change
-    with pytest.raises(error, match=words), np.errstate(invalid="ignore"):
+    with pytest.raises(error, match=message), np.errstate(invalid="ignore"):
         zoo.diagnostics.recoverability(arguments.pop("model"), arguments.pop("x"), **arguments)
 
 
-def test_tokens_of_a_model_are_refused():
+def test_token_model_raises():
     inputs = keras.Input((None,), dtype="int32")
     model = keras.Model(inputs, keras.layers.Embedding(9, 4)(inputs))
-    with pytest.raises(DataError, match="tokens are names"):
+    with pytest.raises(DataError, match="token ids"):
         zoo.diagnostics.recoverability(model, np.ones((8, 5)))
 
 
-def test_report_reads_draws_and_serializes():
+def test_recoverability_report_prints_plots_and_serializes():
     report = zoo.diagnostics.recoverability(LinearRNN(0), white(0, rows=64))
     assert "Memory capacity" in str(report)
     plain = json.loads(json.dumps(report.to_dict()))
