@@ -12,7 +12,7 @@ from keras_seqzoo.layers import LastState
 from keras_seqzoo.layers.seq2seq.code_decoder import step_before
 from keras_seqzoo.models import decoder, encoder
 from keras_seqzoo.tuning.vectorized.packed_model import Packed
-from tests.conformance.table import build_case, given, pad, readings, ready
+from tests.conformance.table import build_case, make_inputs, pad, prepare, readings
 
 NAN = float("nan")
 SMALL = {"features": 2, "units": 3, "code_size": 2, "mask_value": NAN}
@@ -39,13 +39,13 @@ def halves(model, x):
 )
 def test_the_halves_say_together_what_the_model_says(name, case):
     model = build_case(name, case)()
-    (x,) = pad(given(model, 3, 6), 2, 3, NAN)
+    (x,) = pad(make_inputs(model, 3, 6), 2, 3, NAN)
     np.testing.assert_allclose(halves(model, x), model.predict(x, verbose=0), rtol=1e-6, atol=1e-6)
 
 
 def test_the_halves_share_the_weights_of_the_model_and_leave_it_as_it_was(tmp_path):
     model = build_case("lstm_autoencoder", "reversed")()
-    (x,) = given(model, 3, 6)
+    (x,) = make_inputs(model, 3, 6)
     before = model.predict(x, verbose=0)
     first, second = encoder(model), decoder(model)
     ours = {id(weight) for weight in model.weights}
@@ -68,8 +68,8 @@ def test_both_halves_export(tmp_path):
 
 def test_a_decoder_taught_by_the_truth_runs_freely_alone():
     """With the weights of one that is fed what it says, it says the same."""
-    taught = ready(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
-    free = ready(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
+    taught = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
+    free = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
     free.set_weights(taught.get_weights())
     x = readings(3, 6, 2)
     np.testing.assert_allclose(halves(taught, x), free.predict(x, verbose=0), rtol=1e-6)
@@ -77,7 +77,7 @@ def test_a_decoder_taught_by_the_truth_runs_freely_alone():
 
 
 def test_a_decoder_that_is_given_the_truth_sees_the_step_before_and_none_after():
-    model = ready(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
+    model = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
     inside = model.get_layer("decoder")
     rng = np.random.default_rng(0)
     code, real = rng.normal(size=(2, 2)).astype("float32"), np.ones((2, 6), bool)
@@ -106,8 +106,8 @@ def test_the_last_state_is_that_of_either_direction():
 
 def test_reversed_saying_is_saying_of_what_was_turned():
     """From a code alone, the reversed decoder says what "repeat" says, from the other end."""
-    there = ready(zoo.get("lstm_autoencoder", **SMALL))
-    back = ready(zoo.get("lstm_autoencoder", **SMALL, decoder="reversed"))
+    there = prepare(zoo.get("lstm_autoencoder", **SMALL))
+    back = prepare(zoo.get("lstm_autoencoder", **SMALL, decoder="reversed"))
     (x,) = pad((readings(2, 5, 2),), 0, 3, NAN)
     said, turned = there.predict(x, verbose=0), back.predict(x, verbose=0)
     np.testing.assert_allclose(said[:, :5], turned[:, 4::-1], rtol=1e-6)
@@ -141,7 +141,7 @@ def test_other_models_have_no_halves():
 
 def test_every_row_alone_says_what_it_says_in_company():
     """Lengths of a batch differ; each sequence is as good as alone, also in training's loss."""
-    model = ready(zoo.get("attention_autoencoder", **SMALL))
+    model = prepare(zoo.get("attention_autoencoder", **SMALL))
     rows = [readings(1, length, 2, seed=length) for length in (1, 4, 9)]
     batch = np.concatenate([pad((row,), 0, 9 - row.shape[1], NAN)[0] for row in rows])
     said = model.predict(batch, verbose=0)
@@ -157,7 +157,7 @@ def test_training_in_one_program_is_training_step_by_step():
     x = readings(8, 6, 2)
     losses = []
     for options in ({"run_eagerly": True}, {"jit_compile": True}):
-        model = ready(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
+        model = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
         model.compile("sgd", zoo.layers.NormalizedMeanSquaredError(), **options)
         losses.append([float(model.train_on_batch(x, x)) for _ in range(2)])
     np.testing.assert_allclose(*losses, rtol=1e-4)
