@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -477,7 +478,18 @@ def prepare(model: keras.Model, seed: int = 1) -> keras.Model:
 
 
 def build_case(name: str, case: str) -> Callable[[], keras.Model]:
+    """A function that returns a new model of a case, the same weights in every call."""
     return lambda: prepare(zoo.get(name, **TABLE[name][case].config))
+
+
+@functools.cache
+def _cached_model(name: str, case: str) -> keras.Model:
+    return build_case(name, case)()
+
+
+def cached_case(name: str, case: str) -> Callable[[], keras.Model]:
+    """`build_case` with one model for all tests, which must not change its weights."""
+    return lambda: _cached_model(name, case)
 
 
 def model_input(x: Inputs) -> Any:

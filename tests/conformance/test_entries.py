@@ -1,6 +1,7 @@
 """Conformance suite: properties that every entry of the catalog has in every configuration.
 
-A check is a function of `build`, which returns a new model with random, different weights.
+A check is a function of `build`, which returns a model with random, different weights: a new one,
+or, for checks that do not train, one that all tests of the case share.
 test_planted_faults.py shows that the checks fail on models that are broken on purpose.
 """
 
@@ -34,6 +35,7 @@ from tests.conformance.table import (
     arguments,
     assert_close,
     build_case,
+    cached_case,
     crf_inputs,
     is_pair,
     join_rows,
@@ -240,18 +242,18 @@ def test_an_entry_builds_without_arguments(name):
 
 @every_case
 def test_layers_and_parameters_are_pinned(name, case):
-    check_structure(build_case(name, case), TABLE[name][case])
+    check_structure(cached_case(name, case), TABLE[name][case])
 
 
 @every_case
 def test_the_output_has_the_pinned_shape(name, case):
-    check_shapes(build_case(name, case), TABLE[name][case])
+    check_shapes(cached_case(name, case), TABLE[name][case])
 
 
 @pytest.mark.tensorflow
 @every_case
 def test_batch_and_time_are_dynamic(name, case):
-    check_dynamic_axes(build_case(name, case))
+    check_dynamic_axes(cached_case(name, case))
 
 
 @pytest.mark.parametrize("name", [name for name in TABLE if "time" in arguments(name, "default")])
@@ -268,7 +270,7 @@ def test_time_fixes_the_number_of_steps(name):
 @every_case
 def test_probabilities_sum_to_one_and_logits_do_not(name, case):
     activation = arguments(name, case).get("classifier_activation", "none")
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     if activation == "none" or not {"classes", "tags"} & set(TABLE[name][case].layers.split()):
         return
     sums = output(model, make_inputs(model, 3, 5)).sum(axis=-1)
@@ -335,7 +337,7 @@ def check_gradients(build) -> None:
 
 @every_case
 def test_every_weight_has_a_gradient(name, case):
-    check_gradients(build_case(name, case))
+    check_gradients(cached_case(name, case))
 
 
 # Each case compiles a program; the other rows of an entry train what its default row would.
@@ -390,7 +392,7 @@ def test_dropout_is_active_in_training_alone(name, case):
 
 @cases_where(lambda config, row: config["recurrent_regularizer"])
 def test_recurrent_regularizer_penalizes_recurrent_kernels_alone(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     kind = TABLE[name][case].config["recurrent_regularizer"]
     kernels = [
         np.asarray(w) for w in model.trainable_weights if w.path.endswith("recurrent_kernel")
@@ -460,12 +462,12 @@ def check_padding_has_no_loss(build, value: float) -> None:
 
 @every_masked_case
 def test_padding_is_invisible(name, case):
-    check_padding_is_invisible(build_case(name, case), padding_of(name, case))
+    check_padding_is_invisible(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_case
 def test_each_row_has_its_own_padding(name, case):
-    check_each_row_has_its_own_padding(build_case(name, case), padding_of(name, case))
+    check_each_row_has_its_own_padding(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_case
@@ -475,7 +477,7 @@ def test_padding_has_no_loss(name, case):
 
 @every_masked_case
 def test_a_row_of_padding_alone_has_finite_outputs(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     x = make_inputs(model, 2, 5)
     padded = pad(take_rows(x, slice(1, 2)), 0, 5, padding_of(name, case))
     x = join_rows(take_rows(x, slice(0, 1)), tuple(part[:, 5:] for part in padded))
@@ -496,12 +498,12 @@ def check_padding_of_a_source_is_invisible(build, value: float) -> None:
 
 @every_masked_pair
 def test_padding_of_a_source_is_invisible(name, case):
-    check_padding_of_a_source_is_invisible(build_case(name, case), padding_of(name, case))
+    check_padding_of_a_source_is_invisible(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_pair
 def test_a_source_of_padding_alone_has_finite_outputs(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     source, target = make_inputs(model, 2, 5)
     source[1] = padding_of(name, case)
     assert np.isfinite(predict(model, (source, target))).all()
@@ -509,7 +511,7 @@ def test_a_source_of_padding_alone_has_finite_outputs(name, case):
 
 @every_pair
 def test_later_target_steps_change_no_earlier_output(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     source, target = make_inputs(model, 4, 9)
     expected = predict(model, (source, target))
     for cut in (1, 5, 8):
@@ -522,7 +524,7 @@ def test_later_target_steps_change_no_earlier_output(name, case):
 
 @every_pair
 def test_source_and_target_may_have_different_lengths(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     (source, _), (_, target) = make_inputs(model, 3, 4), make_inputs(model, 3, 9)
     outputs = predict(model, (source, target))
     assert outputs.shape == (3, 9, TABLE[name][case].shape[-1])
@@ -539,7 +541,7 @@ def check_padded_characters_are_invisible(build) -> None:
 
 @cases_where(lambda config, row: "characters" in row.layers)
 def test_padded_characters_are_invisible(name, case):
-    check_padded_characters_are_invisible(build_case(name, case))
+    check_padded_characters_are_invisible(cached_case(name, case))
 
 
 # ----------------------------------------------------------------------------------- rows and time
@@ -575,7 +577,7 @@ def check_causality(build) -> None:
 
 @every_case
 def test_rows_do_not_affect_each_other(name, case):
-    check_rows_do_not_affect_each_other(build_case(name, case))
+    check_rows_do_not_affect_each_other(cached_case(name, case))
 
 
 def is_causal(name: str, case: str) -> bool:
@@ -590,13 +592,13 @@ PER_STEP = [(name, case) for name, case in CASES if TABLE[name][case].shape[1] =
 
 @pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if is_causal(*pair)])
 def test_causal_models_do_not_look_ahead(name, case):
-    check_causality(build_case(name, case))
+    check_causality(cached_case(name, case))
 
 
 @pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if not is_causal(*pair)])
 def test_non_causal_models_look_ahead(name, case):
     with pytest.raises(AssertionError):
-        check_causality(build_case(name, case))
+        check_causality(cached_case(name, case))
 
 
 # ---------------------------------------------------------------------------------------- numerics
@@ -616,7 +618,7 @@ def check_numerics(build, reference, config) -> None:
 
 @every_case
 def test_the_output_equals_the_reference(name, case):
-    check_numerics(build_case(name, case), REFERENCES[name], arguments(name, case))
+    check_numerics(cached_case(name, case), REFERENCES[name], arguments(name, case))
 
 
 # -------------------------------------------------------------------- files, configs and artifacts
@@ -624,7 +626,7 @@ def test_the_output_equals_the_reference(name, case):
 
 @every_case
 def test_a_loaded_model_predicts_the_same(name, case, tmp_path):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     x = make_inputs(model, 3, 8)
     model.save(tmp_path / "model.keras")
     loaded = zoo.load(tmp_path / "model.keras")
@@ -635,7 +637,7 @@ def test_a_loaded_model_predicts_the_same(name, case, tmp_path):
 
 @every_case
 def test_a_config_builds_the_same_model(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     config = json.loads(json.dumps(model.get_config()))
     again = type(model).from_config(config)
     again.set_weights(model.get_weights())
@@ -667,7 +669,7 @@ def model_files(tmp_path_factory):
     """A model file for every row, with inputs and outputs of the model."""
     folder = tmp_path_factory.mktemp("models")
     for name, case in CASES:
-        model = build_case(name, case)()
+        model = cached_case(name, case)()
         x = make_inputs(model, 3, 8)
         model.save(folder / f"{name}-{case}.keras")
         np.savez(folder / f"{name}-{case}.npz", *x, y=output(model, x))
@@ -700,9 +702,9 @@ EXPORTED = [
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("name", "case"), EXPORTED)
 def test_an_exported_artifact_equals_its_model(name, case, tmp_path):
-    parity = zoo.export(build_case(name, case)(), tmp_path / "served", verbose=0)
+    parity = zoo.export(cached_case(name, case)(), tmp_path / "served", verbose=0)
     assert 0 <= parity.difference <= 1e-5
     paddings = {verified["padding"] for verified in parity.cases}
     assert paddings == ({"none"} if case == "wide_input" else {"none", "left", "right"})
-    assert len({one["batch"] for one in parity.cases}) > 1
-    assert len({one["steps"] for one in parity.cases}) > 1
+    assert len({verified["batch"] for verified in parity.cases}) > 1
+    assert len({verified["steps"] for verified in parity.cases}) > 1

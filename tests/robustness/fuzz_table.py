@@ -263,7 +263,6 @@ ROWS = {
     ),
     "SpectralNorm": Row(zoo.regularizers.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
     "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
-    "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "StateLeakage": Row(
         zoo.callbacks.StateLeakage,
         lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
@@ -491,6 +490,7 @@ ROWS = {
 }  # fmt: skip
 # Methods that take data, and functions with other kinds of model or data.
 MORE = {
+    "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "identity_error of a model": Row(
         zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None},
         fuzzed=("1", "mask"),
@@ -614,16 +614,16 @@ RESULTS = (
 
 
 # The public modules, and those of the other public functions and their results.
-MODULES = ("exporting", "optimizers", "saving", "streaming", "tuning", "utils.distribution")
+MODULES = ("exporting", "optimizers", "saving", "streaming", "tuning")
 
 
 def public_callables() -> dict[str, Any]:
-    """Every public function and class by name: of `__all__`, or defined in a module without it."""
+    """Every public function and class by name: `__all__`, or the classes of a module without it."""
     callables = {}
     for name in ("keras_seqzoo", *(f"keras_seqzoo.{module}" for module in zoo._MODULES + MODULES)):
         module = importlib.import_module(name)
-        local = [key for key, value in vars(module).items() if not key.startswith("_")
-                 and getattr(value, "__module__", None) == name]  # fmt: skip
-        names = getattr(module, "__all__", local)
+        classes = [key for key, value in vars(module).items()
+                   if isinstance(value, type) and value.__module__ == name]  # fmt: skip
+        names = getattr(module, "__all__", classes)
         callables |= {key: getattr(module, key) for key in names if callable(getattr(module, key))}
     return callables
