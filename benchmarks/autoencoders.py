@@ -1,13 +1,13 @@
-"""Autoencoders: what a code holds, how far, of which input; attention; linear cells.
+"""Reconstruction error of autoencoders by length, attention, cell, noise and number of features.
 
     python -m benchmarks.autoencoders [--seeds 5] [--parts rows,lengths,attention,cells,input]
 
-Generated sequences of unit variance: "white", independent numbers, and "slow", whose neighbours
-correlate by 0.9 in every feature. Errors are over the variance, on rows that were not trained on:
-0 is perfect, 1 what the mean gets. Beside them stands the least error that any linear map through
-as many numbers can have, which is known: PCA's, `1 - code / (steps * features)` on white input.
-Every model has the same rows, steps of training and seeds; claims are settled by paired ratios of
-errors, with 95 % t-intervals over seeds. `--again` settles the runs of the last time. Writes
+Generated sequences of unit variance: "white", independent in time, and "slow", with a correlation
+of 0.9 between adjacent steps in every feature. Errors are mean squared errors over the variance, on
+held-out rows: 0 is perfect, 1 the error of the mean. The floor beside them is the least error of
+any linear map through a code of that size, that of PCA: `1 - code / (steps * features)` on white
+input. All models have the same rows, training steps and seeds. Claims are tested by paired ratios
+of errors, with 95 % t-intervals over seeds. `--reuse` tests them on the stored runs. Writes
 results/autoencoders.json and results/autoencoders.png.
 """
 
@@ -35,15 +35,15 @@ from keras_seqzoo.losses import NormalizedMeanSquaredError
 ROWS, EPOCHS, BATCH = 512, 30, 64
 CORRELATION = 0.9
 LENGTHS = (5, 10, 20, 40, 80)
-LOOKED_AT = (5, 20, 80)  # with attention
-NOISES = (0.0, 0.5, 1.0)  # deviations, of a signal of deviation 1
-WIDTHS = (1, 2, 4, 8)
+ATTENTION_LENGTHS = (5, 20, 80)  # with attention
+NOISES = (0.0, 0.5, 1.0)  # standard deviations; that of the signal is 1
+FEATURES = (1, 2, 4, 8)
 CELLS = ("linear", "simple_rnn", "gru", "lstm")
 NAN = float("nan")
-# One width for all that is compared; the attention's encoder reads one way as the others do.
-ONE = {"units": 32, "code_size": 8}
-LOOKING = ONE | {"cell": "lstm", "bidirectional": False}
-# The systems, 20 steps of 10 features each.
+# The same sizes for all comparisons; the encoder with attention is unidirectional like the others.
+CONFIG = {"units": 32, "code_size": 8}
+ATTENTION_CONFIG = CONFIG | {"cell": "lstm", "bidirectional": False}
+# Entry and arguments of each system, for 20 steps of 10 features.
 SYSTEMS = {
     "C1": ("linear_rnn_autoencoder", {"units": 32, "code_size": 10}),
     "C2": ("attention_autoencoder", {"units": 32, "code_size": 16, "mask_value": NAN}),
@@ -52,7 +52,7 @@ SYSTEMS = {
 
 
 def data(kind: str, steps: int, features: int, seed: int, noise: float = 0.0) -> np.ndarray:
-    """Rows to train on and others to measure on, `(2, rows, steps, features)`."""
+    """Training rows and held-out rows, `(2, rows, steps, features)`."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(steps, 2 * ROWS, features))
     if kind == "slow":
@@ -63,7 +63,7 @@ def data(kind: str, steps: int, features: int, seed: int, noise: float = 0.0) ->
 
 
 def floor(kind: str, steps: int, features: int, code: int, noise: float = 0.0) -> float:
-    """The least error of a linear map through `code` numbers: the variance PCA leaves out."""
+    """The least error of a linear map through a code of size `code`, that of PCA."""
     lags = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
     covariance = np.eye(steps) if kind == "white" else CORRELATION**lags
     variances = np.linalg.eigvalsh(covariance + noise**2 * np.eye(steps))
@@ -73,7 +73,7 @@ def floor(kind: str, steps: int, features: int, code: int, noise: float = 0.0) -
 
 @functools.cache
 def compiled(entry: str, config: tuple) -> keras.Model:
-    """One model for all seeds: a program takes longer to compile than to train."""
+    """One model for all seeds, because compilation takes longer than training."""
     model = zoo.get(entry, **dict(config))
     steps = EPOCHS * ROWS // BATCH
     model.compile(
@@ -85,7 +85,7 @@ def compiled(entry: str, config: tuple) -> keras.Model:
 
 
 def trained(entry: str, x: np.ndarray, seed: int, **config) -> keras.Model:
-    """The model of these arguments, trained from this seed's weights."""
+    """The model of these arguments, trained from the initial weights of this seed."""
     keras.utils.set_random_seed(seed)
     config["features"] = x.shape[-1]
     model = compiled(entry, tuple(sorted(config.items())))
@@ -99,64 +99,64 @@ def trained(entry: str, x: np.ndarray, seed: int, **config) -> keras.Model:
 
 
 def measured(entry: str, kind: str, steps: int, features: int, seed: int, *, noise=0.0, **config):
-    """One run: how it was set up, its error on other rows, and the floor of one linear code."""
+    """One run: its settings, its error on held-out rows, and the floor of a linear code."""
     started = time.monotonic()
-    x, other = data(kind, steps, features, seed, noise)
-    if "mask_value" in config:  # lengths of their own
-        for part in (x, other):
+    x, held_out = data(kind, steps, features, seed, noise)
+    if "mask_value" in config:  # rows of unequal lengths
+        for part in (x, held_out):
             lengths = np.random.default_rng(seed).integers(steps // 2, steps + 1, ROWS)
             part[np.arange(steps) >= lengths[:, None]] = NAN
     model = trained(entry, x, seed, **config)
     config = registry.get_entry(entry).arguments() | config
     least = floor(kind, steps, features, config["code_size"], noise)
     if config["attention"] is not None:
-        least = 0.0  # every step is there to be looked at
+        least = 0.0  # attention reaches every step
     if len(model.output_shape) == 2:
         least = max(0.0, 1 - config["code_size"] / features)
     run = {"entry": entry, "input": kind, "steps": steps, "features": features, "seed": seed}
     run |= {"noise": noise, "cell": config["cell"]}
     run |= {
         "code": config["code_size"],
-        "error": zoo.metrics.identity_error(model, other),
+        "error": zoo.metrics.identity_error(model, held_out),
         "floor": least,
     }
     return run | {"seconds": time.monotonic() - started}
 
 
 def systems(seeds):
-    """Each system on its own shapes."""
+    """The systems on both kinds of input."""
     for (name, (entry, config)), kind in itertools.product(SYSTEMS.items(), ("white", "slow")):
         for seed in seeds:
             yield {"system": name} | measured(entry, kind, 20, 10, seed, **config)
 
 
 def lengths(seeds):
-    """One code, from short to long."""
+    """One code for sequences of increasing length."""
     for steps, seed in itertools.product(LENGTHS, seeds):
-        yield measured("lstm_autoencoder", "slow", steps, 2, seed, **ONE)
+        yield measured("lstm_autoencoder", "slow", steps, 2, seed, **CONFIG)
 
 
 def attention(seeds):
-    """The same with attention; and both on white input."""
-    for steps, seed in itertools.product(LOOKED_AT, seeds):
-        yield measured("attention_autoencoder", "slow", steps, 2, seed, **LOOKING)
+    """The same with attention, and both on white input."""
+    for steps, seed in itertools.product(ATTENTION_LENGTHS, seeds):
+        yield measured("attention_autoencoder", "slow", steps, 2, seed, **ATTENTION_CONFIG)
     for seed in seeds:
-        yield measured("attention_autoencoder", "white", 20, 2, seed, **LOOKING)
-        yield measured("lstm_autoencoder", "white", 20, 2, seed, **ONE)
+        yield measured("attention_autoencoder", "white", 20, 2, seed, **ATTENTION_CONFIG)
+        yield measured("lstm_autoencoder", "white", 20, 2, seed, **CONFIG)
 
 
 def cells(seeds):
-    """What every step of ten is said from one code by."""
+    """Decoder and encoder cells, ten steps from one code."""
     for kind, cell, seed in itertools.product(("white", "slow"), CELLS, seeds):
-        yield measured("lstm_autoencoder", kind, 10, 2, seed, cell=cell, **ONE)
+        yield measured("lstm_autoencoder", kind, 10, 2, seed, cell=cell, **CONFIG)
 
 
-def of_input(seeds):
-    """One code of noisy and of wide sequences."""
-    for noise, seed in itertools.product(NOISES[1:], seeds):  # none is of two features, below
-        yield measured("lstm_autoencoder", "slow", 20, 2, seed, noise=noise, **ONE)
-    for features, seed in itertools.product(WIDTHS, seeds):
-        yield measured("lstm_autoencoder", "slow", 20, features, seed, **ONE)
+def noise_and_features(seeds):
+    """One code for noisy sequences and for more features."""
+    for noise, seed in itertools.product(NOISES[1:], seeds):  # without noise: two features, below
+        yield measured("lstm_autoencoder", "slow", 20, 2, seed, noise=noise, **CONFIG)
+    for features, seed in itertools.product(FEATURES, seeds):
+        yield measured("lstm_autoencoder", "slow", 20, features, seed, **CONFIG)
 
 
 PARTS = {
@@ -164,12 +164,12 @@ PARTS = {
     "lengths": lengths,
     "attention": attention,
     "cells": cells,
-    "input": of_input,
+    "input": noise_and_features,
 }
 
 
-def among(runs, part: str, **wanted) -> dict[int, float]:
-    """Errors by seed of the runs that are wanted."""
+def errors_by_seed(runs, part: str, **wanted) -> dict[int, float]:
+    """Errors by seed of the runs with the wanted settings."""
     return {
         run["seed"]: run["error"]
         for run in runs.get(part, [])
@@ -178,61 +178,62 @@ def among(runs, part: str, **wanted) -> dict[int, float]:
 
 
 def ratio(runs, change: dict, base: dict) -> dict | None:
-    """The error of `change` over that of `base`, with its interval over seeds."""
-    ours, theirs = among(runs, **change), among(runs, **base)
-    logs = [np.log(ours[seed] / theirs[seed]) for seed in ours if seed in theirs]
+    """The ratio of the errors of `change` to those of `base`, with its interval over seeds."""
+    changed, compared = errors_by_seed(runs, **change), errors_by_seed(runs, **base)
+    logs = [np.log(changed[seed] / compared[seed]) for seed in changed if seed in compared]
     if len(logs) < 2:
         return None
-    mean, low, high = (float(np.exp(one)) for one in interval(logs))
+    mean, low, high = (float(np.exp(value)) for value in interval(logs))
     verdict = "holds" if high < 1 else "the opposite holds" if low > 1 else "undecided"
     return {"ratio": mean, "low": low, "high": high, "verdict": verdict}
 
 
 def claims() -> Iterator[tuple[str, dict, dict]]:
-    """What is claimed, of which runs: that the first err less than the others."""
-    one, looks = {"part": "lengths"}, {"part": "attention", "entry": "attention_autoencoder"}
+    """Claims that one group of runs has less error than another: text, group, other group."""
+    code, attends = {"part": "lengths"}, {"part": "attention", "entry": "attention_autoencoder"}
     white = {"part": "attention", "input": "white"}
     yield (
-        "attention errs less than one code (white, 20 steps)",
+        "attention has less error than one code (white, 20 steps)",
         white | {"entry": "attention_autoencoder"},
         white | {"entry": "lstm_autoencoder"},
     )
-    for steps in LOOKED_AT:
+    for steps in ATTENTION_LENGTHS:
         same = {"input": "slow", "steps": steps}
-        yield f"attention errs less than one code (slow, {steps} steps)", looks | same, one | same
+        text = f"attention has less error than one code (slow, {steps} steps)"
+        yield text, attends | same, code | same
     for less, more in itertools.pairwise(LENGTHS):
-        text = f"one code: {less} steps err less than {more} (slow)"
-        yield text, one | {"steps": less}, one | {"steps": more}
-    less, *_, more = LOOKED_AT
-    slow = looks | {"input": "slow"}
-    text = f"attention: {less} steps err less than {more} (slow)"
+        text = f"one code: {less} steps have less error than {more} (slow)"
+        yield text, code | {"steps": less}, code | {"steps": more}
+    less, *_, more = ATTENTION_LENGTHS
+    slow = attends | {"input": "slow"}
+    text = f"attention: {less} steps have less error than {more} (slow)"
     yield text, slow | {"steps": less}, slow | {"steps": more}
     for kind, cell in itertools.product(("white", "slow"), CELLS[1:]):
         same = {"part": "cells", "input": kind}
-        text = f"linear cells err less than {cell} ({kind}, 10 steps)"
+        text = f"linear cells have less error than {cell} ({kind}, 10 steps)"
         yield text, same | {"cell": "linear"}, same | {"cell": cell}
     same = {"part": "input", "features": 2}
     for less, more in itertools.pairwise(NOISES):
-        text = f"noise of {less:g} errs less than of {more:g} (one code, slow)"
+        text = f"noise of {less:g} gives less error than of {more:g} (one code, slow)"
         yield text, same | {"noise": less}, same | {"noise": more}
     same = {"part": "input", "noise": 0.0}
-    for less, more in itertools.pairwise(WIDTHS):
-        text = f"{less} features err less than {more} (one code, slow)"
+    for less, more in itertools.pairwise(FEATURES):
+        text = f"{less} features have less error than {more} (one code, slow)"
         yield text, same | {"features": less}, same | {"features": more}
 
 
-def settle(runs: dict[str, list[dict]]) -> list[dict]:
+def evaluate_claims(runs: dict[str, list[dict]]) -> list[dict]:
     """Every claim that has runs, with its ratio, interval and verdict."""
-    found = [(text, ratio(runs, *sides)) for text, *sides in claims()]
-    return [{"claim": text} | one for text, one in found if one is not None]
+    results = [(text, ratio(runs, change, base)) for text, change, base in claims()]
+    return [{"claim": text} | result for text, result in results if result is not None]
 
 
 def table(runs: dict[str, list[dict]]) -> list[dict]:
     """A row for each configuration: mean error, its interval, and the floor."""
     keys = ("system", "entry", "cell", "input", "steps", "features", "noise", "code")
     groups: dict[tuple, list[dict]] = {}
-    for part, found in runs.items():
-        for run in found:
+    for part, members in runs.items():
+        for run in members:
             groups.setdefault((part, *(run.get(key) for key in keys)), []).append(run)
     rows = []
     for group, members in groups.items():
@@ -243,50 +244,50 @@ def table(runs: dict[str, list[dict]]) -> list[dict]:
     return rows
 
 
-def show(rows, settled) -> None:
-    """Prints both as tables."""
+def print_tables(rows, claims) -> None:
+    """Print configurations and claims as Markdown."""
     print("| part | entry | cell | input | steps | features | noise | code | error | floor |")
     print("|" + " --- |" * 10)
     for row in rows:
         names = ("part", "entry", "cell", "input", "steps", "features", "noise", "code")
-        said = [str(row[name]) for name in names]
-        said.append(f"{row['error']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
-        print("| " + " | ".join([*said, f"{row['floor']:.3g}"]) + " |")
+        cells = [str(row[name]) for name in names]
+        cells.append(f"{row['error']:.3g} ({row['low']:.3g} to {row['high']:.3g})")
+        print("| " + " | ".join([*cells, f"{row['floor']:.3g}"]) + " |")
     print("\n| claim | ratio of errors (95 % interval) | verdict |\n| --- | --- | --- |")
-    for one in settled:
-        said = f"{one['ratio']:.2g} ({one['low']:.2g} to {one['high']:.2g})"
-        print(f"| {one['claim']} | {said} | {one['verdict']} |")
+    for claim in claims:
+        ratio = f"{claim['ratio']:.2g} ({claim['low']:.2g} to {claim['high']:.2g})"
+        print(f"| {claim['claim']} | {ratio} | {claim['verdict']} |")
 
 
-def draw(rows, path) -> None:
-    """Error against length, beside its floor; and by cell."""
+def plot(rows, path) -> None:
+    """Plot error and floor against length, and error by cell."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     lines = {"lstm_autoencoder": "one code of 8", "attention_autoencoder": "attention"}
     for entry, label in lines.items():
-        ours = [r for r in rows if r["part"] in ("lengths", "attention") and r["entry"] == entry]
-        ours = [row for row in ours if row["input"] == "slow"]
-        places = [row["steps"] for row in ours]
-        drawn = left.plot(places, [row["error"] for row in ours], marker="o", label=label)
-        bounds = ([row[end] for row in ours] for end in ("low", "high"))
-        left.fill_between(places, *bounds, alpha=0.2, color=drawn[0].get_color())
+        selected = [r for r in rows if r["part"] in ("lengths", "attention")]
+        selected = [r for r in selected if r["entry"] == entry and r["input"] == "slow"]
+        steps = [row["steps"] for row in selected]
+        (line,) = left.plot(steps, [row["error"] for row in selected], marker="o", label=label)
+        bounds = ([row[end] for row in selected] for end in ("low", "high"))
+        left.fill_between(steps, *bounds, alpha=0.2, color=line.get_color())
         if entry == "lstm_autoencoder":
-            least = [row["floor"] for row in ours]
-            left.plot(places, least, "--", color="#888", label="PCA with 8 numbers")
+            floors = [row["floor"] for row in selected]
+            left.plot(steps, floors, "--", color="#888", label="PCA with 8 components")
     left.set(xlabel="steps", ylabel="error over variance", xscale="log", ylim=(0, None))
     left.set_xticks(LENGTHS, LENGTHS)
     left.minorticks_off()
     for offset, kind in ((-0.2, "white"), (0.2, "slow")):
-        ours = [row for row in rows if row["part"] == "cells" and row["input"] == kind]
-        if not ours:
+        cells = [row for row in rows if row["part"] == "cells" and row["input"] == kind]
+        if not cells:
             continue
-        places = np.arange(len(ours)) + offset
-        errors = np.array([[row["error"] - row["low"], row["high"] - row["error"]] for row in ours])
-        right.bar(places, [row["error"] for row in ours], 0.38, yerr=errors.T, label=kind)
-        right.hlines(ours[0]["floor"], -0.5, 3.5, color="#888", linestyle="--", linewidth=1)
-        right.set_xticks(range(len(ours)), [row["cell"] for row in ours])
+        places = np.arange(len(cells)) + offset
+        bars = np.array([[row["error"] - row["low"], row["high"] - row["error"]] for row in cells])
+        right.bar(places, [row["error"] for row in cells], 0.38, yerr=bars.T, label=kind)
+        right.hlines(cells[0]["floor"], -0.5, 3.5, color="#888", linestyle="--", linewidth=1)
+        right.set_xticks(range(len(cells)), [row["cell"] for row in cells])
     right.set(ylabel="error over variance, 10 steps", xlabel="cell (dashed: PCA)")
     for ax in (left, right):
         if ax.get_legend_handles_labels()[0]:  # a part may not have run
@@ -296,15 +297,15 @@ def draw(rows, path) -> None:
 
 
 def main() -> None:
-    """Runs the parts asked for, keeps the others of the last time, and settles the claims."""
+    """Run the requested parts, keep the stored runs of the others, and test the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--again", action="store_true", help="settle the runs of the last time")
+    parser.add_argument("--reuse", action="store_true", help="test the claims on the stored runs")
     options = parser.parse_args()
     path = common.RESULTS / "autoencoders.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else {}
-    for part in [] if options.again else options.parts.split(","):
+    for part in [] if options.reuse else options.parts.split(","):
         started, runs[part] = time.monotonic(), []
         for run in PARTS[part](range(options.seeds)):
             runs[part].append(run)
@@ -312,10 +313,10 @@ def main() -> None:
         print(f"{part}: {time.monotonic() - started:.0f} s", flush=True)
         common.write("autoencoders", {"runs": runs})
     runs = {part: runs[part] for part in PARTS if part in runs}
-    rows, settled = table(runs), settle(runs)
-    show(rows, settled)
-    common.write("autoencoders", {"claims": settled, "table": rows, "runs": runs})
-    draw(rows, common.RESULTS / "autoencoders.png")
+    rows, tested = table(runs), evaluate_claims(runs)
+    print_tables(rows, tested)
+    common.write("autoencoders", {"claims": tested, "table": rows, "runs": runs})
+    plot(rows, common.RESULTS / "autoencoders.png")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""The claims about SimpleRNN near-identity mappings, tested: units, regularizers, outputs, scaling.
+"""State leakage of the identity SimpleRNN by units, regularizer, output and scaling.
 
     python -m benchmarks.claims [--input white|readings] [--seeds 5] [--fine]
 
 Windows of 12 steps and 3 features. `white`: independent readings between 1 and 15, for which the
 index is the Sobol index of the past. `readings`: generated sensor readings, which are
 autocorrelated. Every configuration is trained with every seed on the same rows and measured on
-others; claims are settled by paired differences of the logarithm of the leakage over seeds, with
-95 % t-intervals. Writes results/claims_INPUT.json and .png.
+held-out rows. Common claims are tested by paired differences of the logarithm of the leakage over
+seeds, with 95 % t-intervals. `--reuse` tests them on the stored runs. Writes
+results/claims_INPUT.json and .png.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FINE_UNITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 FINE_STRENGTHS = tuple(np.logspace(-4, 0, 9))
 KINDS = ("l1", "l2", "l1_l2")
 ROWS, STEPS, FEATURES, EPOCHS = 512, 12, 3, 25
-FLOOR = 1e-12  # an exact 0 has no logarithm
+FLOOR = 1e-12  # for the logarithm of an exact 0
 # Two-sided 95 % points of Student's t by degrees of freedom.
 T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 
@@ -48,7 +49,7 @@ def data(source, seed):
 
 
 def train(units, kind, strength, sequences, seed, source, *, normalize=True):
-    """Identity error, leakage and saturation of one configuration on unseen rows."""
+    """Identity error, leakage and saturation of one configuration on held-out rows."""
     x, x_test = data(source, seed)
     keras.utils.set_random_seed(seed)
     regularizer = {
@@ -93,21 +94,21 @@ def interval(values) -> tuple[float, float, float]:
 
 
 def compare(runs, change, base, keys) -> dict:
-    """Ratio of the leakage of runs that satisfy `change` to that of their twins in `base`.
+    """Ratio of the leakage of runs that satisfy `change` to that of their counterparts in `base`.
 
-    Twins agree in `keys`. Differences of logarithms are averaged within a seed before the interval
-    is taken over seeds: runs of one seed share their rows. A constant output has no leakage; pairs
-    with one are left out.
+    Counterparts agree in `keys`. Differences of logarithms are averaged within a seed before the
+    interval is taken over seeds, because runs of one seed share their rows. The leakage of a
+    constant output is undefined; pairs with one are left out.
     """
-    twins = {tuple(run[key] for key in keys): run for run in runs if base(run)}
+    counterparts = {tuple(run[key] for key in keys): run for run in runs if base(run)}
     by_seed: dict[int, list[float]] = {}
     for run in filter(change, runs):
-        twin = twins.get(tuple(run[key] for key in keys))
-        if twin is not None and None not in (run["leakage"], twin["leakage"]):
-            logs = [np.log(max(one["leakage"], FLOOR)) for one in (run, twin)]
+        counterpart = counterparts.get(tuple(run[key] for key in keys))
+        if counterpart is not None and None not in (run["leakage"], counterpart["leakage"]):
+            logs = [np.log(max(r["leakage"], FLOOR)) for r in (run, counterpart)]
             by_seed.setdefault(run["seed"], []).append(logs[0] - logs[1])
     if len(by_seed) < 2:
-        return {"ratio": None, "low": None, "high": None, "verdict": "cannot be told"}
+        return {"ratio": None, "low": None, "high": None, "verdict": "undefined"}
     mean, low, high = interval([np.mean(values) for values in by_seed.values()])
     verdict = "holds" if high < 0 else "the opposite holds" if low > 0 else "undecided"
     return {
@@ -118,14 +119,14 @@ def compare(runs, change, base, keys) -> dict:
     }
 
 
-def settle(runs, units) -> list[dict]:
+def evaluate_claims(runs, units) -> list[dict]:
     """Every claim with its ratio, interval and verdict."""
     scaled = [run for run in runs if run["normalize"]]
     few, many = min(units), max(units)
-    found = []
+    results = []
 
     def claim(text, change, base, keys, among=scaled):
-        found.append({"claim": text} | compare(among, change, base, keys))
+        results.append({"claim": text} | compare(among, change, base, keys))
 
     for sequences in (True, False):
         claim(
@@ -168,11 +169,11 @@ def settle(runs, units) -> list[dict]:
         ["seed", "units", "kind", "return_sequences"],
         among=runs,
     )
-    return found
+    return results
 
 
-def draw(runs, path) -> None:
-    """Leakage against units and against strength, every run a dot, medians as lines."""
+def plot(runs, path) -> None:
+    """Plot leakage against units and against strength: runs as dots, medians as lines."""
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(2, 2, sharey=True)
     colors = {"none": "#8a8f98", "l1": "#1f77b4", "l2": "#d9822b", "l1_l2": "#2ca02c"}
@@ -180,46 +181,46 @@ def draw(runs, path) -> None:
     for row, sequences in zip(axes, (True, False), strict=True):
         part = [run for run in scaled if run["return_sequences"] == sequences]
         for kind, color in colors.items():
-            ours = [run for run in part if run["kind"] == kind]
+            selected = [run for run in part if run["kind"] == kind]
             for ax, key in zip(row, ("units", "strength"), strict=True):
                 if kind == "none" and key == "strength":
-                    median = np.median([run["leakage"] for run in ours])
+                    median = np.median([run["leakage"] for run in selected])
                     ax.axhline(median, color=color, linestyle="--", label="none, median")
                     continue
-                places = sorted({run[key] for run in ours})
-                values = [[r["leakage"] for r in ours if r[key] == place] for place in places]
-                for place, value in zip(places, values, strict=True):
-                    ax.scatter([place] * len(value), value, s=10, color=color, alpha=0.35)
-                ax.plot(places, [np.median(v) for v in values], color=color, label=kind)
+                xs = sorted({run[key] for run in selected})
+                values = [[r["leakage"] for r in selected if r[key] == x] for x in xs]
+                for x, leakages in zip(xs, values, strict=True):
+                    ax.scatter([x] * len(leakages), leakages, s=10, color=color, alpha=0.35)
+                ax.plot(xs, [np.median(v) for v in values], color=color, label=kind)
         row[0].set_ylabel(f"state leakage\n(return_sequences={sequences})")
         for ax, key in zip(row, ("units", "strength"), strict=True):
             ax.set(xscale="log", yscale="log", xlabel=key)
             ax.grid(color="#e6e8eb")
             ax.spines[["top", "right"]].set_visible(False)
             if key == "units":
-                ax.set_xticks(places := sorted({run["units"] for run in part}), places)
+                ax.set_xticks(ticks := sorted({run["units"] for run in part}), ticks)
                 ax.minorticks_off()
     axes[0, 0].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=80)
 
 
 def measure(units, strengths, seeds, source) -> list[dict]:
-    """Trains and measures every configuration."""
+    """Train and measure every configuration."""
     kinds = [(None, 0.0), *itertools.product(KINDS, strengths)]
     grid = list(itertools.product(units, kinds, (True, False), range(seeds)))
     runs = []
-    for number, (size, (kind, strength), sequences, seed) in enumerate(grid, start=1):
+    for count, (size, (kind, strength), sequences, seed) in enumerate(grid, start=1):
         runs.append(train(size, kind, float(strength), sequences, seed, source))
-        if number % 20 == 0:
-            print(f"{number}/{len(grid)} configurations", flush=True)
+        if count % 20 == 0:
+            print(f"{count}/{len(grid)} configurations", flush=True)
     for size, seed in itertools.product(units, range(seeds)):
         runs.append(train(size, None, 0.0, True, seed, source, normalize=False))
     return runs
 
 
-def conclude(runs, units, name) -> None:
-    """Settles the claims, prints and writes them."""
-    claims = settle(runs, units)
+def report(runs, units, name) -> None:
+    """Test the claims, print and write the results."""
+    claims = evaluate_claims(runs, units)
     raw, scaled = (
         [r for r in runs if r["kind"] == "none" and r["return_sequences"] and r["normalize"] == n]
         for n in (False, True)
@@ -229,35 +230,35 @@ def conclude(runs, units, name) -> None:
         for label, group in (("raw", raw), ("scaled", scaled))
     }
     print("\n| claim | leakage ratio (95 % interval) | verdict |\n| --- | --- | --- |")
-    for one in claims:
+    for claim in claims:
         ratio = "constant output"
-        if one["ratio"] is not None:
-            ratio = f"{one['ratio']:.2g} ({one['low']:.2g} to {one['high']:.2g})"
-        print(f"| {one['claim']} | {ratio} | {one['verdict']} |")
+        if claim["ratio"] is not None:
+            ratio = f"{claim['ratio']:.2g} ({claim['low']:.2g} to {claim['high']:.2g})"
+        print(f"| {claim['claim']} | {ratio} | {claim['verdict']} |")
     print("\n| input | share of states beyond 0.99 | identity error |\n| --- | --- | --- |")
-    for label, figures in saturation.items():
-        cells = [f"{m:.2g} ({a:.2g} to {b:.2g})" for m, a, b in figures.values()]
+    for label, intervals in saturation.items():
+        cells = [f"{m:.2g} ({a:.2g} to {b:.2g})" for m, a, b in intervals.values()]
         print(f"| {label} | {cells[0]} | {cells[1]} |")
     common.write(name, {"claims": claims, "saturation": saturation, "runs": runs})
-    draw(runs, common.RESULTS / f"{name}.png")
+    plot(runs, common.RESULTS / f"{name}.png")
 
 
 def main() -> None:
-    """Runs the grid, or takes the runs of the last time, and settles the claims."""
+    """Run the grid, or take the stored runs, and test the claims."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--input", choices=["white", "readings"], default="white")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--fine", action="store_true", help="a finer grid; takes hours")
-    parser.add_argument("--again", action="store_true", help="settle the runs of the last time")
+    parser.add_argument("--reuse", action="store_true", help="test the claims on the stored runs")
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
     units, strengths = (FINE_UNITS, FINE_STRENGTHS) if options.fine else (UNITS, STRENGTHS)
     name = f"claims_{options.input}" + ("_fine" if options.fine else "")
-    if options.again:
+    if options.reuse:
         runs = json.loads((common.RESULTS / f"{name}.json").read_text())["runs"]
     else:
         runs = measure(units, strengths, options.seeds, options.input)
-    conclude(runs, units, name)
+    report(runs, units, name)
 
 
 if __name__ == "__main__":

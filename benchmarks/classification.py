@@ -1,10 +1,10 @@
-"""Intents of SNIPS and the speakers of Japanese Vowels by the classifiers of the zoo.
+"""Accuracy of the classifiers on the intents of SNIPS and the speakers of Japanese Vowels.
 
     python -m benchmarks.classification --snips snips --vowels japanese_vowels
 
-SNIPS as in benchmarks/tagging.py, with its file label; entries as they come, the epoch chosen by
-the accuracy on valid. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
-https://www.timeseriesclassification.com; no part is held out of 270 examples
+SNIPS as in benchmarks/tagging.py, with its file label; default arguments, the epoch selected by the
+accuracy on valid. Japanese Vowels: JapaneseVowels_TRAIN.ts and _TEST.ts of
+https://www.timeseriesclassification.com; none of the 270 sequences is held out
 (`validation_split=0`), and the settings were chosen by cross-validation on them. Every test set is
 scored once for each seed. Writes results/classification.json.
 """
@@ -26,32 +26,32 @@ ENTRIES = ("simple_rnn_classifier", "gru_classifier", "bilstm_classifier")
 VOWELS = {"validation_split": 0, "epochs": 60}
 
 
-def runs(name: str, train, valid, test, *, seeds: int, **settings) -> dict:
-    """The mean over seeds of what an entry reaches on `test`."""
-    found = []
+def train_and_test(name: str, train, valid, test, *, seeds: int, **settings) -> dict:
+    """Mean and standard deviation of an entry's test accuracy over seeds."""
+    runs = []
     for seed in range(seeds):
-        trained = zoo.train(name, train, validation_data=valid, seed=seed, verbose=0, **settings)
-        accuracy = evaluate(trained.model, test).accuracy
-        found.append({"accuracy": accuracy, "seconds": trained.seconds})
-        print(name, seed, round(accuracy, 4), round(trained.seconds), flush=True)
-    accuracies = [run["accuracy"] for run in found]
+        result = zoo.train(name, train, validation_data=valid, seed=seed, verbose=0, **settings)
+        accuracy = evaluate(result.model, test).accuracy
+        runs.append({"accuracy": accuracy, "seconds": result.seconds})
+        print(name, seed, round(accuracy, 4), round(result.seconds), flush=True)
+    accuracies = [run["accuracy"] for run in runs]
     return {
         "accuracy": float(np.mean(accuracies)),
         "deviation": float(np.std(accuracies, ddof=1)),
-        "seconds": float(np.mean([run["seconds"] for run in found])),
-        "parameters": trained.inner_model.count_params(),
-        "runs": found,
+        "seconds": float(np.mean([run["seconds"] for run in runs])),
+        "parameters": result.inner_model.count_params(),
+        "runs": runs,
     }
 
 
 def main() -> None:
-    """Trains every entry with every seed and writes the figures."""
+    """Train every entry with every seed and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snips")
     parser.add_argument("--vowels")
     parser.add_argument("--seeds", type=int, default=3, help="of SNIPS; vowels have 5")
     options = parser.parse_args()
-    figures: dict[str, dict] = {}
+    results: dict[str, dict] = {}
     for name in ENTRIES:
         if options.vowels:
             train, test = (
@@ -60,7 +60,7 @@ def main() -> None:
                 )
                 for part in ("TRAIN", "TEST")
             )
-            figures.setdefault("vowels", {})[name] = runs(
+            results.setdefault("vowels", {})[name] = train_and_test(
                 name, train, None, test, seeds=5, **VOWELS
             )
         if options.snips:
@@ -68,15 +68,15 @@ def main() -> None:
                 zoo.data.read_labeled_sequences(os.path.join(options.snips, part))
                 for part in ("train", "valid", "test")
             )
-            figures.setdefault("intents", {})[name] = runs(
+            results.setdefault("intents", {})[name] = train_and_test(
                 name, train, valid, test, seeds=options.seeds
             )
-        common.write("classification", figures)
-    for task, entries in figures.items():
-        for name, found in entries.items():
+        common.write("classification", results)
+    for task, entries in results.items():
+        for name, summary in entries.items():
             print(
-                f"| {task} | `{name}` | {found['parameters']:,} | {found['seconds']:.0f} | "
-                f"{100 * found['accuracy']:.1f} ± {100 * found['deviation']:.1f} |"
+                f"| {task} | `{name}` | {summary['parameters']:,} | {summary['seconds']:.0f} | "
+                f"{100 * summary['accuracy']:.1f} ± {100 * summary['deviation']:.1f} |"
             )
 
 

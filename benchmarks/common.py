@@ -1,4 +1,4 @@
-"""What every benchmark prints and writes: versions, the machine, JSON."""
+"""Timing and result files of the benchmarks, with versions and machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def environment() -> dict[str, Any]:
-    """Versions, cores and date, for a result to be compared with later ones."""
+    """Versions, cores and date, to compare a result with later ones."""
     versions = {"python": platform.python_version()}
     for package in ("keras-seqzoo", "keras", "tensorflow", "keras-tuner", "numpy", "torch", "jax"):
         try:
@@ -32,26 +32,28 @@ def environment() -> dict[str, Any]:
     }
 
 
-def interleaved(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side, in turn, after one warm-up of each."""
-    for run in sides.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+def time_interleaved(
+    functions: dict[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each call, round by round, after one warm-up call of each function."""
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, run in sides.items():
+        for name, function in functions.items():
             started = time.perf_counter()
-            run()
+            function()
             seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
 def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each side."""
+    """The median of each list of seconds."""
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def write(name: str, result: dict[str, Any]) -> Path:
-    """Writes `results/NAME.json` with the environment, and says so."""
+    """Write `results/NAME.json` with the environment, and print its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(environment() | result, indent=1) + "\n")

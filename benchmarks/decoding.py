@@ -1,19 +1,19 @@
-"""Milliseconds to say 20 tokens: `generate`, `predict` per token, an eager loop, PyTorch, in turn.
+"""Milliseconds to decode 20 tokens: `generate`, `predict` per token, an eager loop, PyTorch.
 
     python -m benchmarks.decoding [--rounds 7]
 
-A GRU of 256 units reads 8 of 40 symbols, another says 20, the most probable one each time, for 1
-and for 64 rows. All sides have the same weights, with which none says the end before, and must say
-the same tokens:
+A GRU of 256 units encodes 8 of 40 symbols, another decodes 20 by greedy search, for 1 and for 64
+rows. All implementations have the same weights, for which the end token has no probability, and
+must generate the same tokens:
 
 - `generate` as users call it;
-- Keras's recipe for sequence to sequence: an encoder, a decoder whose states go in and come out,
-  and `predict` called for each token;
-- the same two models called one by one, without `predict`;
+- Keras's example of sequence to sequence: an encoder, a decoder with states as inputs and outputs,
+  and one call of `predict` per token;
+- the same two models called directly, without `predict`;
 - PyTorch: `nn.GRU`, then a loop over `nn.GRUCell` in `inference_mode`.
 
-Beside them a beam of 8, and both with attention to the source. A round calls each side many times
-in turn; a figure is the median over rounds of the mean of a round. Writes results/decoding.json.
+Also 8 beams, and both with attention. A round calls each implementation many times; the result is
+the median over interleaved rounds of the mean of a round. Writes results/decoding.json.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ UNITS, EMBEDDING, SYMBOLS, SOURCE, STEPS, BEAM = 256, 64, 40, 8, 20, 8
 BATCHES = (1, 64)
 
 
-def built(attention: str | None) -> keras.Model:
-    """The zoo's model, whose tokens differ from step to step and are never the end."""
+def build(attention: str | None) -> keras.Model:
+    """The zoo's model, with weights that generate different tokens and never the end token."""
     keras.utils.set_random_seed(0)
     model = sequence_encoder_decoder(
         source_vocabulary_size=SYMBOLS,
@@ -54,29 +54,29 @@ def built(attention: str | None) -> keras.Model:
     return model
 
 
-def recipe(model: keras.Model):
-    """The encoder and the decoder of Keras's recipe, with the weights of a model."""
+def keras_example(model: keras.Model):
+    """Encoder and decoder of Keras's example, with the weights of a model."""
     source = keras.Input((None,), dtype="int32")
     x = keras.layers.Embedding(SYMBOLS, EMBEDDING, name="embedding")(source)
     x = keras.layers.GRU(UNITS, name="recurrent_1")(x)
     state = keras.layers.Dense(UNITS, "tanh", name="initial_1")(x)
     encoder = keras.Model(source, state)
 
-    token, before = keras.Input((1,), dtype="int32"), keras.Input((UNITS,))
+    token, state = keras.Input((1,), dtype="int32"), keras.Input((UNITS,))
     y = keras.layers.Embedding(SYMBOLS, EMBEDDING, name="target_embedding")(token)
     gru = keras.layers.GRU(UNITS, return_sequences=True, return_state=True, name="decoder")
-    y, after = gru(y, initial_state=before)
+    y, next_state = gru(y, initial_state=state)
     y = keras.layers.Dense(SYMBOLS, "softmax", name="scores")(y)
-    decoder = keras.Model([token, before], [y, after])
+    decoder = keras.Model([token, state], [y, next_state])
     for layer in [*encoder.layers, *decoder.layers]:
         if layer.weights:
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return encoder, decoder
 
 
-def keras_side(model: keras.Model, source: np.ndarray, *, predict: bool):
-    """Says the tokens of a source by the recipe."""
-    encoder, decoder = recipe(model)
+def decode_by_keras(model: keras.Model, source: np.ndarray, *, predict: bool):
+    """A function that decodes a source as Keras's example does."""
+    encoder, decoder = keras_example(model)
 
     def call(network, inputs):
         if predict:
@@ -85,66 +85,66 @@ def keras_side(model: keras.Model, source: np.ndarray, *, predict: bool):
 
     def run() -> np.ndarray:
         state = call(encoder, source)
-        token, said = np.full((len(source), 1), START, "int32"), []
+        token, tokens = np.full((len(source), 1), START, "int32"), []
         for _ in range(STEPS):
             probabilities, state = call(decoder, [token, state])
             token = np.asarray(probabilities).argmax(-1).astype("int32")
-            said.append(token)
-        return np.concatenate(said, axis=1)
+            tokens.append(token)
+        return np.concatenate(tokens, axis=1)
 
     return run
 
 
 class TorchModel(torch.nn.Module):
-    """The same in PyTorch, with the weights of a model of the zoo."""
+    """The same model in PyTorch, with the weights of the zoo's model."""
 
     def __init__(self, model: keras.Model):
         super().__init__()
-        self.read = torch.nn.Embedding(SYMBOLS, EMBEDDING)
+        self.source_embedding = torch.nn.Embedding(SYMBOLS, EMBEDDING)
         self.encoder = torch.nn.GRU(EMBEDDING, UNITS, batch_first=True)
         self.initial = torch.nn.Linear(UNITS, UNITS)
-        self.feed = torch.nn.Embedding(SYMBOLS, EMBEDDING)
+        self.target_embedding = torch.nn.Embedding(SYMBOLS, EMBEDDING)
         self.cell = torch.nn.GRUCell(EMBEDDING, UNITS)
         self.scores = torch.nn.Linear(UNITS, SYMBOLS)
-        for mine, layer in (
-            (self.read, "embedding"),
+        for module, layer in (
+            (self.source_embedding, "embedding"),
             (self.encoder, "recurrent_1"),
             (self.initial, "initial_1"),
-            (self.feed, "target_embedding"),
+            (self.target_embedding, "target_embedding"),
             (self.cell, "decoder"),
             (self.scores, "scores"),
         ):
             weights = model.get_layer(layer).get_weights()
             if len(weights) == 3:
-                weights = _gates(*weights)
+                weights = _to_torch_gates(*weights)
             elif len(weights) == 2:
                 weights = weights[0].T, weights[1]
-            for to, given in zip(mine.parameters(), weights, strict=True):
-                to.data = torch.tensor(given)
+            for parameter, weight in zip(module.parameters(), weights, strict=True):
+                parameter.data = torch.tensor(weight)
 
     def forward(self, source):
         """Tokens `(batch, STEPS)`."""
-        h = torch.tanh(self.initial(self.encoder(self.read(source))[1][0]))
-        token, said = torch.full((len(source),), START), []
+        h = torch.tanh(self.initial(self.encoder(self.source_embedding(source))[1][0]))
+        token, tokens = torch.full((len(source),), START), []
         for _ in range(STEPS):
-            h = self.cell(self.feed(token), h)
+            h = self.cell(self.target_embedding(token), h)
             token = self.scores(h).argmax(-1)
-            said.append(token)
-        return torch.stack(said, 1)
+            tokens.append(token)
+        return torch.stack(tokens, 1)
 
 
-def _gates(kernel, recurrent_kernel, bias):
-    """Keras's gates are update, reset, new; PyTorch's are reset, update, new."""
+def _to_torch_gates(kernel, recurrent_kernel, bias):
+    """Reorder the gates from Keras's update, reset, new to PyTorch's reset, update, new."""
 
-    def moved(weight):
+    def reorder(weight):
         update, reset, new = np.split(weight, 3, axis=-1)
         return np.concatenate([reset, update, new], axis=-1).T
 
-    return moved(kernel), moved(recurrent_kernel), moved(bias[0]), moved(bias[1])
+    return reorder(kernel), reorder(recurrent_kernel), reorder(bias[0]), reorder(bias[1])
 
 
-def torch_side(model: keras.Model, source: np.ndarray):
-    """Says the tokens of a source by PyTorch."""
+def decode_by_torch(model: keras.Model, source: np.ndarray):
+    """A function that decodes a source by PyTorch."""
     network, source = TorchModel(model).eval(), torch.tensor(source)
 
     def run() -> np.ndarray:
@@ -154,62 +154,65 @@ def torch_side(model: keras.Model, source: np.ndarray):
     return run
 
 
-def generate_side(model: keras.Model, source: np.ndarray, **options):
-    """Says the tokens of a source by `generate`."""
+def decode_by_generate(model: keras.Model, source: np.ndarray, **options):
+    """A function that decodes a source by `generate`."""
     return lambda: model.generate(source, max_length=STEPS, **options).sequences
 
 
-def sides(plain: keras.Model, looking: keras.Model, source: np.ndarray) -> dict:
-    """What is run, and how often in a round."""
+def implementations(plain: keras.Model, attention: keras.Model, source: np.ndarray) -> dict:
+    """A function for each implementation, and the number of calls per round."""
     beam = {"strategy": "beam", "num_beams": BEAM}
     return {
-        "generate": (generate_side(plain, source), 20),
-        "predict per token": (keras_side(plain, source, predict=True), 1),
-        "eager loop": (keras_side(plain, source, predict=False), 2),
-        "PyTorch": (torch_side(plain, source), 20),
-        "generate, beam 8": (generate_side(plain, source, **beam), 10),
-        "generate, attention": (generate_side(looking, source), 20),
-        "generate, attention, beam 8": (generate_side(looking, source, **beam), 10),
+        "generate": (decode_by_generate(plain, source), 20),
+        "predict per token": (decode_by_keras(plain, source, predict=True), 1),
+        "eager loop": (decode_by_keras(plain, source, predict=False), 2),
+        "PyTorch": (decode_by_torch(plain, source), 20),
+        "generate, beam 8": (decode_by_generate(plain, source, **beam), 10),
+        "generate, attention": (decode_by_generate(attention, source), 20),
+        "generate, attention, beam 8": (decode_by_generate(attention, source, **beam), 10),
     }
 
 
-def many(run, times: int):
-    """A round of it."""
+def repeat(function, times: int):
+    """A function that calls another so many times."""
 
     def calls():
         for _ in range(times):
-            run()
+            function()
 
     return calls
 
 
 def main() -> None:
-    """Compares the tokens of all sides, times them in turn, prints and writes the figures."""
+    """Compare the tokens of all implementations, time them, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(os.cpu_count() or 1)
-    plain, looking = built(None), built("general")
-    result: dict = {"rounds": rounds}
+    plain, attention = build(None), build("general")
+    results: dict = {"rounds": rounds}
     for batch in BATCHES:
         rng = np.random.default_rng(batch)
         source = rng.integers(END + 1, SYMBOLS, (batch, SOURCE)).astype("int32")
-        runs = sides(plain, looking, source)
-        said = runs["generate"][0]()
+        runs = implementations(plain, attention, source)
+        tokens = runs["generate"][0]()
         for name in ("predict per token", "eager loop", "PyTorch"):
-            np.testing.assert_array_equal(runs[name][0](), said, err_msg=name)
-        if len(np.unique(said)) < STEPS / 2 or not said.all():
-            raise SystemExit(f"The tokens must differ and not end. Received: {said[0]}")
-        seconds = common.interleaved({name: many(*run) for name, run in runs.items()}, rounds)
-        found = {
+            np.testing.assert_array_equal(runs[name][0](), tokens, err_msg=name)
+        if len(np.unique(tokens)) < STEPS / 2 or not tokens.all():
+            raise SystemExit(f"The tokens must differ and not end. Received: {tokens[0]}")
+        seconds = common.time_interleaved(
+            {name: repeat(*run) for name, run in runs.items()}, rounds
+        )
+        milliseconds = {
             name: round(1e3 * value / runs[name][1], 3)
             for name, value in common.medians(seconds).items()
         }
         print(f"{batch} rows:")
-        for name, value in found.items():
-            print(f"  {name:<28} {value:9.2f} ms, {value / found['generate']:7.2f} of generate's")
-        result[f"{batch} rows, ms"] = found
-    common.write("decoding", result)
+        for name, value in milliseconds.items():
+            ratio = value / milliseconds["generate"]
+            print(f"  {name:<28} {value:9.2f} ms, {ratio:7.2f} times that of generate")
+        results[f"{batch} rows, ms"] = milliseconds
+    common.write("decoding", results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The cost of state leakage by swapping, against the same profile from the full Jacobian.
+"""Time to measure state leakage by swapping, against the same profile from the full Jacobian.
 
     python -m benchmarks.leakage [--rounds 7]
 
-Time 100, batch 256, 3 features, 8 cuts, SimpleRNN of 8 units. The other side is what TensorFlow
-offers for it: `GradientTape.batch_jacobian` of the outputs after the burn-in by all inputs, as its
-documentation calls it and inside a `tf.function`, reduced to the profile by lag at the same cuts.
-All are timed in turn after a warm-up, which traces. Writes results/leakage.json.
+Time 100, batch 256, 3 features, 8 cuts, SimpleRNN of 8 units. The alternative in TensorFlow is
+`GradientTape.batch_jacobian` of the outputs after the burn-in by all inputs, eager and inside a
+`tf.function`, reduced to the profile by lag at the same cuts. Rounds are interleaved after a
+warm-up, which traces. Writes results/leakage.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCH, STEPS, FEATURES, CUTS = 256, 100, 3, 8
 
 
 def jacobian_profile(model, cuts, *, compiled):
-    """A function from rows to the profile by lag, by the Jacobian after the burn-in."""
+    """A function from rows to the leakage profile by lag, from the Jacobian after the burn-in."""
     first = cuts[0]
 
     def squares(x):
@@ -39,20 +39,20 @@ def jacobian_profile(model, cuts, *, compiled):
 
     def profile(x):
         variance = x.numpy().reshape(-1, FEATURES).var(axis=0)
-        found = (squares(x).numpy() @ variance).transpose(1, 0, 2)  # (outputs, steps, time)
-        upto = np.cumsum(found, axis=-1)  # what inputs up to a step do
+        effects = (squares(x).numpy() @ variance).transpose(1, 0, 2)  # (outputs, steps, time)
+        cumulative = np.cumsum(effects, axis=-1)  # effect of all inputs up to a step
         past, total = (np.zeros((FEATURES, STEPS - first)) for _ in range(2))
         for cut in cuts:
             at = np.arange(cut - first, STEPS - first)  # output steps from the cut on
-            past[:, : STEPS - cut] += upto[:, at, cut - 1]
-            total[:, : STEPS - cut] += upto[:, at, -1]
+            past[:, : STEPS - cut] += cumulative[:, at, cut - 1]
+            total[:, : STEPS - cut] += cumulative[:, at, -1]
         return (past / total).mean(axis=0)
 
     return profile
 
 
 def main() -> None:
-    """Times both sides, prints medians and the ratio, and writes them."""
+    """Time all methods, print medians and ratios, and write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
@@ -63,7 +63,7 @@ def main() -> None:
     cuts = list(zoo.leakage(model, x, cuts=CUTS, resamples=0).cuts)
     plain, compiled = (jacobian_profile(model, cuts, compiled=flag) for flag in (False, True))
     tensor = tf.constant(x)
-    sides = {
+    methods = {
         "one forward pass": lambda: model.predict_on_batch(x),
         "swap": lambda: zoo.leakage(model, x, cuts=CUTS, resamples=0),
         "swap, 200 bootstrap resamples": lambda: zoo.leakage(model, x, cuts=CUTS),
@@ -71,7 +71,7 @@ def main() -> None:
         "batch_jacobian": lambda: plain(tensor),
         "batch_jacobian in tf.function": lambda: compiled(tensor),
     }
-    seconds = common.interleaved(sides, rounds)
+    seconds = common.time_interleaved(methods, rounds)
     medians = common.medians(seconds)
     indices = {
         "swap": zoo.leakage(model, x, cuts=CUTS).index,
@@ -79,13 +79,13 @@ def main() -> None:
         "batch_jacobian": float(plain(tensor)[0]),
         "batch_jacobian in tf.function": float(compiled(tensor)[0]),
     }
-    print("| side | median ms | index |\n| --- | --- | --- |")
-    for side, median in medians.items():
-        index = f"{indices[side]:.4f}" if side in indices else ""
-        print(f"| {side} | {1000 * median:.1f} | {index} |")
-    ratios = {side: medians[side] / medians["swap"] for side in medians if side.startswith("batch")}
-    for side, ratio in ratios.items():
-        print(f"{side} / swap: {ratio:.1f} times")
+    print("| method | median ms | index |\n| --- | --- | --- |")
+    for name, median in medians.items():
+        index = f"{indices[name]:.4f}" if name in indices else ""
+        print(f"| {name} | {1000 * median:.1f} | {index} |")
+    ratios = {name: medians[name] / medians["swap"] for name in medians if name.startswith("batch")}
+    for name, ratio in ratios.items():
+        print(f"{name} / swap: {ratio:.1f} times")
     common.write(
         "leakage",
         {

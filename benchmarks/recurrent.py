@@ -1,21 +1,21 @@
-"""The recurrent layers against Keras's, PyTorch's and JAX: training steps, inference, memory.
+"""Speed and memory of the recurrent layers of keras_seqzoo, Keras, PyTorch and JAX.
 
     pip install "keras-seqzoo[bench]"
     python -m benchmarks.recurrent [--cells LSTM] [--units 8 128] [--rounds 5] [--only speed]
 
-A layer that returns sequences, a Dense head, mean squared error, Adam, float32. Every library runs
-in a process of its own, so that their threads do not meet, and all are asked in turn; a figure is
-the median over the rounds. Training runs
+A layer that returns sequences, a Dense head, mean squared error, Adam, float32. Each library runs
+in its own process, so that threads do not compete, and rounds are interleaved; the result is the
+median over the rounds. Training is measured
 
-- in `fit`, ours and Keras's, plain, with `jit_compile=True`, Keras's with `unroll=True` too, with 1
-  and with 20 steps a call (`steps_per_execution`);
-- in a bare loop: ours and Keras's compiled, PyTorch, and a hand-written JAX scan (projection
-  before the loop), with 1 and with 20 steps a call, but for PyTorch, which has no such thing.
+- in `fit`: keras_seqzoo ("ours") and Keras, plain and with `jit_compile=True`, Keras with
+  `unroll=True` too, with 1 and with 20 steps per call (`steps_per_execution`);
+- in a custom ("bare") loop: keras_seqzoo and Keras, compiled, PyTorch, and a hand-written JAX scan
+  with the projection before the loop; 1 and 20 steps per call, PyTorch with 1 only.
 
-`--only memory`: what a training step adds to a fresh process's memory, at time 1,000, units 128,
-batch 64. `--only growth`: milliseconds a step, from 50 to 2,000 time steps and over batches.
+`--only memory`: memory that a training step adds to a new process, at time 1,000, units 128, batch
+64. `--only growth`: milliseconds per step, from 50 to 2,000 time steps and by batch size.
 
-Writes results/recurrent.json, or what `--output` names.
+Writes results/recurrent.json, or results/OUTPUT.json with `--output`.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from benchmarks import common
 # units: batch, time, features
 SIZES = {8: (32, 50, 3), 32: (32, 50, 8), 128: (64, 100, 32), 256: (64, 50, 64)}
 CELLS = ("SimpleRNN", "GRU", "LSTM")
-MANY = 20  # steps a call
+MANY = 20  # steps per call
 GROWTH = ((32, 50), (32, 200), (32, 800), (32, 2000), (128, 200), (512, 200))  # batch, time
-Sides = dict[str, tuple[Callable[[], Any], int]]  # what to run, and how many steps or calls it is
+Runs = dict[str, tuple[Callable[[], Any], int]]  # function by name, and its number of steps
 
 
-def steps_of(units: int) -> int:
-    """Training steps a round: multiples of MANY, some tenths of a second."""
+def steps_per_round(units: int) -> int:
+    """Training steps per round: a multiple of MANY that takes some tenths of a second."""
     return 100 if units <= 32 else MANY
 
 
@@ -57,8 +57,8 @@ def rows(batch: int, steps: int, features: int):
 # ------------------------------------------------------------------------------------ the libraries
 
 
-def tensorflow_sides(cell: str, units: int) -> Sides:
-    """Ours and Keras's."""
+def tensorflow_runs(cell: str, units: int) -> Runs:
+    """keras_seqzoo and Keras."""
     import keras
     import tensorflow as tf
 
@@ -66,7 +66,7 @@ def tensorflow_sides(cell: str, units: int) -> Sides:
 
     tf.get_logger().setLevel("ERROR")
     batch, steps, features = SIZES[units]
-    many = steps_of(units)
+    many = steps_per_round(units)
     x = rows(batch, steps, features)
     long = rows(batch * many, steps, features)
 
@@ -83,7 +83,7 @@ def tensorflow_sides(cell: str, units: int) -> Sides:
         def run():
             clock = EpochClock()
             model.fit(long, long, batch_size=batch, epochs=2, verbose=0, callbacks=[clock])
-            return clock.seconds
+            return clock.seconds  # of the second epoch
 
         class EpochClock(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch, logs=None):
@@ -100,22 +100,23 @@ def tensorflow_sides(cell: str, units: int) -> Sides:
         optimizer.build(model.trainable_variables)
         data = tf.constant(x)
 
-        def one():
+        def one_step():
             with tf.GradientTape() as tape:
                 loss = tf.reduce_mean((model(data, training=True) - data) ** 2)
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply(gradients, model.trainable_variables)
             return loss
 
-        def several():
+        def several_steps():
             return tf.while_loop(
                 lambda i, _: i < per_call,
-                lambda i, _: (i + 1, one()),
+                lambda i, _: (i + 1, one_step()),
                 (0, 0.0),
                 maximum_iterations=per_call,
             )[1]
 
-        step = tf.function(one if per_call == 1 else several, jit_compile=jit, autograph=False)
+        body = one_step if per_call == 1 else several_steps
+        step = tf.function(body, jit_compile=jit, autograph=False)
 
         def run():
             for _ in range(many // per_call):
@@ -143,40 +144,40 @@ def tensorflow_sides(cell: str, units: int) -> Sides:
 
         def run():
             for _ in range(many):
-                found = function(data)
-            found.numpy()
+                outputs = function(data)
+            outputs.numpy()
 
         return run, many
 
-    sides: Sides = {}
+    runs: Runs = {}
     for per_call in (1, MANY):
         for jit in (False, True):
             setting = f"{'jit' if jit else 'plain'}, {per_call} a call"
-            sides[f"ours, bare, {setting}"] = bare(layers, jit, per_call)
-            sides[f"Keras, bare, {setting}"] = bare(keras.layers, jit, per_call)
-            sides[f"ours, fit, {setting}"] = fit(layers, jit, per_call)
-            sides[f"Keras, fit, {setting}"] = fit(keras.layers, jit, per_call)
+            runs[f"ours, bare, {setting}"] = bare(layers, jit, per_call)
+            runs[f"Keras, bare, {setting}"] = bare(keras.layers, jit, per_call)
+            runs[f"ours, fit, {setting}"] = fit(layers, jit, per_call)
+            runs[f"Keras, fit, {setting}"] = fit(keras.layers, jit, per_call)
         setting = f"unrolled, {per_call} a call"
-        sides[f"Keras, fit, {setting}"] = fit(keras.layers, False, per_call, unroll=True)
+        runs[f"Keras, fit, {setting}"] = fit(keras.layers, False, per_call, unroll=True)
     for label, data in (("one", x[:1]), ("batch", x)):
         for jit in (False, True):
             name = "jit" if jit else "plain"
-            sides[f"ours, predict {label}, {name}"] = predict(layers, jit, data)
-            sides[f"Keras, predict {label}, {name}"] = predict(keras.layers, jit, data)
-            sides[f"ours, call {label}, {name}"] = call(jit, data)
+            runs[f"ours, predict {label}, {name}"] = predict(layers, jit, data)
+            runs[f"Keras, predict {label}, {name}"] = predict(keras.layers, jit, data)
+            runs[f"ours, call {label}, {name}"] = call(jit, data)
         unrolled = predict(keras.layers, False, data, unroll=True)
-        sides[f"Keras, predict {label}, unrolled"] = unrolled
-    return sides
+        runs[f"Keras, predict {label}, unrolled"] = unrolled
+    return runs
 
 
-def torch_sides(cell: str, units: int) -> Sides:
-    """PyTorch's fused layers, eager, as its users run them."""
+def torch_runs(cell: str, units: int) -> Runs:
+    """PyTorch's fused layers in eager mode."""
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     batch, steps, features = SIZES[units]
-    many = steps_of(units)
+    many = steps_per_round(units)
     layer = {"SimpleRNN": torch.nn.RNN, "GRU": torch.nn.GRU, "LSTM": torch.nn.LSTM}[cell]
     hidden, head = layer(features, units, batch_first=True), torch.nn.Linear(units, features)
     optimizer = torch.optim.Adam([*hidden.parameters(), *head.parameters()])
@@ -204,14 +205,14 @@ def torch_sides(cell: str, units: int) -> Sides:
     }
 
 
-def jax_sides(cell: str, units: int) -> Sides:
-    """A scan written by hand, differentiated by JAX."""
+def jax_runs(cell: str, units: int) -> Runs:
+    """A hand-written scan, differentiated by JAX."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     batch, steps, features = SIZES[units]
-    many = steps_of(units)
+    many = steps_per_round(units)
     gates = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}[cell]
     shapes = [(features, gates * units), (units, gates * units), (gates * units,)]
     shapes += [(gates * units,), (units, features), (features,)]
@@ -237,12 +238,12 @@ def jax_sides(cell: str, units: int) -> Sides:
     def forward(weights, x):
         kernel, recurrent, bias, recurrent_bias, head, offset = weights
         zeros = jnp.zeros((x.shape[0], units))
-        _, found = jax.lax.scan(
+        _, outputs = jax.lax.scan(
             lambda state, projected: step(state, projected, recurrent, recurrent_bias),
             (zeros, zeros),
             x.swapaxes(0, 1) @ kernel + bias,
         )
-        return found.swapaxes(0, 1) @ head + offset
+        return outputs.swapaxes(0, 1) @ head + offset
 
     def update(state, _):
         weights, first, second, count = state
@@ -266,14 +267,14 @@ def jax_sides(cell: str, units: int) -> Sides:
             return state, losses[-1]
 
         zeros = [jnp.zeros_like(w) for w in weights]
-        memory = [(weights, zeros, zeros, jnp.float32(0))]
+        initial = [(weights, zeros, zeros, jnp.float32(0))]
 
         def run():
-            state = memory[0]
+            state = initial[0]
             for _ in range(many // per_call):
                 state, loss = run_steps(state)
             loss.block_until_ready()
-            memory[0] = state
+            initial[0] = state
 
         return run, many
 
@@ -282,8 +283,8 @@ def jax_sides(cell: str, units: int) -> Sides:
 
         def run():
             for _ in range(many):
-                found = function(weights, data)
-            found.block_until_ready()
+                outputs = function(weights, data)
+            outputs.block_until_ready()
 
         return run, many
 
@@ -295,14 +296,14 @@ def jax_sides(cell: str, units: int) -> Sides:
     }
 
 
-LIBRARIES = {"tensorflow": tensorflow_sides, "torch": torch_sides, "jax": jax_sides}
+LIBRARIES = {"tensorflow": tensorflow_runs, "torch": torch_runs, "jax": jax_runs}
 
 
-# --------------------------------------------------------------------------------------- in turn
+# ----------------------------------------------------------------------------- interleaved rounds
 
 
 class Worker:
-    """A library in a process of its own: says its sides, then runs the one that it is told."""
+    """A library in its own process: lists its runs as JSON, then times the requested ones."""
 
     def __init__(self, *arguments: str):
         command = [sys.executable, "-m", "benchmarks.recurrent", "--worker", *arguments]
@@ -313,8 +314,8 @@ class Worker:
     def read(self) -> Any:
         return json.loads(self.process.stdout.readline())
 
-    def ask(self, side: str) -> float:
-        self.process.stdin.write(side + "\n")
+    def time(self, run: str) -> float:
+        self.process.stdin.write(run + "\n")
         return self.read()
 
     def close(self) -> None:
@@ -323,58 +324,58 @@ class Worker:
 
 
 def work(library: str, cell: str, units: str) -> None:
-    """The worker's side of it."""
+    """Serve a `Worker`: read names of runs, write milliseconds per step."""
     out, sys.stdout = sys.stdout, sys.stderr
-    sides = LIBRARIES[library](cell, int(units))
-    print(json.dumps(list(sides)), file=out, flush=True)
+    runs = LIBRARIES[library](cell, int(units))
+    print(json.dumps(list(runs)), file=out, flush=True)
     for line in sys.stdin:
-        run, count = sides[line.strip()]
+        run, count = runs[line.strip()]
         started = time.perf_counter()
-        own = run()
-        seconds = own if own is not None else time.perf_counter() - started
+        measured = run()  # seconds if the run measures itself, else None
+        seconds = measured if measured is not None else time.perf_counter() - started
         print(json.dumps(1e3 * seconds / count), file=out, flush=True)
 
 
 def speed(cell: str, units: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of every side, and the ratios."""
+    """Milliseconds of every run, and the ratios."""
     workers = {library: Worker(library, cell, str(units)) for library in LIBRARIES}
-    owner = {side: worker for worker in workers.values() for side in worker.read()}
-    for side, worker in owner.items():
-        worker.ask(side)  # traces and compiles
-    found: dict[str, list[float]] = {side: [] for side in owner}
+    worker_of = {run: worker for worker in workers.values() for run in worker.read()}
+    for run, worker in worker_of.items():
+        worker.time(run)  # traces and compiles
+    times: dict[str, list[float]] = {run: [] for run in worker_of}
     for _ in range(rounds):
-        for side, worker in owner.items():
-            found[side].append(worker.ask(side))
+        for run, worker in worker_of.items():
+            times[run].append(worker.time(run))
     for worker in workers.values():
         worker.close()
-    milliseconds = {side: round(statistics.median(values), 3) for side, values in found.items()}
+    milliseconds = {run: round(statistics.median(values), 3) for run, values in times.items()}
     return {"milliseconds": milliseconds, "ratios": ratios(milliseconds)}
 
 
 def ratios(milliseconds: dict[str, float]) -> dict[str, float]:
-    """Ours over theirs, the best setting of each."""
+    """Time of keras_seqzoo over that of each library, with the best setting of each."""
 
     def best(*words: str) -> float:
-        return min(ms for side, ms in milliseconds.items() if all(word in side for word in words))
+        return min(ms for run, ms in milliseconds.items() if all(word in run for word in words))
 
-    found = {}
+    result = {}
     for per_call in (", 1 a call", f", {MANY} a call"):
         ours = best("ours, bare", per_call)
-        found[f"train, Keras in fit{per_call}"] = best("ours, fit", per_call) / best(
+        result[f"train, Keras in fit{per_call}"] = best("ours, fit", per_call) / best(
             "Keras, fit", per_call
         )
-        found[f"train, Keras in a bare loop{per_call}"] = ours / best("Keras, bare", per_call)
-        found[f"train, PyTorch{per_call}"] = ours / best("PyTorch, bare")
-        found[f"train, JAX{per_call}"] = ours / best("JAX, bare", per_call)
+        result[f"train, Keras in a bare loop{per_call}"] = ours / best("Keras, bare", per_call)
+        result[f"train, PyTorch{per_call}"] = ours / best("PyTorch, bare")
+        result[f"train, JAX{per_call}"] = ours / best("JAX, bare", per_call)
     for label in ("one", "batch"):
-        found[f"infer {label}, Keras"] = best(f"ours, predict {label}") / best(
+        result[f"infer {label}, Keras"] = best(f"ours, predict {label}") / best(
             f"Keras, predict {label}"
         )
         for peer in ("PyTorch", "JAX"):
-            found[f"infer {label}, {peer}"] = best(f"ours, call {label}") / best(
+            result[f"infer {label}, {peer}"] = best(f"ours, call {label}") / best(
                 f"{peer}, call {label}"
             )
-    return {name: round(value, 3) for name, value in found.items()}
+    return {name: round(value, 3) for name, value in result.items()}
 
 
 # ------------------------------------------------------------------------------- memory and growth
@@ -383,7 +384,7 @@ def ratios(milliseconds: dict[str, float]) -> dict[str, float]:
 def training_step(
     library: str, cell: str, batch: int, steps: int, features: int, units: int, jit: bool
 ) -> Callable[[], float]:
-    """A compiled training step of ours or Keras's."""
+    """A compiled training step with the layer of keras_seqzoo or Keras."""
     import keras
     import tensorflow as tf
 
@@ -391,63 +392,64 @@ def training_step(
 
     tf.get_logger().setLevel("ERROR")
     inputs = keras.Input((None, features))
-    home = layers if library == "ours" else keras.layers
-    hidden = getattr(home, cell)(units, return_sequences=True)(inputs)
+    module = layers if library == "ours" else keras.layers
+    hidden = getattr(module, cell)(units, return_sequences=True)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(features)(hidden))
     model.compile("adam", "mse", jit_compile=jit)
     x = rows(batch, steps, features)
     return lambda: model.train_on_batch(x, x)
 
 
-def peak(library: str, cell: str, jit: str) -> None:
-    """Megabytes that training steps add to this process."""
+def print_peak(library: str, cell: str, jit: str) -> None:
+    """Print the megabytes that training steps add to this process."""
     step = training_step(library, cell, 64, 1000, 32, 128, jit == "jit")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    built = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):
         step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps((after - before) / 1024))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps((peak - built) / 1024))
 
 
 def memory() -> dict[str, float]:
-    """Peaks of ours and Keras's, each in a fresh process."""
-    found = {}
+    """Peak memory of keras_seqzoo and Keras, each in a new process."""
+    megabytes = {}
     for cell in CELLS:
         for library in ("ours", "Keras"):
             for jit in ("plain", "jit"):
+                name = f"{cell}, {library}, {jit}"
                 worker = Worker("peak", library, cell, jit)
-                found[f"{cell}, {library}, {jit}"] = round(worker.read())
+                megabytes[name] = round(worker.read())
                 worker.close()
-                print(f"memory: {cell}, {library}, {jit}: {found[f'{cell}, {library}, {jit}']} MB")
-    return found
+                print(f"memory: {name}: {megabytes[name]} MB")
+    return megabytes
 
 
 def growth(rounds: int) -> dict[str, float]:
-    """Milliseconds of a training step over time and batch, units 32."""
-    found = {}
+    """Milliseconds of a training step by time and batch size, units 32."""
+    milliseconds = {}
     for cell in CELLS:
         for jit in (False, True):
             for batch, steps in GROWTH:
                 step = training_step("ours", cell, batch, steps, 8, 32, jit)
-                seconds = common.interleaved({"step": step}, rounds)["step"]
+                seconds = common.time_interleaved({"step": step}, rounds)["step"]
                 name = f"{cell}, {'jit' if jit else 'plain'}, batch {batch}, time {steps}"
-                found[name] = round(1e3 * statistics.median(seconds), 2)
-                print(f"{name}: {found[name]} ms", flush=True)
-    return found
+                milliseconds[name] = round(1e3 * statistics.median(seconds), 2)
+                print(f"{name}: {milliseconds[name]} ms", flush=True)
+    return milliseconds
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """The ratios as Markdown, a row per layer and size."""
-    names = list(next(iter(found.values()))["ratios"])
+    names = list(next(iter(results.values()))["ratios"])
     lines = ["| layer, units | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
-    for which, one in found.items():
-        cells = (f"{one['ratios'][name]:.2f}" for name in names)
-        lines.append(f"| {which} | " + " | ".join(cells) + " |")
+    for layer, result in results.items():
+        cells = (f"{result['ratios'][name]:.2f}" for name in names)
+        lines.append(f"| {layer} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Runs what was asked for, prints it, and writes it."""
+    """Run the requested measurements, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
     parser.add_argument("--units", nargs="+", type=int, default=list(SIZES), choices=list(SIZES))
@@ -458,22 +460,22 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         first, *rest = arguments.worker
-        return peak(*rest) if first == "peak" else work(first, *rest)
-    result: dict[str, Any] = {"rounds": arguments.rounds}
+        return print_peak(*rest) if first == "peak" else work(first, *rest)
+    results: dict[str, Any] = {"rounds": arguments.rounds}
     if "speed" in arguments.only:
-        result["speed"] = {}
+        results["speed"] = {}
         for cell in arguments.cells:
             for units in arguments.units:
-                found = speed(cell, units, arguments.rounds)
-                result["speed"][f"{cell} {units}"] = found
-                print(f"{cell} {units}", json.dumps(found, indent=1), flush=True)
-                common.write(arguments.output, result)  # what is measured outlives an interruption
-        print(table(result["speed"]))
+                result = speed(cell, units, arguments.rounds)
+                results["speed"][f"{cell} {units}"] = result
+                print(f"{cell} {units}", json.dumps(result, indent=1), flush=True)
+                common.write(arguments.output, results)  # an interruption loses one layer at most
+        print(table(results["speed"]))
     if "memory" in arguments.only:
-        result["memory, MB"] = memory()
+        results["memory, MB"] = memory()
     if "growth" in arguments.only:
-        result["growth, ms"] = growth(arguments.rounds)
-    common.write(arguments.output, result)
+        results["growth, ms"] = growth(arguments.rounds)
+    common.write(arguments.output, results)
     return None
 
 

@@ -1,19 +1,19 @@
-"""The search against KerasTuner's RandomSearch, and against Optuna driving plain `fit`.
+"""Seconds per trial of `zoo.search`, KerasTuner's RandomSearch, and Optuna with plain `fit`.
 
     python -m benchmarks.search [--trials 64] [--rounds 3] [--peer-trials 64]
 
-The reference search: `simple_rnn_identity`, generated readings, time 50, features 3, 960 training
-rows and 320 to validate on, batch 32, 20 epochs, 2 to 32 units, L2 on the recurrent kernel of
-1e-5 to 1, learning rate 1e-3 to 3e-2. All run the same trials with the same epochs and objective,
-each in a fresh process, in turn; "pruned" is keras_seqzoo with `pruning=True`. Seconds are those of
-the whole search, compiling included, importing not. With `--peer-trials` below `--trials`, the
-peers run the first so many only; seconds are per trial, and best scores those of the trials that
-all ran.
+The reference search: `simple_rnn_identity`, generated readings, time 50, features 3, 960 rows for
+training and 320 for validation, batch 32, 20 epochs, 2 to 32 units, L2 on the recurrent kernel of
+1e-5 to 1, learning rate 1e-3 to 3e-2. All tuners run the same trials with the same epochs and
+objective, each in a new process, one after the other; "pruned" is keras_seqzoo with `pruning=True`.
+Seconds are those of the whole search, with compilation, without imports. With `--peer-trials` below
+`--trials`, KerasTuner and Optuna run only the first trials. Seconds are per trial. Best scores are
+those of the trials that all tuners ran.
 
 `--entry gru_identity` searches the same model with another cell. `--entry gru_tagger` and
-`gru_classifier` search those on the same windows, with the same hyperparameters and epochs, for
-accuracy: whether the first reading has risen, fallen or stayed over the last steps, at each step;
-and which of the readings moved most in the window.
+`gru_classifier` search these entries by accuracy on the same windows, with the same hyperparameters
+and epochs. The classes of each step are whether the first feature rose, fell or stayed over the
+last steps; the class of a window is the feature with the largest variation.
 
 Writes results/search.json, or search_ENTRY.json.
 """
@@ -36,14 +36,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from benchmarks import common
 
 NAMES = ("simple_rnn_identity", "gru_identity", "lstm_identity", "gru_tagger", "gru_classifier")
-LAG = 5  # steps over which a reading rises or falls
+LAG = 5  # steps over which a feature rises or falls
 EPOCHS, BATCH, TIME, FEATURES, TRAIN, VALIDATE = 20, 32, 50, 3, 960, 320
-SIDES = ("KerasTuner", "Optuna", "keras_seqzoo", "pruned")
-OURS = ("keras_seqzoo", "pruned")
+TUNERS = ("KerasTuner", "Optuna", "keras_seqzoo", "pruned")
+PEERS = ("KerasTuner", "Optuna")
 
 
-def trials_of(count: int, seed: int) -> list[dict[str, Any]]:
-    """The same for all sides."""
+def make_trials(count: int, seed: int) -> list[dict[str, Any]]:
+    """Hyperparameters of the trials, the same for all tuners."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def trials_of(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def readings():
-    """Training and validation windows, each with its classes or None."""
+    """Training and validation windows, each with its classes, or None for an identity model."""
     import numpy as np
 
     import keras_seqzoo as zoo
@@ -69,8 +69,8 @@ def readings():
     ]
     y = None
     if NAME == "gru_tagger":
-        before = np.concatenate([x[:, :1, 0]] * LAG + [x[:, :-LAG, 0]], axis=1)
-        rise = (x[..., 0] - before) / x[..., 0].std()
+        earlier = np.concatenate([x[:, :1, 0]] * LAG + [x[:, :-LAG, 0]], axis=1)
+        rise = (x[..., 0] - earlier) / x[..., 0].std()
         y = np.digitize(rise, (-0.1, 0.1))
     elif NAME == "gru_classifier":
         y = (x.std(axis=1) / x.std(axis=(0, 1))).argmax(axis=-1)
@@ -80,19 +80,19 @@ def readings():
 
 SPACE = {"units": (2, 32), "recurrent_strength": (1e-5, 1.0), "learning_rate": (1e-3, 3e-2)}
 NAME = os.environ.get("BENCHMARK_ENTRY", "simple_rnn_identity")
-OF_CLASSES = NAME in ("gru_tagger", "gru_classifier")
-OBJECTIVE = "val_accuracy" if OF_CLASSES else "val_identity_cost"
+HAS_CLASSES = NAME in ("gru_tagger", "gru_classifier")
+OBJECTIVE = "val_accuracy" if HAS_CLASSES else "val_identity_cost"
 FIXED = {"recurrent_regularizer": "l2"}
 FIXED |= (
     {"dropout": 0.0, "input_dropout": 0.0}
-    if OF_CLASSES
+    if HAS_CLASSES
     else {"recurrent_initializer": "orthogonal"}
 )
-CLASSES = {"classes": 3} if OF_CLASSES else {}
+CLASSES = {"classes": 3} if HAS_CLASSES else {}
 
 
 def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]:
-    """Its tuner with its oracle, told which values to draw."""
+    """KerasTuner's tuner with an oracle that proposes the given trials."""
     import keras_tuner
     from keras_tuner.oracles import RandomSearchOracle
 
@@ -109,13 +109,18 @@ def run_keras_tuner(trials: list[dict[str, Any]], directory: str) -> list[float]
     oracle = Replay(objective=hypermodel.objective, max_trials=len(trials), seed=1)
     tuner = keras_tuner.Tuner(oracle, hypermodel, directory=directory, project_name="search")
     tuner.search(
-        x, y, validation_data=_given(validation), epochs=EPOCHS, batch_size=BATCH, verbose=0
+        x,
+        y,
+        validation_data=_as_validation_data(validation),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        verbose=0,
     )
     return [trial.score for trial in oracle.trials.values()]
 
 
 def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
-    """A study in a file, and a function that builds and fits."""
+    """An Optuna study in a file, and an objective that builds and fits a model."""
     import keras
     import keras_tuner
     import optuna
@@ -125,7 +130,7 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     (x, y), validation = readings()
     hypermodel = zoo.hypermodel(NAME, features=FEATURES, space=SPACE, **FIXED, **CLASSES)
-    direction = "maximize" if OF_CLASSES else "minimize"
+    direction = "maximize" if HAS_CLASSES else "minimize"
     study = optuna.create_study(storage=f"sqlite:///{directory}/study.db", direction=direction)
     for values in trials:
         study.enqueue_trial(values)
@@ -148,7 +153,7 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
             hypermodel.build(hp),
             x,
             y,
-            validation_data=_given(validation),
+            validation_data=_as_validation_data(validation),
             epochs=EPOCHS,
             batch_size=BATCH,
             verbose=0,
@@ -162,54 +167,53 @@ def run_optuna(trials: list[dict[str, Any]], directory: str) -> list[float]:
 def run_keras_seqzoo(
     trials: list[dict[str, Any]], directory: str, *, pruning: bool = False
 ) -> list[float]:
-    """`zoo.search`, with a sampler that gives the same trials."""
+    """`zoo.search` with a sampler that proposes the given trials."""
     import keras_seqzoo as zoo
     from keras_seqzoo.tuning.study.oracle import Given
 
     (x, y), validation = readings()
-    left = iter(trials[1:])  # the first one is the defaults, which are set to the first here
-    first = {name: (*SPACE[name], trials[0][name]) for name in SPACE}
-    found = zoo.search(
+    remaining = iter(trials[1:])  # the first trial has the defaults, set to those of trials[0]
+    result = zoo.search(
         NAME,
         x,
         y,
-        validation_data=_given(validation),
-        space=_with_defaults(first),
+        validation_data=_as_validation_data(validation),
+        space=_space_with_defaults(trials[0]),
         max_trials=len(trials),
         epochs=EPOCHS,
         batch_size=BATCH,
         population=len(trials),
         pruning=pruning,
-        sampler=lambda seed: Given(next(left)),
+        sampler=lambda seed: Given(next(remaining)),
         directory=directory,
         report=False,
         verbose=0,
         **FIXED,
     )
-    return found.results[OBJECTIVE].tolist()
+    return result.results[OBJECTIVE].tolist()
 
 
 def best(scores: list[float]) -> float:
     """The lowest cost, or the highest accuracy."""
-    return max(scores) if OF_CLASSES else min(scores)
+    return max(scores) if HAS_CLASSES else min(scores)
 
 
-def _given(validation: tuple) -> Any:
+def _as_validation_data(validation: tuple) -> Any:
     x, y = validation
     return x if y is None else (x, y)
 
 
-def _with_defaults(given: dict[str, tuple]) -> dict[str, Any]:
+def _space_with_defaults(defaults: dict[str, Any]) -> dict[str, Any]:
     from keras_seqzoo.registry.search_space import Float, Int
 
     return {
-        name: (Int if name == "units" else Float)(low, high, log=True, default=default)
-        for name, (low, high, default) in given.items()
+        name: (Int if name == "units" else Float)(low, high, log=True, default=defaults[name])
+        for name, (low, high) in SPACE.items()
     }
 
 
-def register_cell(name: str) -> None:
-    """The identity entry with another cell, which the zoo does not have."""
+def register_identity(name: str) -> None:
+    """Register the identity entry with another cell."""
     import keras
 
     import keras_seqzoo as zoo
@@ -240,15 +244,15 @@ def register_cell(name: str) -> None:
     )  # fmt: skip
 
 
-def work(side: str, count: int, seed: int) -> None:
-    """One search in this process: prints its seconds and its best score."""
+def work(tuner: str, count: int, seed: int) -> None:
+    """Run one search in this process; print its seconds and scores as JSON."""
     import tensorflow  # noqa: F401
 
     import keras_seqzoo as zoo
 
     if NAME in ("gru_identity", "lstm_identity"):
-        register_cell(NAME)
-    zoo.get(NAME)  # imports what a first model imports
+        register_identity(NAME)
+    zoo.get(NAME)  # imports everything that a first model imports
     run = {
         "KerasTuner": run_keras_tuner,
         "Optuna": run_optuna,
@@ -257,49 +261,49 @@ def work(side: str, count: int, seed: int) -> None:
     }
     with tempfile.TemporaryDirectory() as directory:
         started = time.perf_counter()
-        scores = run[side](trials_of(count, seed), directory)
+        scores = run[tuner](make_trials(count, seed), directory)
         seconds = time.perf_counter() - started
     print(json.dumps({"seconds": seconds, "trials": len(scores), "scores": scores}))
 
 
 def main() -> None:
-    """Runs all sides in turn, prints seconds a trial and ratios, writes JSON."""
+    """Run all tuners in turn, print seconds per trial and ratios, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--peer-trials", type=int)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    parser.add_argument("--tuners", nargs="+", default=TUNERS, choices=TUNERS)
     parser.add_argument("--entry", choices=NAMES, default=NAMES[0])
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        side, count, seed = arguments.worker
-        return work(side, int(count), int(seed))
+        tuner, count, seed = arguments.worker
+        return work(tuner, int(count), int(seed))
     os.environ["BENCHMARK_ENTRY"] = arguments.entry
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
+    runs: dict[str, list[dict[str, Any]]] = {tuner: [] for tuner in arguments.tuners}
     for seed in range(arguments.rounds):
-        for side in arguments.sides:
+        for tuner in arguments.tuners:
             count = arguments.trials
-            if side not in OURS and arguments.peer_trials:
+            if tuner in PEERS and arguments.peer_trials:
                 count = arguments.peer_trials
-            command = [sys.executable, "-m", "benchmarks.search", "--worker", side]
+            command = [sys.executable, "-m", "benchmarks.search", "--worker", tuner]
             command += [str(count), str(seed)]
-            answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            runs[side].append(json.loads(answer.strip().splitlines()[-1]))
-            one = runs[side][-1]
-            scores = one.pop("scores")
+            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            run = json.loads(output.strip().splitlines()[-1])
+            scores = run.pop("scores")
             shared = arguments.peer_trials or arguments.trials
             best_of = max if "identity" not in arguments.entry else min
-            one |= {"best": best_of(scores), "best of all sides' trials": best_of(scores[:shared])}
-            print(side, one, flush=True)
-    pace = {
-        side: statistics.median(one["seconds"] / one["trials"] for one in found)
-        for side, found in runs.items()
+            run |= {"best": best_of(scores), "best of the shared trials": best_of(scores[:shared])}
+            runs[tuner].append(run)
+            print(tuner, run, flush=True)
+    seconds = {
+        tuner: statistics.median(run["seconds"] / run["trials"] for run in tuner_runs)
+        for tuner, tuner_runs in runs.items()
     }
-    ratios = {side: round(seconds / pace["keras_seqzoo"], 1) for side, seconds in pace.items()}
-    print("seconds a trial", pace, "times ours", ratios)
-    output = "search" if arguments.entry == NAMES[0] else f"search_{arguments.entry}"
-    common.write(output, {"runs": runs, "seconds a trial": pace, "times ours": ratios})
+    ratios = {tuner: round(s / seconds["keras_seqzoo"], 1) for tuner, s in seconds.items()}
+    print("seconds per trial", seconds, "over keras_seqzoo", ratios)
+    name = "search" if arguments.entry == NAMES[0] else f"search_{arguments.entry}"
+    common.write(name, {"runs": runs, "seconds per trial": seconds, "over keras_seqzoo": ratios})
     return None
 
 

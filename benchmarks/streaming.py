@@ -1,17 +1,17 @@
-"""Microseconds for one step of a stream, beside a call that does nothing and `predict`, in turn.
+"""Microseconds per step of streaming inference, against an empty call and `predict`.
 
     python -m benchmarks.streaming [--rounds 31]
 
-Models of 32 units get a reading of 3 numbers, for 1 and for 64 rows:
+Models of 32 units process a reading of 3 features, for 1 and for 64 rows:
 
-- the `step` signature of the SavedModel that `export` wrote, its state going round;
-- an empty signature: a SavedModel that gives back the tensors of the same names and shapes. What
-  it costs, TensorFlow asks of every call;
-- `Streamer.step` in Python, which checks shapes first;
-- `predict` on a window of the last 100 readings, which is what one does without a state.
+- "step": the `step` signature of an exported SavedModel, with the state of the previous call;
+- "empty": a SavedModel that returns its inputs, of the same names and shapes: the overhead of
+  TensorFlow in every call;
+- "Streamer.step": the same in Python, which checks shapes first;
+- "predict": on a window of the last 100 readings, the alternative without a state.
 
-A round calls each side many times in turn; a figure is the median over rounds of the mean of a
-round. Writes results/streaming.json.
+A round calls each method many times; the result is the median over interleaved rounds of the mean
+of a round. Writes results/streaming.json.
 """
 
 from __future__ import annotations
@@ -40,83 +40,85 @@ MODELS = {
 CALLS = {"step": 100, "empty": 100, "Streamer.step": 50, "predict": 1}
 
 
-def empty(step, folder: Path):
-    """The signature of a SavedModel that gives back what `step` is given, under its names."""
+def empty_artifact(step, folder: Path):
+    """A SavedModel that returns the inputs of `step` under the names of its outputs."""
     specs = step.structured_input_signature[1]
     states = [name for name in specs if name.startswith("state_")]
     (reading,) = set(specs) - set(states)
 
-    def back(**tensors):
-        kept = {name: tf.identity(tensors[name]) for name in states}
-        return {"output": tf.identity(tensors[reading])} | kept
+    def identity(**tensors):
+        next_states = {name: tf.identity(tensors[name]) for name in states}
+        return {"output": tf.identity(tensors[reading])} | next_states
 
     module = tf.Module()
-    module.back = tf.function(back)
-    tf.saved_model.save(module, folder, module.back.get_concrete_function(**specs))
+    module.identity = tf.function(identity)
+    tf.saved_model.save(module, folder, module.identity.get_concrete_function(**specs))
     return tf.saved_model.load(folder)
 
 
-def round_and_round(signature, x, state, times: int):
-    """A round of calls, each of which is given the state that the one before gave."""
+def repeat(signature, x, state, times: int):
+    """A function that calls a signature so many times, each with the state of the call before."""
     names = list(signature.structured_input_signature[1])
     (reading,) = set(names) - set(state)
 
     def calls():
-        now = state
+        current = state
         for _ in range(times):
-            answer = signature(**{reading: x}, **now)
-            now = {name: answer[name] for name in state}
+            outputs = signature(**{reading: x}, **current)
+            current = {name: outputs[name] for name in state}
 
     return calls
 
 
-def sides(model, folder: Path, batch: int) -> dict:
-    """What is run."""
+def methods(model, folder: Path, batch: int) -> dict:
+    """A function for each method, of `CALLS` calls."""
     artifact = zoo.load(folder / "served")
     step = artifact.signatures["step"]
-    nothing = empty(step, folder / f"empty_{batch}")
+    empty = empty_artifact(step, folder / f"empty_{batch}")
     x = np.random.default_rng(0).normal(size=(batch, WINDOW, FEATURES)).astype("float32")
     reading, state = tf.constant(x[:, 0]), artifact.initial_state(tf.constant(batch))
     streamer = zoo.stream(model)
 
     def stream():
-        now = streamer.initial_state(batch)
+        state = streamer.initial_state(batch)
         for _ in range(CALLS["Streamer.step"]):
-            _, now = streamer.step(reading, now)
+            _, state = streamer.step(reading, state)
 
-    back = nothing.signatures["serving_default"]
-    runs = {
-        "step": round_and_round(step, reading, state, CALLS["step"]),
-        "empty": round_and_round(back, reading, state, CALLS["empty"]),
+    identity = empty.signatures["serving_default"]
+    functions = {
+        "step": repeat(step, reading, state, CALLS["step"]),
+        "empty": repeat(identity, reading, state, CALLS["empty"]),
         "Streamer.step": stream,
         "predict": lambda: model.predict(x, verbose=0),
     }
-    runs["step"].kept = artifact, nothing  # TensorFlow frees variables with the object
-    return runs
+    # TensorFlow frees the variables with the objects, so the function keeps references to them.
+    functions["step"].references = artifact, empty
+    return functions
 
 
 def main() -> None:
-    """Times all sides in turn, prints and writes the figures."""
+    """Time all methods, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=31)
     rounds = parser.parse_args().rounds
-    result: dict = {"rounds": rounds, "units": UNITS, "window": WINDOW}
+    results: dict = {"rounds": rounds, "units": UNITS, "window": WINDOW}
     for title, config in MODELS.items():
         name = title.split(",")[0]
         model = zoo.get(name, **{"features": FEATURES, "units": UNITS} | config)
         with tempfile.TemporaryDirectory() as folder:
             zoo.export(model, Path(folder, "served"), verify=False)
             for batch in BATCHES:
-                runs = sides(model, Path(folder), batch)
-                seconds = common.medians(common.interleaved(runs, rounds))
-                found = {side: 1e6 * value / CALLS[side] for side, value in seconds.items()}
+                functions = methods(model, Path(folder), batch)
+                seconds = common.medians(common.time_interleaved(functions, rounds))
+                times = {name: 1e6 * value / CALLS[name] for name, value in seconds.items()}
                 print(f"{title}, {batch} rows:")
-                for side, value in found.items():
-                    print(f"  {side:<14} {value:10.0f} us, step takes {found['step'] / value:.4f}")
-                result[f"{title}, {batch} rows, us"] = {
-                    side: round(value, 1) for side, value in found.items()
+                for name, value in times.items():
+                    ratio = times["step"] / value
+                    print(f"  {name:<14} {value:10.0f} us, step takes {ratio:.4f} of it")
+                results[f"{title}, {batch} rows, us"] = {
+                    name: round(value, 1) for name, value in times.items()
                 }
-    common.write("streaming", result)
+    common.write("streaming", results)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What a search of a tagger gains on its defaults.
+"""Gain in entity F1 of a hyperparameter search over the defaults of a tagger.
 
     python -m benchmarks.tagger_search --data snips
 
 24 trials of `bilstm_crf_tagger` over units, dropouts, learning rate and recurrent regularizer on
-the first 3,000 training sentences of SNIPS (see benchmarks/tagging.py), 10 epochs each, scored by
-entity F1 on valid. The first trial is the entry as it comes; test is scored once by either. Writes
-results/tagger_search.json.
+the first 3,000 training sentences of SNIPS (see benchmarks/tagging.py), 10 epochs each, with entity
+F1 on valid as the objective. The first trial has the defaults. Test is scored once for it and once
+for the best trial. Writes results/tagger_search.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from keras_seqzoo.tasks import evaluate
 
 
 def main() -> None:
-    """Searches, compares with the first trial and writes the figures."""
+    """Search, compare the best trial with the first, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--max-trials", type=int, default=24)
@@ -32,10 +32,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     train, valid, test = (
-        LabeledSequences(found.sequences, tags=found.tags)
-        for found in (
-            zoo.data.read_labeled_sequences(os.path.join(options.data, part))
-            for part in ("train", "valid", "test")
+        LabeledSequences(part.sequences, tags=part.tags)
+        for part in (
+            zoo.data.read_labeled_sequences(os.path.join(options.data, name))
+            for name in ("train", "valid", "test")
         )
     )
     started = time.monotonic()
@@ -51,7 +51,7 @@ def main() -> None:
     results = search.results
     first = min(search.oracle.trials.values(), key=lambda trial: int(trial.trial_id))
     defaults = search.load_model(first)
-    figures = {
+    summary = {
         "seconds": seconds,
         "defaults": {"valid": results["val_f1"][0], "test": evaluate(defaults, test).f1},
         "best": {
@@ -61,8 +61,8 @@ def main() -> None:
         },
         "valid_f1": results["val_f1"].tolist(),
     }
-    print(figures)
-    common.write("tagger_search", figures)
+    print(summary)
+    common.write("tagger_search", summary)
 
 
 if __name__ == "__main__":

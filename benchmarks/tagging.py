@@ -1,10 +1,10 @@
-"""Slots of SNIPS by every tagger of the zoo, as it comes.
+"""Entity F1 of every tagger on the slots of SNIPS.
 
     python -m benchmarks.tagging --data snips
 
-DIR holds train, valid and test, each with seq.in and seq.out, of
-https://github.com/MiuLab/SlotGated-SLU (data/snips). Each entry is trained by `zoo.train` with its
-defaults: on train, its epoch chosen by the entity F1 on valid, and test is scored once for each
+The folder contains train, valid and test, each with seq.in and seq.out, of
+https://github.com/MiuLab/SlotGated-SLU (data/snips). `zoo.train` trains each entry with its
+defaults on train; the epoch is selected by the entity F1 on valid, and test is scored once for each
 seed. No pretrained vectors. Writes results/tagging.json.
 """
 
@@ -21,7 +21,7 @@ import keras_seqzoo as zoo
 from benchmarks import common
 from keras_seqzoo.tasks import evaluate
 
-ENTRIES = {  # with the settings that the table compares
+ENTRIES = {  # and arguments that differ from the defaults
     "simple_rnn_tagger": {},
     "gru_tagger": {},
     "bilstm_tagger": {},
@@ -32,7 +32,7 @@ ENTRIES = {  # with the settings that the table compares
 
 
 def main() -> None:
-    """Trains every entry with every seed and writes the figures."""
+    """Train every entry with every seed and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--seeds", type=int, default=3)
@@ -43,39 +43,45 @@ def main() -> None:
         zoo.data.read_labeled_sequences(os.path.join(options.data, part))
         for part in ("train", "valid", "test")
     )
-    figures = {}
+    results = {}
     for label, settings in ENTRIES.items():
         name = label.partition(",")[0]
         if name not in options.entries.split(","):
             continue
         runs = []
         for seed in range(options.seeds):
-            trained = zoo.train(
-                name, train, validation_data=valid, epochs=options.epochs, seed=seed, verbose=0, **settings
+            result = zoo.train(
+                name,
+                train,
+                validation_data=valid,
+                epochs=options.epochs,
+                seed=seed,
+                verbose=0,
+                **settings,
             )
-            scores = evaluate(trained.model, test)
+            scores = evaluate(result.model, test)
             runs.append(
                 {
                     "f1": scores.f1,
-                    "valid_f1": trained.scores.f1,
+                    "valid_f1": result.scores.f1,
                     "accuracy": scores.accuracy,
-                    "seconds": trained.seconds,
-                    "epochs": len(trained.history),
-                    "parameters": trained.inner_model.count_params(),
+                    "seconds": result.seconds,
+                    "epochs": len(result.history),
+                    "parameters": result.inner_model.count_params(),
                 }
             )
             print(
                 label, seed, {key: round(value, 4) for key, value in runs[-1].items()}, flush=True
             )
-        figures[label] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {
+        results[label] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]} | {
             "f1_deviation": float(np.std([run["f1"] for run in runs], ddof=1)),
             "runs": runs,
         }
-        common.write("tagging", {"seeds": options.seeds, "entries": figures})
-    for label, found in figures.items():
+        common.write("tagging", {"seeds": options.seeds, "entries": results})
+    for label, means in results.items():
         print(
-            f"| `{label}` | {found['parameters']:,.0f} | {found['seconds']:.0f} | "
-            f"{100 * found['f1']:.1f} ± {100 * found['f1_deviation']:.1f} |"
+            f"| `{label}` | {means['parameters']:,.0f} | {means['seconds']:.0f} | "
+            f"{100 * means['f1']:.1f} ± {100 * means['f1_deviation']:.1f} |"
         )
 
 

@@ -1,6 +1,6 @@
-"""On JAX and PyTorch: training, saving, leakage, streams and generation, in their own processes.
+"""Training, saving, leakage, streaming and generation on JAX and PyTorch, each in a new process.
 
-The whole suite runs there too: `KERAS_BACKEND=jax python -m pytest`.
+The whole suite runs on these backends too: `KERAS_BACKEND=jax python -m pytest`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ PROGRAM = """
     import keras_seqzoo as zoo
 
     assert keras.backend.backend() == sys.argv[1]
-    keras.utils.set_random_seed(0)  # with some weights the horizon is beyond the window
+    keras.utils.set_random_seed(0)  # weights for which the memory horizon is within the window
     as_numpy = keras.ops.convert_to_numpy
 
-    # Sequences of tokens of different lengths.
+    # A tagger on token sequences of different lengths; training is repeatable, dropout included.
     tagged = zoo.data.LabeledSequences(
         [["a", "b"], ["b", "c", "a"], ["c"]] * 8,
         tags=[["O", "B-x"], ["B-x", "O", "O"], ["O"]] * 8,
     )
-    trained, again = (
+    result, again = (
         zoo.train("bilstm_crf_tagger", tagged, epochs=2, verbose=0, validation_split=0.3, units=4)
         for _ in range(2)
     )
-    assert np.isfinite(trained.history["loss"]).all(), trained.history
-    for one, other in zip(trained.inner_model.get_weights(), again.inner_model.get_weights()):
-        np.testing.assert_array_equal(one, other)  # dropout included
+    assert np.isfinite(result.history["loss"]).all(), result.history
+    for actual, desired in zip(again.network.get_weights(), result.inner_model.get_weights()):
+        np.testing.assert_array_equal(actual, desired)
 
-    # Attention in the loop of the decoder; generation is that of the file.
+    # An encoder-decoder with attention in the loop; the loaded model generates the same.
     rng = np.random.default_rng(0)
     source, target = rng.integers(4, 9, (8, 6)), rng.integers(4, 7, (8, 5))
     model = zoo.get(
@@ -43,45 +43,45 @@ PROGRAM = """
         units=4, embedding_dim=3, attention="additive",
     )
     model.compile("adam", "sparse_categorical_crossentropy")
-    before = [np.array(as_numpy(one)) for one in model.trainable_weights]
+    initial = [np.array(as_numpy(weight)) for weight in model.trainable_weights]
     model.fit({"source": source, "target": target}, target, verbose=0)
-    after = [as_numpy(one) for one in model.trainable_weights]
-    assert all(np.isfinite(one).all() for one in after)
-    assert sum((a != b).any() for a, b in zip(before, after)) >= len(after) - 1
+    trained = [as_numpy(weight) for weight in model.trainable_weights]
+    assert all(np.isfinite(weight).all() for weight in trained)
+    assert sum((a != b).any() for a, b in zip(initial, trained)) >= len(trained) - 1
     path = pathlib.Path(tempfile.mkdtemp()) / "model.keras"
     model.save(path)
-    said = [
-        as_numpy(one.generate(source, max_length=4, strategy="beam", num_beams=3).sequences)
-        for one in (model, zoo.load(path))
+    generated = [
+        as_numpy(m.generate(source, max_length=4, strategy="beam", num_beams=3).sequences)
+        for m in (model, zoo.load(path))
     ]
-    np.testing.assert_array_equal(*said)
+    np.testing.assert_array_equal(*generated)
 
-    # Leakage by swapping and by gradients; a stream.
+    # Leakage by swapping and by gradients; streaming.
     x = rng.normal(size=(64, 12, 2)).astype("float32")
     identity = zoo.get("simple_rnn_identity", features=2, units=3)
     zoo.adapt(identity, x)
-    swapped, derived = (zoo.leakage(identity, x, method=one) for one in ("swap", "gradient"))
-    assert 0 < swapped.index < 1
-    assert swapped.memory_horizon is not None
-    assert np.isfinite(derived.index)
+    swap, gradient = (zoo.leakage(identity, x, method=name) for name in ("swap", "gradient"))
+    assert 0 < swap.index < 1
+    assert swap.memory_horizon is not None
+    assert np.isfinite(gradient.index)
     streamer = zoo.stream(identity)
-    state, found = streamer.initial_state(64), []
+    state, outputs = streamer.initial_state(64), []
     for t in range(12):
         y, state = streamer.step(x[:, t], state)
-        found.append(as_numpy(y))
-    np.testing.assert_allclose(np.stack(found, 1), as_numpy(identity(x)), atol=1e-5)
+        outputs.append(as_numpy(y))
+    np.testing.assert_allclose(np.stack(outputs, 1), as_numpy(identity(x)), atol=1e-5)
 """
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_another_backend_trains_saves_measures_and_generates(backend):
+def test_models_train_save_measure_leakage_and_generate(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), backend],
         env=os.environ | {"KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""The systems from end to end: shapes, training, error and leakage."""
+"""Complete use cases: shapes, training, error and leakage of whole systems."""
 
 import keras
 import numpy as np
@@ -8,8 +8,8 @@ import keras_seqzoo as zoo
 from keras_seqzoo.errors import DataError
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 
-# Of training at once; PyTorch has no graph that could hold several.
-STEPS = 1 if keras.backend.backend() == "torch" else 8
+# Keras supports several steps per execution on compiled backends alone.
+STEPS_PER_EXECUTION = 1 if keras.backend.backend() == "torch" else 8
 
 
 def readings(features, steps, rows=256, seed=0):
@@ -17,53 +17,59 @@ def readings(features, steps, rows=256, seed=0):
     return np.random.default_rng(seed).uniform(1, 15, (rows, steps, features)).astype("float32")
 
 
-def trained(x, *, epochs=40, **config):
+def train_identity(x, *, epochs=40, **config):
+    """A train_identity `simple_rnn_identity`."""
     model = zoo.get("simple_rnn_identity", features=x.shape[-1], **config)
     zoo.adapt(model, x)
     model.compile(
         keras.optimizers.Adam(0.02),
         NormalizedMeanSquaredError(x.var(axis=(0, 1))),
-        steps_per_execution=STEPS,
+        steps_per_execution=STEPS_PER_EXECUTION,
     )
     last = not config.get("return_sequences", True)
     model.fit(x, x[:, -1] if last else x, epochs=epochs, batch_size=32, verbose=0)
     return model
 
 
-def test_two_units_bring_the_last_of_five_inputs_out():
-    model = trained(readings(1, 5), units=2, time=5, return_sequences=False)
+def test_identity_of_two_units_reconstructs_the_last_of_five_inputs():
+    model = train_identity(readings(1, 5), units=2, time=5, return_sequences=False)
     assert model.output_shape == (None, 1)
     fresh = readings(1, 5, seed=1)
     assert zoo.metrics.identity_error(model, fresh) < 0.05
     assert zoo.leakage(model, fresh).index < 0.02
 
 
+LAST_OF_FIVE = {"units": 5, "time": 5, "return_sequences": False}
+
+
+@pytest.fixture(scope="module")
+def unregularized_leakage():
+    keras.utils.set_random_seed(20240229)
+    model = train_identity(readings(1, 5), **LAST_OF_FIVE)
+    return zoo.leakage(model, readings(1, 5, seed=1)).index
+
+
 @pytest.mark.parametrize("kind", ["l1", "l2", "l1_l2"])
-def test_regularizer_on_the_recurrent_kernel_lowers_the_leakage(kind):
-    x, fresh = readings(1, 5), readings(1, 5, seed=1)
-    config = {"units": 5, "time": 5, "return_sequences": False}
+def test_recurrent_regularizer_lowers_the_leakage(kind, unregularized_leakage):
     regularizer = {
         "l1": keras.regularizers.L1(0.01),
         "l2": keras.regularizers.L2(0.01),
         "l1_l2": keras.regularizers.L1L2(0.01, 0.01),
     }[kind]
-    free, pressed = (
-        zoo.leakage(trained(x, recurrent_regularizer=one, **config), fresh).index
-        for one in (None, regularizer)
-    )
-    assert pressed < 0.7 * free
+    model = train_identity(readings(1, 5), recurrent_regularizer=regularizer, **LAST_OF_FIVE)
+    assert zoo.leakage(model, readings(1, 5, seed=1)).index < 0.7 * unregularized_leakage
 
 
-def test_three_features_come_out_at_every_step():
+def test_identity_reconstructs_three_features_at_every_step():
     x = readings(3, 3)
-    model = trained(x, units=3, time=3)
+    model = train_identity(x, units=3, time=3)
     assert model.predict_on_batch(x).shape == x.shape
     fresh = readings(3, 3, seed=1)
     assert zoo.metrics.identity_error(model, fresh) < 0.05
     assert zoo.leakage(model, fresh).by_feature.max() < 0.02
 
 
-def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fault():
+def test_anomaly_score_stays_within_its_leakage_budget_and_detects_the_fault():
     budget = 0.02
     record = zoo.data.synthetic_readings(steps=4000)
     train, later = record.split(0.75, 0.25)
@@ -71,7 +77,7 @@ def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fau
         zoo.data.make_windows(train, sequence_length=20),
         zoo.data.make_windows(later, sequence_length=20),
     )
-    model = trained(
+    model = train_identity(
         x, units=16, recurrent_regularizer=keras.regularizers.L1(0.1), recurrent_initializer="zeros"
     )
     score = zoo.diagnostics.anomaly_score(model, x)
@@ -86,11 +92,11 @@ def test_score_per_reading_stays_within_its_own_leakage_budget_and_finds_the_fau
     assert scores[at_fault].mean() > 1.5 * scores[~at_fault].mean()
 
 
-def test_raw_readings_saturate_tanh_and_scaled_ones_do_not():
+def test_raw_readings_saturate_tanh_and_scaled_readings_do_not():
     x = readings(1, 5)
     for normalize, least, most in ((False, 0.3, 1.0), (True, 0.0, 0.01)):
         saturated = []
-        for _ in range(5):  # backends draw weights of their own
+        for _ in range(5):  # initial weights differ between backends
             model = zoo.get("simple_rnn_identity", units=8, normalize=normalize)
             if normalize:
                 zoo.adapt(model, x)
@@ -99,10 +105,10 @@ def test_raw_readings_saturate_tanh_and_scaled_ones_do_not():
         assert least <= np.mean(saturated) <= most, saturated
 
 
-# B: how time steps map to output shapes.
+# B: output shapes of classifiers, taggers, forecasters and encoder-decoders.
 
 
-def test_a_simple_rnn_classifier_gives_class_probabilities_from_the_last_real_state():
+def test_simple_rnn_classifier_predicts_from_the_last_real_state():
     """B1: 4 sequences of 20 steps and 10 features, 20 units, 3 classes."""
     model = zoo.get("simple_rnn_classifier", features=10, units=20, classes=3, mask_value=0.0)
     rng = np.random.default_rng(0)
@@ -113,12 +119,12 @@ def test_a_simple_rnn_classifier_gives_class_probabilities_from_the_last_real_st
     np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-6)
     padded = np.concatenate([x, np.zeros((4, 5, 10), "float32")], axis=1)
     np.testing.assert_allclose(np.asarray(model(padded)), y, rtol=1e-6)
-    other_end = np.concatenate([x[:, :-1], x[:, -1:] + 1], axis=1)
-    assert np.abs(np.asarray(model(other_end)) - y).max() > 1e-3
+    changed = np.concatenate([x[:, :-1], x[:, -1:] + 1], axis=1)
+    assert np.abs(np.asarray(model(changed)) - y).max() > 1e-3
 
 
-def test_a_simple_rnn_tagger_gives_a_tag_for_every_step():
-    """B2: 4 sequences of 20 steps and 10 features, 20 units, 5 tags; learns which reading leads."""
+def test_simple_rnn_tagger_learns_a_tag_for_every_step():
+    """B2: 4 sequences of 20 steps and 10 features, 20 units; the tag is the largest feature."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 20, 10)).astype("float32")
     tags = x[..., :5].argmax(axis=-1)
@@ -132,8 +138,8 @@ def test_a_simple_rnn_tagger_gives_a_tag_for_every_step():
     assert history.history["accuracy"][-1] > 0.8
 
 
-def test_a_forecaster_learns_the_next_reading_at_every_step():
-    """B2: x_t = 0.9 x_(t-1) + noise of variance 0.19: no forecast can do better than 0.19."""
+def test_forecaster_learns_the_next_reading_at_every_step():
+    """B2: x_t = 0.9 x_(t-1) + noise of variance 0.19, the least possible error."""
     rng = np.random.default_rng(0)
     noise = rng.normal(scale=np.sqrt(0.19), size=(256, 31, 1))
     x = np.zeros((256, 31, 1))
@@ -148,37 +154,37 @@ def test_a_forecaster_learns_the_next_reading_at_every_step():
 
 
 @pytest.mark.parametrize("name", ["gru_encoder_decoder", "vector_encoder_decoder"])
-def test_an_encoder_decoder_says_as_many_vectors_as_asked_for(name):
-    """B3: 4 sequences of 15 steps and 10 features in, 25 steps of 5 features out."""
+def test_encoder_decoder_generates_max_length_vectors(name):
+    """B3: from 4 sequences of 15 steps and 10 features to 25 steps of 5 features."""
     model = zoo.get(name, source_features=10, target_features=5, units=12)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 15, 10)), rng.normal(3, 2, size=(4, 25, 5))
     zoo.adapt(model, x, target=y)
     forced = model([x, np.concatenate([np.zeros((4, 1, 5)), y[:, :-1]], axis=1)])
     assert forced.shape == (4, 25, 5)
-    free = model.generate(x, max_length=25).sequences
-    assert free.shape == (4, 25, 5) and np.ptp(free, axis=1).max() > 0.01
+    generated = model.generate(x, max_length=25).sequences
+    assert generated.shape == (4, 25, 5) and np.ptp(generated, axis=1).max() > 0.01
     assert model.generate(x, max_length=7).sequences.shape == (4, 7, 5)
 
 
-def test_an_encoder_decoder_of_tokens_says_until_its_end():
-    """B3 for tokens: the output's length is set by the decoder alone."""
+def test_encoder_decoder_generates_tokens_until_the_end_token():
+    """B3 for tokens: the decoder sets the output length."""
     model = zoo.get(
         "attention_gru_encoder_decoder", source_vocabulary_size=10, target_vocabulary_size=8,
         units=12,
     )  # fmt: skip
     source = np.random.default_rng(0).integers(1, 10, (4, 15))
     assert model([source, np.full((4, 25), 2)]).shape == (4, 25, 8)
-    said = model.generate(source, max_length=25).sequences
-    ends = (said > 0).sum(axis=1)
-    assert said.shape == (4, 25)
-    for row, end in zip(said, ends, strict=True):
-        assert (row[:end] > 2).any() or end == 0
-        assert not row[end:].any()
+    sequences = model.generate(source, max_length=25).sequences
+    lengths = (sequences > 0).sum(axis=1)
+    assert sequences.shape == (4, 25)
+    for sequence, length in zip(sequences, lengths, strict=True):
+        assert (sequence[:length] > 2).any() or length == 0
+        assert not sequence[length:].any()
 
 
-def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
-    """Outputs that are not aligned with input time need to be told which one is meant."""
+def test_leakage_of_a_multi_step_forecaster_needs_an_output_step():
+    """Its outputs are not aligned with the time of the inputs."""
     preprocessor = zoo.data.PairPreprocessor(2, 1, max_length=6)
     network = zoo.get("vector_encoder_decoder", **preprocessor.model_arguments(), units=8)
     x = np.random.default_rng(0).normal(size=(32, 20, 2)).astype("float32")
@@ -190,33 +196,33 @@ def test_leakage_of_a_forecaster_of_many_steps_is_of_one_of_them():
     assert 0 < report.index < 3
 
 
-# C: an RNN's output is to predict its input.
+# C: autoencoders.
 
 
-def autoencoded(name, x, *, epochs, **config):
-    """A trained autoencoder."""
+def train_autoencoder(name, x, *, epochs, **config):
+    """A train_identity autoencoder."""
     model = zoo.get(name, features=x.shape[-1], **config)
     zoo.adapt(model, x)
     model.compile(
         keras.optimizers.Adam(1e-2), NormalizedMeanSquaredError(np.nanvar(x, axis=(0, 1))),
-        steps_per_execution=STEPS,
+        steps_per_execution=STEPS_PER_EXECUTION,
     )  # fmt: skip
     y = x[:, -1] if len(model.output_shape) == 2 else np.nan_to_num(x)
     model.fit(x, y, epochs=epochs, batch_size=32, verbose=0)
     return model
 
 
-def test_a_linear_autoencoder_brings_the_last_of_twenty_inputs_out():
-    """C1: 20 steps of 10 features, a linear code of 10 numbers, the last step out."""
+def test_linear_autoencoder_reconstructs_the_last_of_twenty_inputs():
+    """C1: 20 steps of 10 features, a linear code of size 10."""
     x, fresh = readings(10, 20, rows=512), readings(10, 20, seed=1)
-    model = autoencoded("linear_rnn_autoencoder", x, epochs=30)
+    model = train_autoencoder("linear_rnn_autoencoder", x, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 10)
     assert model.output_shape == (None, 10)
     assert zoo.metrics.identity_error(model, fresh) < 0.05
 
 
-def slow(rows, steps, features, rank, seed=0):
-    """Sines of random phases in a few directions: a sequence that a code can hold."""
+def sines(rows, steps, features, rank, seed=0):
+    """Sequences of low rank, which fit into a code: sines of random phases in a few directions."""
     rng = np.random.default_rng(seed)
     mixing = np.random.default_rng(99).normal(size=(rank, features))
     phases = rng.uniform(0, 2 * np.pi, (rows, 1, rank))
@@ -224,24 +230,24 @@ def slow(rows, steps, features, rank, seed=0):
     return (np.sin(speeds * np.arange(steps)[:, None] + phases) @ mixing).astype("float32")
 
 
-def test_an_autoencoder_with_attention_says_sequences_of_any_length_again():
-    """C2: variable lengths, loss over the real steps; padding changes nothing."""
-    x, fresh = slow(256, 12, 10, 3), slow(256, 12, 10, 3, seed=1)
+def test_attention_autoencoder_reconstructs_sequences_of_any_length():
+    """C2: unequal lengths, loss over the real steps; padding changes no output."""
+    x, fresh = sines(256, 12, 10, 3), sines(256, 12, 10, 3, seed=1)
     lengths = np.random.default_rng(0).integers(4, 13, len(x))
     x[np.arange(12) >= lengths[:, None]] = np.nan
-    model = autoencoded("attention_autoencoder", x, units=32, mask_value=np.nan, epochs=30)
+    model = train_autoencoder("attention_autoencoder", x, units=32, mask_value=np.nan, epochs=30)
     assert zoo.metrics.identity_error(model, fresh[:, :7]) < 0.1
     short = np.asarray(model(fresh[:, :7]))
     padded = np.pad(fresh[:, :7], ((0, 0), (2, 9), (0, 0)), constant_values=np.nan)
-    said = np.asarray(model(padded))
-    np.testing.assert_allclose(said[:, 2:9], short, rtol=1e-4, atol=1e-4)
-    assert not said[:, :2].any() and not said[:, 9:].any()
+    outputs = np.asarray(model(padded))
+    np.testing.assert_allclose(outputs[:, 2:9], short, rtol=1e-4, atol=1e-4)
+    assert not outputs[:, :2].any() and not outputs[:, 9:].any()
 
 
-def test_an_lstm_says_every_step_from_one_code():
-    """C3: 20 steps of 10 features into a code and out of it again."""
-    x, fresh = slow(256, 20, 10, 3), slow(256, 20, 10, 3, seed=1)
-    model = autoencoded("lstm_autoencoder", x, units=48, code_size=16, epochs=30)
+def test_lstm_autoencoder_reconstructs_every_step_from_one_code():
+    """C3: 20 steps of 10 features."""
+    x, fresh = sines(256, 20, 10, 3), sines(256, 20, 10, 3, seed=1)
+    model = train_autoencoder("lstm_autoencoder", x, units=48, code_size=16, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 16)
     assert model.output_shape == (None, None, 10)
     assert zoo.metrics.identity_error(model, fresh) < 0.1

@@ -1,1 +1,1 @@
-"""The Numenta Anomaly Benchmark: scoring, alarms, seasons, and generated records."""
+"""Numenta Anomaly Benchmark: scoring, alarms, seasons, and generated anomalies."""

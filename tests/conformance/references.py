@@ -1,6 +1,7 @@
-"""Every architecture from its equations, in NumPy and float64, on the weights of a model.
+"""Reference implementations of every architecture in NumPy and float64, from their equations.
 
-A row is computed alone and without its padding, so that a reference knows neither batch nor mask.
+They take the weights of a model. Each row is computed alone and without its padding, so that a
+reference has neither batches nor masks.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import numpy as np
 from tests.conformance.table import Inputs, readings
 
 
-def of_layer(model: keras.Model, name: str) -> list[np.ndarray]:
+def layer_weights(model: keras.Model, name: str) -> list[np.ndarray]:
     weights = model.get_layer(name).trainable_weights
     return [np.asarray(weight, np.float64) for weight in weights]
 
 
 def scaling(features: int, normalize: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of what `ready` adapts a model to."""
+    """Mean and standard deviation of the readings that `prepare` adapts a model to."""
     if not normalize:
         return np.zeros(features), np.ones(features)
-    seen = readings(64, 20, features, seed=2).astype(np.float64).reshape(-1, features)
-    return seen.mean(axis=0), seen.std(axis=0)
+    x = readings(64, 20, features, seed=2).astype(np.float64).reshape(-1, features)
+    return x.mean(axis=0), x.std(axis=0)
 
 
 # ----------------------------------------------------------------------------------------- cells
@@ -40,12 +41,12 @@ def simple_rnn_step(x, states, W, R, b, activation=np.tanh):
 
 
 def gru_step(x, states, W, R, b):
-    """Cho et al. 2014 with the reset gate behind the product, as in cuDNN."""
+    """Cho et al. 2014 with the reset gate after the product, as in cuDNN."""
     (h,) = states
-    z_in, r_in, n_in = np.split(x @ W + b[0], 3)
-    z_kept, r_kept, n_kept = np.split(h @ R + b[1], 3)
-    z, r = sigmoid(z_in + z_kept), sigmoid(r_in + r_kept)
-    return (z * h + (1 - z) * np.tanh(n_in + r * n_kept),)
+    z_input, r_input, n_input = np.split(x @ W + b[0], 3)
+    z_state, r_state, n_state = np.split(h @ R + b[1], 3)
+    z, r = sigmoid(z_input + z_state), sigmoid(r_input + r_state)
+    return (z * h + (1 - z) * np.tanh(n_input + r * n_state),)
 
 
 def lstm_step(x, states, W, R, b):
@@ -57,7 +58,7 @@ def lstm_step(x, states, W, R, b):
 
 
 def linear_step(x, states, W, R, b):
-    """Elman's without an activation."""
+    """Elman 1990 without an activation."""
     return simple_rnn_step(x, states, W, R, b, lambda z: z)
 
 
@@ -70,14 +71,14 @@ STEPS = {
 
 
 def over_time(step, count: int = 1):
-    """A cell over a sequence from zeros: `(time, features)` -> `(time, units)`."""
+    """Run a cell with `count` states from zeros: `(time, features)` -> `(time, units)`."""
 
     def run(x, W, R, b, *options):
-        states, found = (np.zeros(len(R)),) * count, []
-        for one in x:
-            states = step(one, states, W, R, b, *options)
-            found.append(states[0])
-        return np.array(found).reshape(len(x), len(R))
+        states, outputs = (np.zeros(len(R)),) * count, []
+        for x_t in x:
+            states = step(x_t, states, W, R, b, *options)
+            outputs.append(states[0])
+        return np.array(outputs).reshape(len(x), len(R))
 
     return run
 
@@ -86,62 +87,64 @@ simple_rnn, gru, lstm = over_time(simple_rnn_step), over_time(gru_step), over_ti
 CELLS = {"linear": over_time(linear_step), "simple_rnn": simple_rnn, "gru": gru, "lstm": lstm}
 
 
-def both_ways(cell, x, weights) -> tuple[np.ndarray, np.ndarray]:
-    """Every step `(time, 2 * units)`, and where either direction ends `(2 * units,)`."""
-    there, back = cell(x, *weights[:3]), cell(x[::-1], *weights[3:])
-    steps = np.concatenate([there, back[::-1]], axis=-1)
-    return steps, np.concatenate([there[-1], back[-1]])
+def bidirectional(cell, x, weights) -> tuple[np.ndarray, np.ndarray]:
+    """All steps `(time, 2 * units)`, and the final states of both directions `(2 * units,)`."""
+    forward, backward = cell(x, *weights[:3]), cell(x[::-1], *weights[3:])
+    steps = np.concatenate([forward, backward[::-1]], axis=-1)
+    return steps, np.concatenate([forward[-1], backward[-1]])
 
 
 # --------------------------------------------------------------------------- inputs, pooling, CRF
 
 
-def spelled(model, words, encoder: str) -> np.ndarray:
-    """A vector for each word `(time, units)`; zeros for one without characters."""
-    embedding, *weights = of_layer(model, "spelling")
+def character_features(model, words, encoder: str) -> np.ndarray:
+    """A vector for each token, `(time, units)`; zeros for a token without characters."""
+    embedding, *weights = layer_weights(model, "spelling")
     units = weights[1].shape[0] if encoder == "cnn" else 2 * weights[1].shape[0]
-    found = np.zeros((len(words), units))
-    for vector, word in zip(found, words, strict=True):
-        letters = embedding[word[word != 0]]
-        if not len(letters):
+    features = np.zeros((len(words), units))
+    for vector, word in zip(features, words, strict=True):
+        characters = embedding[word[word != 0]]
+        if not len(characters):
             continue
         if encoder == "bilstm":
-            vector[:] = both_ways(lstm, letters, weights)[1]
+            vector[:] = bidirectional(lstm, characters, weights)[1]
         else:
             (filters,), bias = weights
-            around = np.pad(letters, ((1, 1), (0, 0)))
-            seen = [
-                sum(around[at + k] @ filters[k] for k in range(3)) for at in range(len(letters))
+            padded = np.pad(characters, ((1, 1), (0, 0)))
+            activations = [
+                sum(padded[at + k] @ filters[k] for k in range(3)) for at in range(len(characters))
             ]
-            vector[:] = np.max(seen, axis=0) + bias
-    return found
+            vector[:] = np.max(activations, axis=0) + bias
+    return features
 
 
-def attended(x, W, b, v):
+def attention_pooling(x, W, b, v):
     """Yang et al. 2016, equations 5 to 7."""
     weights = np.exp(np.tanh(x @ W + b) @ v)
     return (weights / weights.sum() * x).sum(axis=0)
 
 
 def crf(scores, transitions, start, end, constraints) -> np.ndarray:
-    """The best of all sequences of tags, and each tag's probability: every sequence is tried."""
+    """The best tags and the marginals of each tag, by enumeration of all tag sequences."""
     time, classes = scores.shape
-    known = constraints or {
+    constraints = constraints or {
         "allowed": np.ones((classes, classes), bool),
         "allowed_start": np.ones(classes, bool),
         "allowed_end": np.ones(classes, bool),
     }
-    allowed, first, last = (np.array(known[f"allowed{part}"]) for part in ("", "_start", "_end"))
+    allowed, allowed_start, allowed_end = (
+        np.array(constraints[key]) for key in ("allowed", "allowed_start", "allowed_end")
+    )
     paths = np.array(list(itertools.product(range(classes), repeat=time)))
-    fits = first[paths[:, 0]] & last[paths[:, -1]]
-    fits &= allowed[paths[:, :-1], paths[:, 1:]].all(axis=1)
-    paths = paths[fits]
-    weights = start[paths[:, 0]] + end[paths[:, -1]] + scores[np.arange(time), paths].sum(axis=1)
-    weights += transitions[paths[:, :-1], paths[:, 1:]].sum(axis=1)
-    chances = np.exp(weights - weights.max())
-    chances /= chances.sum()
-    by_tag = [(chances[:, None] * (paths == tag)).sum(axis=0) for tag in range(classes)]
-    return np.column_stack([paths[weights.argmax()], *by_tag])
+    legal = allowed_start[paths[:, 0]] & allowed_end[paths[:, -1]]
+    legal &= allowed[paths[:, :-1], paths[:, 1:]].all(axis=1)
+    paths = paths[legal]
+    energies = start[paths[:, 0]] + end[paths[:, -1]] + scores[np.arange(time), paths].sum(axis=1)
+    energies += transitions[paths[:, :-1], paths[:, 1:]].sum(axis=1)
+    probabilities = np.exp(energies - energies.max())
+    probabilities /= probabilities.sum()
+    marginals = [(probabilities[:, None] * (paths == tag)).sum(axis=0) for tag in range(classes)]
+    return np.column_stack([paths[energies.argmax()], *marginals])
 
 
 def softmax(z):
@@ -153,35 +156,36 @@ def softmax(z):
 
 
 def reference_identity(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
-    """Elman's equations step by step, in the units of the readings."""
+    """The identity model: Elman 1990, in the units of the readings."""
     W, R, b, C, c = (np.asarray(weight, np.float64) for weight in model.trainable_weights)
     mean, deviation = scaling(x[0].shape[-1], config["normalize"])
     activation = np.tanh if config["activation"] == "tanh" else (lambda z: z)
 
     def row(steps):
         states = simple_rnn((steps - mean) / deviation, W, R, b, activation)
-        found = (states @ C + c) * deviation + mean
-        return found if config["return_sequences"] else found[-1]
+        outputs = (states @ C + c) * deviation + mean
+        return outputs if config["return_sequences"] else outputs[-1]
 
     return _by_row(lambda steps: row(*steps), x, config)
 
 
 def reference_sequence(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
-    """Any classifier or tagger."""
+    """Classifiers, taggers and forecasters."""
     return _by_row(lambda steps: _sequence_row(model, steps, config), x, config)
 
 
 def _by_row(row, x: Inputs, config: dict[str, Any]) -> np.ndarray:
-    """Each row's real steps go through `row`; where it gives steps, padded ones are 0."""
-    found = []
+    """Apply `row` to the real steps of each row; outputs per step are 0 at padded steps."""
+    outputs = []
     for steps in zip(*x, strict=True):
         real = _real(steps[0], config)
         predicted = row([part[real] for part in steps])
         if predicted.ndim == 2:
-            predicted, short = np.zeros((len(real), predicted.shape[1])), predicted
-            predicted[real] = short
-        found.append(predicted)
-    return np.stack(found)
+            padded = np.zeros((len(real), predicted.shape[1]))
+            padded[real] = predicted
+            predicted = padded
+        outputs.append(predicted)
+    return np.stack(outputs)
 
 
 def _real(steps: np.ndarray, config: dict[str, Any]) -> np.ndarray:
@@ -198,10 +202,10 @@ def _sequence_row(model, steps, config) -> np.ndarray:
         mean, deviation = scaling(steps[0].shape[-1], config["normalize"])
         states = (steps[0].astype(np.float64) - mean) / deviation
     else:
-        (embedding,) = of_layer(model, "embedding")
+        (embedding,) = layer_weights(model, "embedding")
         states = embedding[steps[0]]
     if config.get("character_vocabulary_size") is not None:
-        words = spelled(model, steps[1], config["character_encoder"])
+        words = character_features(model, steps[1], config["character_encoder"])
         states = np.concatenate([states, words], axis=-1)
     states, last = _stack(model, states, config)
     if "pooling" in config:
@@ -210,30 +214,31 @@ def _sequence_row(model, steps, config) -> np.ndarray:
             "mean": lambda: states.mean(0),
             "max": lambda: states.max(0),
         }
-        pooled["attention"] = lambda: attended(states, *of_layer(model, "pooling"))
+        pooled["attention"] = lambda: attention_pooling(states, *layer_weights(model, "pooling"))
         return _dense(model, "classes", pooled[config["pooling"]](), config)
     if config["head"] == "regression":
         return _dense(model, "readout", states, {}) * deviation + mean
     if config["head"] == "crf":
         scores = _dense(model, "scores", states, {})
-        return crf(scores, *of_layer(model, "crf"), config["constraints"])
+        return crf(scores, *layer_weights(model, "crf"), config["constraints"])
     return _dense(model, "tags", states, config)
 
 
 def _stack(model, states, config):
-    """The recurrent layers: every step of the last one, and where it ends."""
+    """The recurrent layers: all steps and the final state of the last one."""
     cell = CELLS[config["cell"]]
     for index in range(1, config["num_layers"] + 1):
         if config["bidirectional"]:
-            states, last = both_ways(cell, states, of_layer(model, f"both_ways_{index}"))
+            weights = layer_weights(model, f"both_ways_{index}")
+            states, last = bidirectional(cell, states, weights)
         else:
-            states = cell(states, *of_layer(model, f"recurrent_{index}"))
+            states = cell(states, *layer_weights(model, f"recurrent_{index}"))
             last = states[-1] if len(states) else np.zeros(states.shape[1])
     return states, last
 
 
 def reference_pairs(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
-    """Any encoder-decoder, its target given."""
+    """Encoder-decoders, with teacher forcing."""
     return np.stack([_pair_row(model, *row, config) for row in zip(*x, strict=True)])
 
 
@@ -242,62 +247,63 @@ def _pair_row(model, source, target, config) -> np.ndarray:
         mean, deviation = scaling(source.shape[-1], config["normalize"])
         states = (source[_real(source, config)].astype(np.float64) - mean) / deviation
     else:
-        states = of_layer(model, "embedding")[0][source[source != 0]]
+        states = layer_weights(model, "embedding")[0][source[source != 0]]
     memory, last = _stack(model, states, config)
-    looks = config["attention"] is not None
-    start = [
-        np.tanh((memory.mean(0) if looks else last) @ W + b)
-        for W, b in (of_layer(model, f"initial_{n + 1}") for n in range(_states(config)))
+    summary = last if config["attention"] is None else memory.mean(0)
+    initial_states = [
+        np.tanh(summary @ W + b)
+        for W, b in (layer_weights(model, f"initial_{n + 1}") for n in range(_num_states(config)))
     ]
+    decoder = model.get_layer("decoder")
     if config["target_vocabulary_size"] is None:
         mean, deviation = scaling(target.shape[-1], config["normalize"])
-        seen = (target.astype(np.float64) - mean) / deviation
-        found = _decoded(model.get_layer("decoder"), seen, memory, start, config)
-        return _dense(model, "readout", found, {}) * deviation + mean
-    (embedding,) = of_layer(model, "target_embedding")
-    found = _decoded(model.get_layer("decoder"), embedding[target], memory, start, config)
+        x = (target.astype(np.float64) - mean) / deviation
+        outputs = _decode(decoder, x, memory, initial_states, config)
+        return _dense(model, "readout", outputs, {}) * deviation + mean
+    (embedding,) = layer_weights(model, "target_embedding")
+    outputs = _decode(decoder, embedding[target], memory, initial_states, config)
     if config["tied_embeddings"]:
-        scores = _dense(model, "to_embedding", found, {}) @ embedding.T
+        scores = _dense(model, "to_embedding", outputs, {}) @ embedding.T
     else:
-        scores = _dense(model, "scores", found, {})
+        scores = _dense(model, "scores", outputs, {})
     return softmax(scores) * (target != 0)[:, None]
 
 
-def _states(config) -> int:
+def _num_states(config) -> int:
     return config["num_layers"] * (2 if config["cell"] == "lstm" else 1)
 
 
-def _decoded(layer, x, memory, start, config) -> np.ndarray:
-    """A decoder's outputs, step by step."""
-    states, output, found = _grouped(start, config), np.zeros(config["units"]), []
-    for one in x:
-        states, output = _decoder_step(layer, one, states, output, memory, config)
-        found.append(output)
-    return np.array(found)
+def _decode(layer, x, memory, initial_states, config) -> np.ndarray:
+    """The outputs of a decoder, step by step."""
+    states, output = _by_layer(initial_states, config), np.zeros(config["units"])
+    outputs = []
+    for x_t in x:
+        states, output = _decoder_step(layer, x_t, states, output, memory, config)
+        outputs.append(output)
+    return np.array(outputs)
 
 
-def _grouped(start, config) -> list:
-    """First states by recurrent layer."""
-    each = _states(config) // config["num_layers"]
-    return [start[at : at + each] for at in range(0, len(start), each)]
+def _by_layer(states, config) -> list:
+    """A list of states as one list per recurrent layer."""
+    count = _num_states(config) // config["num_layers"]
+    return [states[at : at + count] for at in range(0, len(states), count)]
 
 
-def _decoder_step(layer, one, states, output, memory, config):
-    """Bahdanau et al. 2015 looks before a step, Luong et al. after it."""
+def _decoder_step(layer, x, states, output, memory, config):
+    """Attention before the step (Bahdanau et al. 2015) or after it (Luong et al. 2015)."""
     step, states = STEPS[config["cell"]], list(states)
-    given = one
+    h = x
     if config["attention"] == "additive":
         context = _context(layer, states[-1][0], memory, config)
-        given = np.concatenate([one, context])
+        h = np.concatenate([x, context])
     elif config.get("input_feeding"):
-        given = np.concatenate([one, output])
-    h = given
-    for number, cell in enumerate(layer.recurrent):
-        states[number] = step(h, states[number], *_weights(cell))
-        h = states[number][0]
+        h = np.concatenate([x, output])
+    for index, cell in enumerate(layer.recurrent):
+        states[index] = step(h, states[index], *_weights(cell))
+        h = states[index][0]
     output = h
     if config["attention"] == "additive":
-        output = np.tanh(_affine(layer.combine, np.concatenate([context, h, one])))
+        output = np.tanh(_affine(layer.combine, np.concatenate([context, h, x])))
     elif config["attention"] is not None:
         context = _context(layer, h, memory, config)
         output = np.tanh(_affine(layer.combine, np.concatenate([context, h])))
@@ -305,59 +311,59 @@ def _decoder_step(layer, one, states, output, memory, config):
 
 
 def _context(layer, query, memory, config) -> np.ndarray:
-    weights = layer.source_attention.weights
-    known = {weight.name: np.asarray(weight, np.float64) for weight in weights}
+    weights = {weight.name: np.asarray(weight, np.float64) for weight in layer.source_attention.weights}
     if config["attention"] == "multi_head":
-        q, k, v = query @ known["query_kernel"], memory @ known["key_kernel"], None
-        v = memory @ known["value_kernel"]
+        q, k = query @ weights["query_kernel"], memory @ weights["key_kernel"]
+        v = memory @ weights["value_kernel"]
         width = config["units"] // config["num_heads"]
         parts = [slice(at, at + width) for at in range(0, config["units"], width)]
         heads = [softmax(k[:, p] @ q[p] / np.sqrt(width)) @ v[:, p] for p in parts]
-        return np.concatenate(heads) @ known["context_kernel"]
+        return np.concatenate(heads) @ weights["context_kernel"]
     if config["attention"] == "additive":
-        seen = np.tanh(query @ known["query_kernel"] + memory @ known["key_kernel"] + known["bias"])
-        return softmax(seen @ known["score"]) @ memory
-    keys = memory if config["attention"] == "dot" else memory @ known["key_kernel"]
+        hidden = np.tanh(
+            query @ weights["query_kernel"] + memory @ weights["key_kernel"] + weights["bias"]
+        )
+        return softmax(hidden @ weights["score"]) @ memory
+    keys = memory if config["attention"] == "dot" else memory @ weights["key_kernel"]
     return softmax(keys @ query) @ memory
 
 
 def reference_autoencoder(model: keras.Model, x: Inputs, config: dict[str, Any]) -> np.ndarray:
-    """Any autoencoder."""
+    """Autoencoders."""
     return _by_row(lambda steps: _autoencoded_row(model, steps[0], config), x, config)
 
 
 def _autoencoded_row(model, steps, config) -> np.ndarray:
     if config["vocabulary_size"] is None:
         mean, deviation = scaling(steps.shape[-1], config["normalize"])
-        seen = truth = (steps.astype(np.float64) - mean) / deviation
+        inputs = targets = (steps.astype(np.float64) - mean) / deviation
     else:
-        seen = of_layer(model, "embedding")[0][steps]
-        truth = np.eye(config["vocabulary_size"])[steps]
-    memory, last = _stack(model, seen, config)
+        inputs = layer_weights(model, "embedding")[0][steps]
+        targets = np.eye(config["vocabulary_size"])[steps]
+    memory, last = _stack(model, inputs, config)
     code = _dense(model, "code", last, {})
-    said = _said(model.get_layer("decoder"), code, memory, truth, config)
+    outputs = _decode_code(model.get_layer("decoder"), code, memory, targets, config)
     if config["vocabulary_size"] is None:
-        said = said * deviation + mean
-    return said[0] if config["reconstruct"] == "last" else said
+        outputs = outputs * deviation + mean
+    return outputs[0] if config["reconstruct"] == "last" else outputs
 
 
-def _said(layer, code, memory, truth, config) -> np.ndarray:
-    """Cho et al. 2014: the code gives the first states and goes into each step."""
+def _decode_code(layer, code, memory, targets, config) -> np.ndarray:
+    """Cho et al. 2014: the code gives the initial states and is an input of each step."""
     bounded = (lambda z: z) if config["cell"] == "linear" else np.tanh
-    start = [bounded(_affine(initial, code)) for initial in layer.initial_state_layers]
-    states = _grouped(start, config)
+    states = _by_layer([bounded(_affine(initial, code)) for initial in layer.initial], config)
     activation = (lambda z: z) if config["vocabulary_size"] is None else softmax
-    said, found = np.zeros(truth.shape[1]), []
-    for number in range(1 if config["reconstruct"] == "last" else len(truth)):
-        fed = {
-            "free_running": said,
-            "teacher_forced": truth[number - 1] if number else said,
+    prediction, outputs = np.zeros(targets.shape[1]), []
+    for step in range(1 if config["reconstruct"] == "last" else len(targets)):
+        fed_back = {
+            "free_running": prediction,
+            "teacher_forced": targets[step - 1] if step else prediction,
         }.get(config["decoder"], np.zeros(0))
-        one = np.concatenate([code, fed])
-        states, output = _decoder_step(layer.decoder, one, states, None, memory, config)
-        said = activation(_affine(layer.readout, output))
-        found.append(said)
-    return np.array(found[::-1] if config["decoder"] == "reversed" else found)
+        x = np.concatenate([code, fed_back])
+        states, output = _decoder_step(layer.decoder, x, states, None, memory, config)
+        prediction = activation(_affine(layer.readout, output))
+        outputs.append(prediction)
+    return np.array(outputs[::-1] if config["decoder"] == "reversed" else outputs)
 
 
 def _weights(layer) -> list[np.ndarray]:
@@ -370,7 +376,7 @@ def _affine(layer, x):
 
 
 def _dense(model, name: str, x, config) -> np.ndarray:
-    W, b = of_layer(model, name)
+    W, b = layer_weights(model, name)
     activation = softmax if config.get("classifier_activation") == "softmax" else (lambda z: z)
     return activation(x @ W + b)
 

@@ -1,7 +1,8 @@
-"""Every entry of the catalogue keeps the same promises, in every configuration of its row.
+"""Conformance suite: properties that every entry of the catalog has in every configuration.
 
-A check is a function of `build`, which gives a fresh model with random, different weights;
-test_conformance_faults.py breaks models on purpose and sees the checks fail.
+A check is a function of `build`, which returns a model with random, different weights: a new one,
+or, for checks that do not train, one that all tests of the case share.
+test_planted_faults.py shows that the checks fail on models that are broken on purpose.
 """
 
 from __future__ import annotations
@@ -31,27 +32,28 @@ from tests.conformance.table import (
     Inputs,
     Row,
     adapt,
-    answer,
     arguments,
     assert_close,
     build_case,
+    cached_case,
     crf_inputs,
-    given,
     is_pair,
-    joined,
-    one,
+    join_rows,
+    make_inputs,
+    model_input,
     output,
     pad,
+    predict,
     readings,
     select,
-    take,
+    take_rows,
 )
 from tests.helpers.weight_gradients import weight_gradients
 
 every_case = pytest.mark.parametrize(("name", "case"), CASES)
 
 
-def those(wanted) -> pytest.MarkDecorator:
+def cases_where(wanted) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("name", "case"), select(wanted))
 
 
@@ -67,15 +69,18 @@ def is_masked(config, row) -> bool:
     return takes_tokens(config) or "mask_value" in row.config
 
 
-every_masked_case = those(lambda config, row: is_masked(config, row) and not is_pair(config))
-every_masked_pair = those(lambda config, row: is_masked(config, row) and is_pair(config))
-every_pair = those(lambda config, row: is_pair(config))
-every_scaled_case = those(
+every_masked_case = cases_where(lambda config, row: is_masked(config, row) and not is_pair(config))
+every_masked_pair = cases_where(lambda config, row: is_masked(config, row) and is_pair(config))
+every_pair = cases_where(lambda config, row: is_pair(config))
+every_scaled_case = cases_where(
     lambda config, row: not (takes_tokens(config) or is_pair(config)) and config["normalize"]
 )
-# Whose answers are readings; and one row of each other entry, where each case compiles a program.
-every_raw_unit_case = those(lambda config, row: "unscale" in row.layers and not is_pair(config))
-some_scaled_cases = those(
+# Models whose outputs are in raw units.
+every_raw_unit_case = cases_where(
+    lambda config, row: "unscale" in row.layers and not is_pair(config)
+)
+# The same, and one row of each other scaled entry: each case compiles a program.
+some_scaled_cases = cases_where(
     lambda config, row: (
         "scale" in row.layers.split()
         and ("unscale" in row.layers or not row.config)
@@ -92,7 +97,7 @@ def statistics(model: keras.Model, layer: str = "scale") -> tuple[np.ndarray, np
 
 
 @every_scaled_case
-def test_adapt_learns_from_every_real_step_and_no_other(name, case):
+def test_adapt_uses_every_real_step_and_no_padded_step(name, case):
     config = TABLE[name][case].config
     model = zoo.get(name, **config)
     x = readings(5, 12, model.input_shape[-1])
@@ -112,15 +117,15 @@ def test_adapt_learns_from_every_real_step_and_no_other(name, case):
 def test_training_warns_until_the_scaling_is_adapted(name, case):
     def train(adapted: bool) -> None:
         model = zoo.get(name, **TABLE[name][case].config)
-        x = given(model, 4, 5)
+        x = make_inputs(model, 4, 5)
         if adapted:
             zoo.adapt(model, *x)
         model.compile("sgd", loss_of(model), run_eagerly=True)
-        model.train_on_batch(one(x), targets(model, x))
+        model.train_on_batch(model_input(x), targets(model, x))
 
     with pytest.warns(UserWarning, match="never adapted.*keras_seqzoo.adapt"):
         train(adapted=False)
-    train(adapted=True)  # a warning is an error here
+    train(adapted=True)  # a warning would be an error
 
 
 @some_scaled_cases
@@ -128,27 +133,27 @@ def test_adapt_takes_effect_after_predict(name, case):
     model = zoo.get(name, **TABLE[name][case].config)
     if isinstance(model, CRFModel):
         model = keras.Model(model.input, model.get_layer("scores").output)
-    x = given(model, 4, 5)
-    before = model.predict(one(x), verbose=0)
+    x = make_inputs(model, 4, 5)
+    unadapted = model.predict(model_input(x), verbose=0)
     zoo.adapt(model, *x)
-    after = model.predict(one(x), verbose=0)
-    assert not np.allclose(after, before, atol=1e-2)
-    assert_close(after, output(model, x))
+    adapted = model.predict(model_input(x), verbose=0)
+    assert not np.allclose(adapted, unadapted, atol=1e-2)
+    assert_close(adapted, output(model, x))
 
 
 @every_raw_unit_case
-def test_a_constant_feature_stays_in_range(name, case):
+def test_outputs_of_a_constant_feature_stay_in_range(name, case):
     model = zoo.get(name, **TABLE[name][case].config)
-    (x,) = given(model, 4, 9)
-    x[..., 0] = 0.1 + 0.2  # not a float32: its computed variance is round-off
+    (x,) = make_inputs(model, 4, 9)
+    x[..., 0] = 0.1 + 0.2  # no float32 has this value: the computed variance is round-off
     zoo.adapt(model, x)
     assert statistics(model)[1][0] == 0
-    assert np.abs(answer(model, (x,))[..., 0] - 0.3).max() < 10
-    x[..., 0] += 1e-3  # would be divided by its deviation of 0
-    assert np.abs(answer(model, (x,))[..., 0] - 0.3).max() < 10
+    assert np.abs(predict(model, (x,))[..., 0] - 0.3).max() < 10
+    x[..., 0] += 1e-3  # a division by the standard deviation of 0 would show here
+    assert np.abs(predict(model, (x,))[..., 0] - 0.3).max() < 10
 
 
-# ------------------------------------------------------------------- the table covers the catalogue
+# --------------------------------------------------------------------- the table covers the catalog
 
 
 def test_every_entry_has_a_row_and_every_row_an_entry():
@@ -163,10 +168,10 @@ def test_every_entry_has_a_default_row(name):
 
 
 @pytest.mark.parametrize("family", ["classifier", "tagger", "encoder_decoder", "autoencoder"])
-def test_the_rows_of_a_family_cover_its_choices(family):
-    """One entry may stand for all with another's argument: the constructor is the same."""
+def test_the_rows_of_a_family_cover_all_argument_choices(family):
+    """Over all entries of the family together: they share a constructor."""
     names = zoo.list_models(family=family)
-    tried = [arguments(name, case) for name, case in CASES if name in names]
+    configs = [arguments(name, case) for name, case in CASES if name in names]
     choices = {
         "cell": ("simple_rnn", "gru", "lstm"),
         "bidirectional": (True, False),
@@ -187,44 +192,44 @@ def test_the_rows_of_a_family_cover_its_choices(family):
     if family == "autoencoder":
         choices["cell"] += ("linear",)
     if family == "classifier":
-        del choices["word_dropout"]  # of the input, which is the taggers' as well
+        del choices["word_dropout"]  # the taggers cover it, with the same input block
     for argument, values in choices.items():
-        if argument in tried[0]:
-            assert set(values) <= {config[argument] for config in tried}, argument
+        if argument in configs[0]:
+            assert set(values) <= {config[argument] for config in configs}, argument
 
 
-# -------------------------------------------------------------------------------- checks of shapes
+# ---------------------------------------------------------------------------- structure and shapes
 
 
 def check_structure(build, row: Row) -> None:
-    """Layers and parameters are the pinned ones, so that none was dropped."""
+    """Layers and parameter count are the pinned ones."""
     model = build()
     assert [layer.name for layer in model.layers] == row.layers.split()
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == row.parameters
 
 
 def check_shapes(build, row: Row) -> None:
-    """The output has the promised shape, symbolically and for several batches and lengths."""
+    """The output has the pinned shape, symbolically and for several batches and lengths."""
     model = build()
-    free = {"batch": None, "time": None}
-    assert model.output_shape == tuple(free.get(axis, axis) for axis in row.shape)
+    dynamic = {"batch": None, "time": None}
+    assert model.output_shape == tuple(dynamic.get(axis, axis) for axis in row.shape)
     for batch, time in ((1, 1), (5, 1), (1, 2), (5, 7), (3, 30)):
         sizes = {"batch": batch, "time": time}
-        found = output(model, given(model, batch, time))
-        assert found.shape == tuple(sizes.get(axis, axis) for axis in row.shape)
-        assert found.dtype == ("int32" if isinstance(model, CRFModel) else "float32")
-        assert np.isfinite(found).all()
+        outputs = output(model, make_inputs(model, batch, time))
+        assert outputs.shape == tuple(sizes.get(axis, axis) for axis in row.shape)
+        assert outputs.dtype == ("int32" if isinstance(model, CRFModel) else "float32")
+        assert np.isfinite(outputs).all()
 
 
 def check_dynamic_axes(build) -> None:
-    """One traced function serves every batch and length, and answers as the model does."""
+    """One traced function serves every batch and length, with the outputs of the model."""
     model = build()
     serve = tf.function(
-        lambda *x: model(one(x), training=False),
+        lambda *x: model(model_input(x), training=False),
         input_signature=[tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs],
     )
     for batch, time in ((1, 1), (3, 12), (4, 5)):
-        x = given(model, batch, time)
+        x = make_inputs(model, batch, time)
         assert_close(np.asarray(serve(*x)), output(model, x))
 
 
@@ -236,70 +241,73 @@ def test_an_entry_builds_without_arguments(name):
 
 
 @every_case
-def test_layers_and_parameters_are_the_pinned_ones(name, case):
-    check_structure(build_case(name, case), TABLE[name][case])
+def test_layers_and_parameters_are_pinned(name, case):
+    check_structure(cached_case(name, case), TABLE[name][case])
 
 
 @every_case
-def test_the_output_has_the_promised_shape(name, case):
-    check_shapes(build_case(name, case), TABLE[name][case])
+def test_the_output_has_the_pinned_shape(name, case):
+    check_shapes(cached_case(name, case), TABLE[name][case])
 
 
 @pytest.mark.tensorflow
 @every_case
 def test_batch_and_time_are_dynamic(name, case):
-    check_dynamic_axes(build_case(name, case))
+    check_dynamic_axes(cached_case(name, case))
 
 
-@pytest.mark.parametrize("name", [one for one in TABLE if "time" in arguments(one, "default")])
-def test_a_fixed_time_is_kept(name):
+@pytest.mark.parametrize("name", [name for name in TABLE if "time" in arguments(name, "default")])
+def test_time_fixes_the_number_of_steps(name):
     model = zoo.get(name, time=7)
     assert all(tensor.shape[1] == 7 for tensor in model.inputs)
     sizes = {"batch": 2, "time": 7}
     shape = TABLE[name]["default"].shape
-    assert output(model, given(model, 2, 7)).shape == tuple(sizes.get(axis, axis) for axis in shape)
+    assert output(model, make_inputs(model, 2, 7)).shape == tuple(
+        sizes.get(axis, axis) for axis in shape
+    )
 
 
 @every_case
-def test_probabilities_sum_to_one_and_scores_do_not(name, case):
+def test_probabilities_sum_to_one_and_logits_do_not(name, case):
     activation = arguments(name, case).get("classifier_activation", "none")
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     if activation == "none" or not {"classes", "tags"} & set(TABLE[name][case].layers.split()):
         return
-    sums = output(model, given(model, 3, 5)).sum(axis=-1)
+    sums = output(model, make_inputs(model, 3, 5)).sum(axis=-1)
     assert np.allclose(sums, 1, atol=1e-6) == (activation == "softmax")
 
 
-# ----------------------------------------------------------------------------- checks of training
+# ---------------------------------------------------------------------------------------- training
 
 
 def kind_of(model: keras.Model) -> str:
-    """What it is trained by: "crf", "classes", "scores" of classes, or "readings"."""
+    """The kind of output: "crf", "probabilities", "logits" or "readings"."""
     if isinstance(model, CRFModel):
         return "crf"
-    last = {layer.name: layer for layer in model.layers}
-    if "code" in last:
-        return "classes" if "int" in model.inputs[0].dtype else "readings"
-    dense = last.get("classes", last.get("tags", last.get("probabilities")))
-    if dense is None:
-        return "readings"
-    return "classes" if dense.activation is keras.activations.softmax else "scores"
+    layers_by_name = {layer.name: layer for layer in model.layers}
+    if "code" in layers_by_name:
+        return "probabilities" if "int" in model.inputs[0].dtype else "readings"
+    for name in ("classes", "tags", "probabilities"):
+        if name in layers_by_name:
+            softmax = layers_by_name[name].activation is keras.activations.softmax
+            return "probabilities" if softmax else "logits"
+    return "readings"
 
 
 def loss_of(model: keras.Model):
     kinds = {
         "crf": lambda: None,
-        "classes": crossentropy,
-        "scores": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "probabilities": crossentropy,
+        "logits": lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         "readings": lambda: "mse",
     }
     return kinds[kind_of(model)]()
 
 
 def targets(model: keras.Model, x: Inputs) -> np.ndarray:
-    """What a model can learn of `x`: the reading, or one of two classes of each step."""
+    """Targets that a model can learn from `x`: the reading, or one of two classes of each step."""
     if isinstance(model, EncoderDecoderModel):
-        return x[1]  # to say again what was said
+        return x[1]  # the decoder's own input
     y = x[0]
     if kind_of(model) != "readings":
         y = (y > 8 if y.ndim == 3 else y % 2).reshape(*y.shape[:2], -1)[..., 0].astype("int32")
@@ -311,47 +319,48 @@ def loss_value(model: keras.Model, x: Inputs, y: np.ndarray):
     if isinstance(model, CRFModel):
         scores, mask = crf_inputs(model, x)
         return keras.ops.mean(model.get_layer("crf").step_losses(scores, y, mask))
-    return keras.ops.mean(keras.losses.get(loss_of(model))(y, model(one(x))))
+    return keras.ops.mean(keras.losses.get(loss_of(model))(y, model(model_input(x))))
 
 
 def check_gradients(build) -> None:
     """Every trainable weight has a finite gradient that is not zero throughout."""
     model = build()
-    x = given(model, 4, 9)
-    y = targets(model, given(model, 4, 9, seed=3))
+    x = make_inputs(model, 4, 9)
+    y = targets(model, make_inputs(model, 4, 9, seed=3))
     weights = model.trainable_weights
-    found = weight_gradients(lambda: loss_value(model, x, y), weights)
-    for weight, gradient in zip(weights, found, strict=True):
+    gradients = weight_gradients(lambda: loss_value(model, x, y), weights)
+    for weight, gradient in zip(weights, gradients, strict=True):
         assert gradient is not None, f"{weight.path} has no gradient"
         assert np.isfinite(gradient).all(), f"{weight.path} has a gradient that is not finite"
         assert np.abs(gradient).max() > 0, f"{weight.path} has a gradient of zero"
 
 
 @every_case
-def test_every_weight_gets_a_gradient(name, case):
-    check_gradients(build_case(name, case))
+def test_every_weight_has_a_gradient(name, case):
+    check_gradients(cached_case(name, case))
 
 
-# A program is compiled for each; what a default row trains, another row does as well.
-@those(lambda config, row: row.config or "recurrent" in row.layers.split())
-def test_a_few_steps_lower_the_loss(name, case):
+# Each case compiles a program; the other rows of an entry train what its default row would.
+@cases_where(lambda config, row: row.config or "recurrent" in row.layers.split())
+def test_thirty_training_steps_lower_the_loss(name, case):
     model = zoo.get(name, **TABLE[name][case].config)
-    x = given(model, 32, 6)
+    x = make_inputs(model, 32, 6)
     config = arguments(name, case)
     if config.get("pooling", "last") != "last" or "code_size" in config:
-        x = tuple(np.repeat(part[:, :1], 6, axis=1) for part in x)  # or the last step is one of six
+        # Six equal steps: the target, which is the last step, is easy to learn.
+        x = tuple(np.repeat(part[:, :1], 6, axis=1) for part in x)
     y = targets(model, x)
     if "scale" in TABLE[name][case].layers.split():
         adapt(model, x)
-    elif not takes_tokens(arguments(name, case)):  # as whoever builds a model without does
-        scaled = tuple((one - one.mean(axis=(0, 1))) / one.std(axis=(0, 1)) for one in x)
-        x, y = scaled, next((s for s, one in zip(scaled, x, strict=True) if y is one), y)
-    chosen = loss_of(model)
-    if chosen == "mse":
-        chosen = NormalizedMeanSquaredError(y.reshape(-1, y.shape[-1]).var(axis=0))
-    model.compile(keras.optimizers.Adam(0.03), chosen)
-    losses = [float(model.train_on_batch(one(x), y)) for _ in range(30)]
-    # The first value is before any step; Keras gives running means from then on.
+    elif not takes_tokens(arguments(name, case)):  # standardize outside of the model
+        scaled = tuple((part - part.mean(axis=(0, 1))) / part.std(axis=(0, 1)) for part in x)
+        x, y = scaled, next((s for s, part in zip(scaled, x, strict=True) if y is part), y)
+    loss = loss_of(model)
+    if loss == "mse":
+        loss = NormalizedMeanSquaredError(y.reshape(-1, y.shape[-1]).var(axis=0))
+    model.compile(keras.optimizers.Adam(0.03), loss)
+    losses = [float(model.train_on_batch(model_input(x), y)) for _ in range(30)]
+    # The first value is the loss before any step; the others are running means.
     assert np.isfinite(losses).all()
     assert losses[-1] < 0.9 * losses[0]
 
@@ -359,93 +368,93 @@ def test_a_few_steps_lower_the_loss(name, case):
 DROPOUTS = ("dropout", "input_dropout", "word_dropout")
 
 
-def check_dropout_is_for_training(build, without) -> None:
-    """Answers are those of the same weights `without` any dropout; training sees others."""
-    model, sure = build(), without()
-    sure.set_weights([weight.numpy() for weight in model.weights if "seed" not in weight.path])
-    x = given(model, 6, 8)
-    np.testing.assert_array_equal(answer(model, x), answer(sure, x))
-    seen = [
+def check_dropout_in_training_alone(build, build_without) -> None:
+    """Inference equals that of the same weights without dropout; training passes differ."""
+    model, without = build(), build_without()
+    without.set_weights([weight.numpy() for weight in model.weights if "seed" not in weight.path])
+    x = make_inputs(model, 6, 8)
+    np.testing.assert_array_equal(predict(model, x), predict(without, x))
+    passes = [
         np.asarray(crf_inputs(model, x, training=True)[0])
         if isinstance(model, CRFModel)
         else output(model, x, training=True)
         for _ in range(2)
     ]
-    assert not np.allclose(*seen)
+    assert not np.allclose(*passes)
 
 
-@those(lambda config, row: any(config.get(dropout) for dropout in DROPOUTS))
-def test_dropout_is_for_training(name, case):
+@cases_where(lambda config, row: any(config.get(dropout) for dropout in DROPOUTS))
+def test_dropout_is_active_in_training_alone(name, case):
     config = TABLE[name][case].config
     none = {key: 0.0 for key in DROPOUTS if arguments(name, case).get(key)}
-    check_dropout_is_for_training(build_case(name, case), lambda: zoo.get(name, **config | none))
+    check_dropout_in_training_alone(build_case(name, case), lambda: zoo.get(name, **config | none))
 
 
-@those(lambda config, row: config["recurrent_regularizer"])
-def test_a_penalty_is_of_recurrent_kernels_alone(name, case):
-    model = build_case(name, case)()
+@cases_where(lambda config, row: config["recurrent_regularizer"])
+def test_recurrent_regularizer_penalizes_recurrent_kernels_alone(name, case):
+    model = cached_case(name, case)()
     kind = TABLE[name][case].config["recurrent_regularizer"]
     kernels = [
         np.asarray(w) for w in model.trainable_weights if w.path.endswith("recurrent_kernel")
     ]
-    of_kind = {"l1": np.abs, "l2": np.square, "l1_l2": lambda w: np.abs(w) + np.square(w)}[kind]
-    penalty = sum(0.01 * of_kind(kernel).sum() for kernel in kernels)
-    found = keras.ops.convert_to_numpy(sum(model.losses))
-    np.testing.assert_allclose(found, penalty, rtol=1e-6)
-    assert penalty > 0
+    penalty_of = {"l1": np.abs, "l2": np.square, "l1_l2": lambda w: np.abs(w) + np.square(w)}[kind]
+    expected = sum(0.01 * penalty_of(kernel).sum() for kernel in kernels)
+    penalty = keras.ops.convert_to_numpy(sum(model.losses))
+    np.testing.assert_allclose(penalty, expected, rtol=1e-6)
+    assert expected > 0
 
 
-# ------------------------------------------------------------------------------ checks of padding
+# ----------------------------------------------------------------------------------------- padding
 
-# Of the largest answer; float32 has 1.2e-7.
+# Relative to the largest output; float32 has 1.2e-7.
 ROUND_OFF = 1e-6
 
 
 def check_padding_is_invisible(build, value: float) -> None:
-    """Left, right and extra padding change no real step and come out as 0."""
+    """Left, right and extra padding change no real step; outputs at padded steps are 0."""
     model = build()
-    x = given(model, 4, 8)
-    expected = answer(model, x)
+    x = make_inputs(model, 4, 8)
+    expected = predict(model, x)
     for left, right in ((3, 0), (0, 4), (2, 5), (0, 30)):
-        found = answer(model, pad(x, left, right, value))
-        assert np.isfinite(found).all()
-        if found.ndim == 2:
-            assert_close(found, expected, ROUND_OFF)
+        outputs = predict(model, pad(x, left, right, value))
+        assert np.isfinite(outputs).all()
+        if outputs.ndim == 2:
+            assert_close(outputs, expected, ROUND_OFF)
             continue
         real = slice(left, left + x[0].shape[1])
-        assert_close(found[:, real], expected, ROUND_OFF)
-        np.testing.assert_array_equal(np.delete(found, np.r_[real], axis=1), 0.0)
+        assert_close(outputs[:, real], expected, ROUND_OFF)
+        np.testing.assert_array_equal(np.delete(outputs, np.r_[real], axis=1), 0.0)
 
 
 def check_each_row_has_its_own_padding(build, value: float) -> None:
-    """Rows of different lengths in one batch answer as they do alone."""
+    """Rows of different lengths in one batch have the outputs that they have alone."""
     model = build()
-    rows = [given(model, 1, length, seed=length) for length in (1, 4, 9)]
-    batch = joined(*(pad(row, 0, 9 - row[0].shape[1], value) for row in rows))
-    for row, found in zip(rows, answer(model, batch), strict=True):
-        expected = answer(model, row)[0]
-        found = found[: len(expected)] if found.ndim == 2 else found
-        assert_close(found, expected, ROUND_OFF)
+    rows = [make_inputs(model, 1, length, seed=length) for length in (1, 4, 9)]
+    batch = join_rows(*(pad(row, 0, 9 - row[0].shape[1], value) for row in rows))
+    for row, outputs in zip(rows, predict(model, batch), strict=True):
+        expected = predict(model, row)[0]
+        outputs = outputs[: len(expected)] if outputs.ndim == 2 else outputs
+        assert_close(outputs, expected, ROUND_OFF)
 
 
-def check_padding_counts_in_no_loss(build, value: float) -> None:
-    """Loss and gradients of padded rows are those of the rows themselves, and finite."""
-    found = []
+def check_padding_has_no_loss(build, value: float) -> None:
+    """Loss and gradients of padded rows equal those of the rows without padding."""
+    results = []
     for padding in (0, 5):
         model = build()
         for layer in model.layers:
             if isinstance(layer, keras.layers.Dropout | layers.WordDropout):
-                layer.rate = 0.0  # it would draw something else for another length
-        x = given(model, 4, 6)
+                layer.rate = 0.0  # random numbers depend on the length
+        x = make_inputs(model, 4, 6)
         y = targets(model, x)
         if y.shape[1:2] == (6,):
             wrong = 1e3 if y.dtype.kind == "f" else 1
             y = np.pad(y, ((0, 0), (0, padding), *((0, 0),) * (y.ndim - 2)), constant_values=wrong)
-        rate = 1e-5 if kind_of(model) == "readings" else 1.0  # a step that shows
+        rate = 1e-5 if kind_of(model) == "readings" else 1.0  # a visible step for each loss
         model.compile(keras.optimizers.SGD(rate), loss_of(model), run_eagerly=True)
-        loss = model.train_on_batch(one(pad(x, 0, padding, value)), y)
-        found.append((loss, [np.asarray(weight) for weight in model.trainable_weights]))
-    (loss, weights), (padded_loss, padded_weights) = found
+        loss = model.train_on_batch(model_input(pad(x, 0, padding, value)), y)
+        results.append((loss, [np.asarray(weight) for weight in model.trainable_weights]))
+    (loss, weights), (padded_loss, padded_weights) = results
     np.testing.assert_allclose(padded_loss, loss, rtol=1e-4)
     for weight, padded in zip(weights, padded_weights, strict=True):
         np.testing.assert_allclose(padded, weight, rtol=1e-4, atol=1e-5)
@@ -453,189 +462,188 @@ def check_padding_counts_in_no_loss(build, value: float) -> None:
 
 @every_masked_case
 def test_padding_is_invisible(name, case):
-    check_padding_is_invisible(build_case(name, case), padding_of(name, case))
+    check_padding_is_invisible(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_case
 def test_each_row_has_its_own_padding(name, case):
-    check_each_row_has_its_own_padding(build_case(name, case), padding_of(name, case))
+    check_each_row_has_its_own_padding(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_case
-def test_padding_counts_in_no_loss(name, case):
-    check_padding_counts_in_no_loss(build_case(name, case), padding_of(name, case))
+def test_padding_has_no_loss(name, case):
+    check_padding_has_no_loss(build_case(name, case), padding_of(name, case))
 
 
 @every_masked_case
-def test_a_row_of_padding_alone_stays_finite(name, case):
-    model = build_case(name, case)()
-    x = given(model, 2, 5)
-    nothing = pad(take(x, slice(1, 2)), 0, 5, padding_of(name, case))
-    x = joined(take(x, slice(0, 1)), tuple(part[:, 5:] for part in nothing))
-    found = answer(model, x)
-    assert np.isfinite(found).all()
-    assert found.ndim == 2 or not found[1].any()
+def test_a_row_of_padding_alone_has_finite_outputs(name, case):
+    model = cached_case(name, case)()
+    x = make_inputs(model, 2, 5)
+    padded = pad(take_rows(x, slice(1, 2)), 0, 5, padding_of(name, case))
+    x = join_rows(take_rows(x, slice(0, 1)), tuple(part[:, 5:] for part in padded))
+    outputs = predict(model, x)
+    assert np.isfinite(outputs).all()
+    assert outputs.ndim == 2 or not outputs[1].any()
 
 
 def check_padding_of_a_source_is_invisible(build, value: float) -> None:
-    """On either side, also where another row is longer."""
+    """Left, right and extra padding of the source change no output."""
     model = build()
-    source, target = given(model, 4, 8)
-    expected = answer(model, (source, target))
+    source, target = make_inputs(model, 4, 8)
+    expected = predict(model, (source, target))
     for left, right in ((3, 0), (0, 4), (2, 30)):
         (padded,) = pad((source,), left, right, value)
-        assert_close(answer(model, (padded, target)), expected, ROUND_OFF)
+        assert_close(predict(model, (padded, target)), expected, ROUND_OFF)
 
 
 @every_masked_pair
 def test_padding_of_a_source_is_invisible(name, case):
-    check_padding_of_a_source_is_invisible(build_case(name, case), padding_of(name, case))
+    check_padding_of_a_source_is_invisible(cached_case(name, case), padding_of(name, case))
 
 
 @every_masked_pair
-def test_a_source_of_padding_alone_stays_finite(name, case):
-    model = build_case(name, case)()
-    source, target = given(model, 2, 5)
+def test_a_source_of_padding_alone_has_finite_outputs(name, case):
+    model = cached_case(name, case)()
+    source, target = make_inputs(model, 2, 5)
     source[1] = padding_of(name, case)
-    assert np.isfinite(answer(model, (source, target))).all()
+    assert np.isfinite(predict(model, (source, target))).all()
 
 
 @every_pair
-def test_what_comes_later_in_a_target_changes_nothing_before(name, case):
-    model = build_case(name, case)()
-    source, target = given(model, 4, 9)
-    y = answer(model, (source, target))
+def test_later_target_steps_change_no_earlier_output(name, case):
+    model = cached_case(name, case)()
+    source, target = make_inputs(model, 4, 9)
+    expected = predict(model, (source, target))
     for cut in (1, 5, 8):
         changed = target.copy()
-        changed[:, cut:] = given(model, 4, 9, seed=7)[1][:, cut:]
-        found = answer(model, (source, changed))
-        np.testing.assert_array_equal(found[:, :cut], y[:, :cut])
-        assert not np.allclose(found[:, cut], y[:, cut])
+        changed[:, cut:] = make_inputs(model, 4, 9, seed=7)[1][:, cut:]
+        outputs = predict(model, (source, changed))
+        np.testing.assert_array_equal(outputs[:, :cut], expected[:, :cut])
+        assert not np.allclose(outputs[:, cut], expected[:, cut])
 
 
 @every_pair
-def test_a_target_has_a_length_of_its_own(name, case):
-    model = build_case(name, case)()
-    (source, _), (_, target) = given(model, 3, 4), given(model, 3, 9)
-    found = answer(model, (source, target))
-    assert found.shape == (3, 9, TABLE[name][case].shape[-1])
-    np.testing.assert_allclose(answer(model, (source, target[:, :5])), found[:, :5], atol=1e-5)
+def test_source_and_target_may_have_different_lengths(name, case):
+    model = cached_case(name, case)()
+    (source, _), (_, target) = make_inputs(model, 3, 4), make_inputs(model, 3, 9)
+    outputs = predict(model, (source, target))
+    assert outputs.shape == (3, 9, TABLE[name][case].shape[-1])
+    np.testing.assert_allclose(predict(model, (source, target[:, :5])), outputs[:, :5], atol=1e-5)
 
 
 def check_padded_characters_are_invisible(build) -> None:
-    """A longer word in the batch adds characters of 0 to all others."""
+    """Padding of characters, as by a longer word in the batch, changes no output."""
     model = build()
-    tokens, characters = given(model, 4, 8)
+    tokens, characters = make_inputs(model, 4, 8)
     longer = np.pad(characters, ((0, 0), (0, 0), (0, 7)))
-    assert_close(answer(model, (tokens, longer)), answer(model, (tokens, characters)), ROUND_OFF)
+    assert_close(predict(model, (tokens, longer)), predict(model, (tokens, characters)), ROUND_OFF)
 
 
-@those(lambda config, row: "characters" in row.layers)
+@cases_where(lambda config, row: "characters" in row.layers)
 def test_padded_characters_are_invisible(name, case):
-    check_padded_characters_are_invisible(build_case(name, case))
+    check_padded_characters_are_invisible(cached_case(name, case))
 
 
-# ---------------------------------------------------------------------- checks of rows and of time
+# ----------------------------------------------------------------------------------- rows and time
 
 
 def check_rows_do_not_affect_each_other(build) -> None:
-    """A row answers the same alone, in company and in another order, within round-off."""
+    """The outputs of a row do not depend on the other rows or their order, up to round-off."""
     model = build()
-    x = given(model, 6, 9)
-    together = answer(model, x)
-    alone = np.concatenate([answer(model, take(x, slice(row, row + 1))) for row in range(6)])
-    assert_close(together, alone, ROUND_OFF)
+    x = make_inputs(model, 6, 9)
+    batch = predict(model, x)
+    alone = np.concatenate([predict(model, take_rows(x, slice(row, row + 1))) for row in range(6)])
+    assert_close(batch, alone, ROUND_OFF)
     order = np.array([3, 0, 5, 1, 4, 2])
-    assert_close(answer(model, take(x, order)), together[order], ROUND_OFF)
-    other_company = joined(take(x, slice(2)), given(model, 4, 9, seed=9))
-    assert_close(answer(model, other_company)[:2], together[:2], ROUND_OFF)
+    assert_close(predict(model, take_rows(x, order)), batch[order], ROUND_OFF)
+    other_rows = join_rows(take_rows(x, slice(2)), make_inputs(model, 4, 9, seed=9))
+    assert_close(predict(model, other_rows)[:2], batch[:2], ROUND_OFF)
 
 
-def check_the_future_does_not_change_the_past(build) -> None:
-    """Exactly: other later inputs leave every earlier output as it was."""
+def check_causality(build) -> None:
+    """Later inputs do not change earlier outputs, exactly."""
     model = build()
-    x = given(model, 4, 12)
-    y = answer(model, x)
+    x = make_inputs(model, 4, 12)
+    expected = predict(model, x)
     for cut in (1, 5, 11):
-        later = given(model, 4, 12 - cut, seed=7)
+        later = make_inputs(model, 4, 12 - cut, seed=7)
         changed = tuple(
-            np.concatenate([part[:, :cut], other], axis=1)
-            for part, other in zip(x, later, strict=True)
+            np.concatenate([part[:, :cut], new], axis=1) for part, new in zip(x, later, strict=True)
         )
-        found = answer(model, changed)
-        np.testing.assert_array_equal(found[:, :cut], y[:, :cut])
-        assert not np.allclose(found[:, cut], y[:, cut])  # or there would be nothing to see
+        outputs = predict(model, changed)
+        np.testing.assert_array_equal(outputs[:, :cut], expected[:, :cut])
+        assert not np.allclose(outputs[:, cut], expected[:, cut])  # the change has an effect
 
 
 @every_case
 def test_rows_do_not_affect_each_other(name, case):
-    check_rows_do_not_affect_each_other(build_case(name, case))
+    check_rows_do_not_affect_each_other(cached_case(name, case))
 
 
 def is_causal(name: str, case: str) -> bool:
-    """The card is of the entry; a row may read both ways all the same."""
+    """Whether a case is causal: a row of a causal entry may be bidirectional."""
     config = arguments(name, case)
-    looks_ahead = config.get("bidirectional") or config.get("reconstruct") == "sequence"
-    return zoo.describe(name).causal and not looks_ahead
+    look_ahead = config.get("bidirectional") or config.get("reconstruct") == "sequence"
+    return zoo.describe(name).causal and not look_ahead
 
 
 PER_STEP = [(name, case) for name, case in CASES if TABLE[name][case].shape[1] == "time"]
 
 
-@pytest.mark.parametrize(("name", "case"), [one for one in PER_STEP if is_causal(*one)])
-def test_the_future_does_not_change_the_past(name, case):
-    check_the_future_does_not_change_the_past(build_case(name, case))
+@pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if is_causal(*pair)])
+def test_causal_models_do_not_look_ahead(name, case):
+    check_causality(cached_case(name, case))
 
 
-@pytest.mark.parametrize(("name", "case"), [one for one in PER_STEP if not is_causal(*one)])
-def test_the_future_changes_the_past_of_the_others(name, case):
+@pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if not is_causal(*pair)])
+def test_non_causal_models_look_ahead(name, case):
     with pytest.raises(AssertionError):
-        check_the_future_does_not_change_the_past(build_case(name, case))
+        check_causality(cached_case(name, case))
 
 
-# ----------------------------------------------------------------------------- checks of numerics
+# ---------------------------------------------------------------------------------------- numerics
 
 
 def check_numerics(build, reference, config) -> None:
-    """The output is that of a NumPy reference written from the equations."""
+    """The output equals that of a NumPy reference written from the equations."""
     model = build()
-    x = given(model, 3, 8)
+    x = make_inputs(model, 3, 8)
     padding = 0 if takes_tokens(config) else config["mask_value"]
-    if padding is not None:  # in front, behind, and in between
+    if padding is not None:  # on the left, on the right, and in the middle
         for row, steps in ((1, slice(0, 2)), (1, slice(6, 8)), (2, slice(3, 5))):
             for part in x[:1] if is_pair(config) else x:
                 part[row, steps] = 0 if part.dtype.kind == "i" else padding
-    assert_close(answer(model, x), reference(model, x, config))
+    assert_close(predict(model, x), reference(model, x, config))
 
 
 @every_case
-def test_the_output_is_that_of_the_equations(name, case):
-    check_numerics(build_case(name, case), REFERENCES[name], arguments(name, case))
+def test_the_output_equals_the_reference(name, case):
+    check_numerics(cached_case(name, case), REFERENCES[name], arguments(name, case))
 
 
 # -------------------------------------------------------------------- files, configs and artifacts
 
 
 @every_case
-def test_a_model_file_gives_the_same_answers(name, case, tmp_path):
-    model = build_case(name, case)()
-    x = given(model, 3, 8)
+def test_a_loaded_model_predicts_the_same(name, case, tmp_path):
+    model = cached_case(name, case)()
+    x = make_inputs(model, 3, 8)
     model.save(tmp_path / "model.keras")
     loaded = zoo.load(tmp_path / "model.keras")
     assert type(loaded) is type(model)
-    np.testing.assert_array_equal(answer(loaded, x), answer(model, x))
+    np.testing.assert_array_equal(predict(loaded, x), predict(model, x))
     assert [layer.name for layer in loaded.layers] == [layer.name for layer in model.layers]
 
 
 @every_case
 def test_a_config_builds_the_same_model(name, case):
-    model = build_case(name, case)()
+    model = cached_case(name, case)()
     config = json.loads(json.dumps(model.get_config()))
     again = type(model).from_config(config)
     again.set_weights(model.get_weights())
-    x = given(model, 3, 8)
-    np.testing.assert_array_equal(answer(again, x), answer(model, x))
-    assert json.dumps(again.get_config()) == json.dumps(model.get_config())  # NaN equals NaN here
+    x = make_inputs(model, 3, 8)
+    np.testing.assert_array_equal(predict(again, x), predict(model, x))
+    assert json.dumps(again.get_config()) == json.dumps(model.get_config())  # as text: NaN == NaN
 
 
 LOADERS = {
@@ -647,40 +655,40 @@ LOADERS = {
 COMPARE = """
 import keras, sys, pathlib, numpy as np
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
-    with np.load(path.with_suffix(".npz")) as known:
-        x = [known[key] for key in known.files if key != "y"]
-        found = load(path)(x if len(x) > 1 else x[0], training=False)
-        found = keras.ops.convert_to_numpy(found)
-        np.testing.assert_array_equal(found, known["y"], err_msg=path.name)
+    with np.load(path.with_suffix(".npz")) as arrays:
+        x = [arrays[key] for key in arrays.files if key != "y"]
+        outputs = load(path)(x if len(x) > 1 else x[0], training=False)
+        outputs = keras.ops.convert_to_numpy(outputs)
+        np.testing.assert_array_equal(outputs, arrays["y"], err_msg=path.name)
     print(path.stem)
 """
 
 
 @pytest.fixture(scope="module")
 def model_files(tmp_path_factory):
-    """A model file for every row, and what its model answers."""
+    """A model file for every row, with inputs and outputs of the model."""
     folder = tmp_path_factory.mktemp("models")
     for name, case in CASES:
-        model = build_case(name, case)()
-        x = given(model, 3, 8)
+        model = cached_case(name, case)()
+        x = make_inputs(model, 3, 8)
         model.save(folder / f"{name}-{case}.keras")
         np.savez(folder / f"{name}-{case}.npz", *x, y=output(model, x))
     return folder
 
 
-@pytest.mark.parametrize("how", LOADERS)
-def test_a_fresh_process_gives_the_same_answers(how, model_files):
-    done = subprocess.run(
-        [sys.executable, "-c", LOADERS[how] + COMPARE, str(model_files)],
+@pytest.mark.parametrize("loader", LOADERS)
+def test_models_loaded_in_a_new_process_predict_the_same(loader, model_files):
+    process = subprocess.run(
+        [sys.executable, "-c", LOADERS[loader] + COMPARE, str(model_files)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split() == sorted(f"{name}-{case}" for name, case in CASES)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout.split() == sorted(f"{name}-{case}" for name, case in CASES)
 
 
-# Some rows stand for all: each export starts a process of its own.
+# A selection of rows, because each export runs a verification.
 EXPORTED = [
     ("simple_rnn_identity", "wide_input"),
     ("simple_rnn_identity", "nan_padding"),
@@ -693,10 +701,10 @@ EXPORTED = [
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("name", "case"), EXPORTED)
-def test_an_artifact_answers_as_the_model_does(name, case, tmp_path):
-    parity = zoo.export(build_case(name, case)(), tmp_path / "served", verbose=0)
+def test_an_exported_artifact_equals_its_model(name, case, tmp_path):
+    parity = zoo.export(cached_case(name, case)(), tmp_path / "served", verbose=0)
     assert 0 <= parity.difference <= 1e-5
-    paddings = {one["padding"] for one in parity.cases}
+    paddings = {verified["padding"] for verified in parity.cases}
     assert paddings == ({"none"} if case == "wide_input" else {"none", "left", "right"})
-    assert len({one["batch"] for one in parity.cases}) > 1
-    assert len({one["steps"] for one in parity.cases}) > 1
+    assert len({verified["batch"] for verified in parity.cases}) > 1
+    assert len({verified["steps"] for verified in parity.cases}) > 1

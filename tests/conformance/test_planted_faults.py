@@ -1,4 +1,4 @@
-"""The checks of the conformance suite fail where they ought to: models broken on purpose."""
+"""The checks of the conformance suite fail on models that are broken on purpose."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import keras_seqzoo as zoo
 from keras_seqzoo import layers, registry
 from keras_seqzoo.layers import ApplyMask, Normalization, step_mask
 from tests.conformance.references import REFERENCES, reference_identity
-from tests.conformance.table import MASKED, NAN, STEPS, TABLE, Row, arguments, build_case, ready
+from tests.conformance.table import MASKED, NAN, STEPS, TABLE, Row, arguments, build_case, prepare
 from tests.conformance.test_entries import (
     DROPOUTS,
-    check_dropout_is_for_training,
+    check_causality,
+    check_dropout_in_training_alone,
     check_each_row_has_its_own_padding,
     check_gradients,
     check_numerics,
     check_padded_characters_are_invisible,
-    check_padding_counts_in_no_loss,
+    check_padding_has_no_loss,
     check_padding_is_invisible,
     check_rows_do_not_affect_each_other,
     check_shapes,
     check_structure,
-    check_the_future_does_not_change_the_past,
     padding_of,
 )
 
 
-def mutant(fault: str):
-    """An identity model with one fault, through the registry, as any entry."""
+def make_constructor(fault: str):
+    """The constructor of an identity model with one fault."""
 
     def constructor(*, features: int = 2, units: int = 3, mask_value: float = NAN, name: str = "m"):
         inputs = keras.Input((None, features), name="readings")
         mask = step_mask(inputs, mask_value, name="mask")
         x = ApplyMask(name="real_steps")([inputs, mask])
-        if fault == "mask found after scaling":
+        if fault == "mask computed after scaling":
             x = Normalization(name="scale")(inputs)
             mask = step_mask(x, mask_value, name="mask")
             x = ApplyMask(name="real_steps")([x, mask])
@@ -53,7 +53,7 @@ def mutant(fault: str):
             units, activation, return_sequences=True, name="recurrent",
             go_backwards=fault == "time reversed", use_bias=fault != "no bias",
         )  # fmt: skip
-        # Tensors carry their mask along; arithmetic drops it.
+        # Keras attaches the mask to the tensor; arithmetic drops it.
         y = rnn(x + 0.0) if fault == "mask dropped" else rnn(x, mask=mask)
         if fault == "dead weights":
             y = keras.layers.Dense(units, name="cut")(y) * 0.0 + y
@@ -68,17 +68,17 @@ def mutant(fault: str):
     return constructor
 
 
-HEALTHY = Row({}, MASKED, 26, (*STEPS, 2), "the mutant without a fault")
-ELMAN = registry.get_entry("simple_rnn_identity").arguments() | {"mask_value": NAN}
+CORRECT = Row({}, MASKED, 26, (*STEPS, 2), "the model without a fault")
+IDENTITY_ARGUMENTS = registry.get_entry("simple_rnn_identity").arguments() | {"mask_value": NAN}
 CHECKS = {
-    "structure": lambda build: check_structure(build, HEALTHY),
-    "shapes": lambda build: check_shapes(build, HEALTHY),
+    "structure": lambda build: check_structure(build, CORRECT),
+    "shapes": lambda build: check_shapes(build, CORRECT),
     "gradients": check_gradients,
     "padding": lambda build: check_padding_is_invisible(build, NAN),
-    "loss": lambda build: check_padding_counts_in_no_loss(build, NAN),
+    "loss": lambda build: check_padding_has_no_loss(build, NAN),
     "rows": check_rows_do_not_affect_each_other,
-    "time": check_the_future_does_not_change_the_past,
-    "numerics": lambda build: check_numerics(build, reference_identity, ELMAN),
+    "time": check_causality,
+    "numerics": lambda build: check_numerics(build, reference_identity, IDENTITY_ARGUMENTS),
 }
 FAULTS = [
     ("mask dropped", "padding"),
@@ -96,55 +96,56 @@ FAULTS = [
 ]
 
 
-def build_mutant(fault: str) -> Callable[[], keras.Model]:
+def register_mutant(fault: str) -> Callable[[], keras.Model]:
+    """Register the model as an entry, and return a function that builds it."""
     zoo.register(
-        "mutant", mutant(fault), task="identity", summary="Broken on purpose.", causal=True,
-        inputs="(batch, time, features)", outputs="(batch, time, features)",
+        "mutant", make_constructor(fault), task="identity", summary="Broken on purpose.",
+        causal=True, inputs="(batch, time, features)", outputs="(batch, time, features)",
     )  # fmt: skip
-    return lambda: ready(zoo.get("mutant"))
+    return lambda: prepare(zoo.get("mutant"))
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_model_without_a_fault_passes(check):
-    CHECKS[check](build_mutant("none"))
+def test_a_correct_model_passes(check):
+    CHECKS[check](register_mutant("none"))
 
 
 @pytest.mark.parametrize(("fault", "check"), FAULTS)
-def test_a_fault_is_caught(fault, check):
+def test_a_fault_fails_its_check(fault, check):
     with pytest.raises(AssertionError):
-        CHECKS[check](build_mutant(fault))
+        CHECKS[check](register_mutant(fault))
 
 
-def test_a_mask_found_after_scaling_is_caught():
-    build_mutant("mask found after scaling")
+def test_a_mask_computed_after_scaling_fails_the_padding_check():
+    register_mutant("mask computed after scaling")
     with pytest.raises(AssertionError):
-        check_padding_is_invisible(lambda: ready(zoo.get("mutant", mask_value=0.0)), 0.0)
+        check_padding_is_invisible(lambda: prepare(zoo.get("mutant", mask_value=0.0)), 0.0)
 
 
-# Faults in the parts of classifiers and taggers, put in the place of a method.
+# Broken methods of the layers of classifiers and taggers.
 
 
-def mean_of_all(self, inputs, mask=None):
+def mean_over_padding(self, inputs, mask=None):
     return keras.ops.mean(inputs, axis=1)
 
 
-def every_token_is_real(self, inputs):
+def mask_of_ones(self, inputs):
     return keras.ops.ones_like(inputs, "bool")
 
 
-def forgetful(self, inputs, training=False):
+def dropout_in_inference(self, inputs, training=False):
     return keras.ops.where(keras.ops.arange(inputs.shape[1]) % 2 == 0, inputs, 1)
 
 
-def not_forgetful(self, inputs, training=False):
+def no_dropout(self, inputs, training=False):
     return inputs
 
 
-def shown_padding(self, inputs):
+def unmasked_characters(self, inputs):
     return keras.ops.max(self.convolution(self.embedding(inputs)), axis=2)
 
 
-def each_step_for_itself(self, scores, mask=None):
+def decode_without_transitions(self, scores, mask=None):
     return keras.ops.cast(keras.ops.argmax(scores, axis=-1), "int32")
 
 
@@ -152,11 +153,11 @@ def without_mask(method):
     return lambda self, scores, mask=None: method(self, scores)
 
 
-def loss_of_padding(method):
+def loss_without_mask(method):
     return lambda self, scores, tags, mask=None: method(self, scores, tags)
 
 
-def across_rows(method):
+def mix_rows(method):
     def call(self, inputs, mask=None):
         x = method(self, inputs, mask=mask)
         return x + 1e-3 * keras.ops.mean(x, axis=0, keepdims=True)
@@ -164,82 +165,86 @@ def across_rows(method):
     return call
 
 
-def of_another_word(method):
+def reverse_words(method):
     return lambda self, inputs: method(self, keras.ops.flip(inputs, axis=1))
 
 
-# What takes the place of which method (given the old one, if it is wrapped), in which row, and the
-# check that is to notice.
-BROKEN_PARTS = {
+# Method, its broken version (a wrapper, if it is in WRAPPERS), case of the table, and the check
+# that must fail.
+BROKEN_LAYERS = {
     "mean over padding": (
-        "Pooling.call", mean_of_all, "simple_rnn_classifier nan_padding", "padding",
+        "Pooling.call", mean_over_padding, "simple_rnn_classifier nan_padding", "padding",
     ),
-    "other rows in the mean": ("Pooling.call", across_rows, "gru_classifier attention", "rows"),
-    "attention to all": ("Pooling.call", mean_of_all, "gru_classifier attention", "numerics"),
-    "attention untrained": ("Pooling.call", mean_of_all, "gru_classifier attention", "gradients"),
-    "padding among tokens": (
-        "TokenMask.call", every_token_is_real, "bilstm_tagger tokens", "padding",
+    "pooling mixes rows": ("Pooling.call", mix_rows, "gru_classifier attention", "rows"),
+    "uniform attention weights": (
+        "Pooling.call", mean_over_padding, "gru_classifier attention", "numerics",
     ),
-    "padding in a row": (
-        "TokenMask.call", every_token_is_real, "gru_classifier attention", "own padding",
+    "attention without gradient": (
+        "Pooling.call", mean_over_padding, "gru_classifier attention", "gradients",
     ),
-    "padding in the loss": ("TokenMask.call", every_token_is_real, "gru_tagger tokens", "loss"),
-    "words forgotten for good": (
-        "WordDropout.call", forgetful, "simple_rnn_tagger both_ways", "dropout",
+    "no token mask": ("TokenMask.call", mask_of_ones, "bilstm_tagger tokens", "padding"),
+    "no token mask for unequal lengths": (
+        "TokenMask.call", mask_of_ones, "gru_classifier attention", "own padding",
     ),
-    "words never forgotten": (
-        "WordDropout.call", not_forgetful, "simple_rnn_tagger both_ways", "dropout",
+    "no token mask in the loss": ("TokenMask.call", mask_of_ones, "gru_tagger tokens", "loss"),
+    "word dropout in inference": (
+        "WordDropout.call", dropout_in_inference, "simple_rnn_tagger bidirectional", "dropout",
     ),
-    "padding among characters": (
-        "CharacterCNN.call", shown_padding, "char_bilstm_crf_tagger cnn", "characters",
+    "no word dropout": (
+        "WordDropout.call", no_dropout, "simple_rnn_tagger bidirectional", "dropout",
     ),
-    "characters of other words": (
-        "CharacterCNN.call", of_another_word, "char_bilstm_crf_tagger cnn", "numerics",
+    "no character mask": (
+        "CharacterCNN.call", unmasked_characters, "char_bilstm_crf_tagger cnn", "characters",
     ),
-    "characters read of other words": (
-        "CharacterBiLSTM.call", of_another_word, "char_bilstm_crf_tagger bilstm", "numerics",
+    "characters of other words, CNN": (
+        "CharacterCNN.call", reverse_words, "char_bilstm_crf_tagger cnn", "numerics",
     ),
-    "tags each for itself": (
-        "LinearChainCRF.decode", each_step_for_itself, "bilstm_crf_tagger constrained", "numerics",
+    "characters of other words, BiLSTM": (
+        "CharacterBiLSTM.call", reverse_words, "char_bilstm_crf_tagger bilstm", "numerics",
     ),
-    "tags of padding": (
+    "decoding without transitions": (
+        "LinearChainCRF.decode", decode_without_transitions, "bilstm_crf_tagger constrained",
+        "numerics",
+    ),
+    "decoding without mask": (
         "LinearChainCRF.decode", without_mask, "bilstm_crf_tagger nan_padding", "padding",
     ),
-    "a chance of padding": (
+    "marginals without mask": (
         "LinearChainCRF.marginals", without_mask, "bilstm_crf_tagger nan_padding", "padding",
     ),
-    "a loss of padding": (
-        "LinearChainCRF.step_losses", loss_of_padding, "bilstm_crf_tagger nan_padding", "loss",
+    "loss without mask": (
+        "LinearChainCRF.step_losses", loss_without_mask, "bilstm_crf_tagger nan_padding", "loss",
     ),
 }  # fmt: skip
-WRAPPED = (without_mask, loss_of_padding, across_rows, of_another_word)
+WRAPPERS = (without_mask, loss_without_mask, mix_rows, reverse_words)
 
 
-def part_checks(name: str, case: str) -> dict[str, Callable[[], None]]:
+def checks_of(name: str, case: str) -> dict[str, Callable[[], None]]:
+    """The checks of a case, by name."""
     build, value = build_case(name, case), padding_of(name, case)
     config = TABLE[name][case].config
     none = {key: 0.0 for key in DROPOUTS if arguments(name, case)[key]}
     return {
         "padding": lambda: check_padding_is_invisible(build, value),
         "own padding": lambda: check_each_row_has_its_own_padding(build, value),
-        "loss": lambda: check_padding_counts_in_no_loss(build, value),
+        "loss": lambda: check_padding_has_no_loss(build, value),
         "characters": lambda: check_padded_characters_are_invisible(build),
         "rows": lambda: check_rows_do_not_affect_each_other(build),
         "gradients": lambda: check_gradients(build),
         "numerics": lambda: check_numerics(build, REFERENCES[name], arguments(name, case)),
-        "dropout": lambda: check_dropout_is_for_training(
+        "dropout": lambda: check_dropout_in_training_alone(
             build, lambda: zoo.get(name, **config | none)
         ),
     }
 
 
-@pytest.mark.parametrize("fault", BROKEN_PARTS)
-def test_a_broken_part_is_caught(fault, monkeypatch):
-    place, broken, row, check = BROKEN_PARTS[fault]
-    kind, method = getattr(layers, place.split(".")[0]), place.split(".")[1]
-    part_checks(*row.split())[check]()
-    monkeypatch.setattr(
-        kind, method, broken(getattr(kind, method)) if broken in WRAPPED else broken
-    )
+@pytest.mark.parametrize("fault", BROKEN_LAYERS)
+def test_a_broken_layer_fails_its_check(fault, monkeypatch):
+    target, broken, case, check = BROKEN_LAYERS[fault]
+    layer, method = getattr(layers, target.split(".")[0]), target.split(".")[1]
+    checks_of(*case.split())[check]()
+    if broken in WRAPPERS:
+        broken = broken(getattr(layer, method))
+    monkeypatch.setattr(layer, method, broken)
     with pytest.raises(AssertionError):
-        part_checks(*row.split())[check]()
+        checks_of(*case.split())[check]()

@@ -1,10 +1,10 @@
-"""Processes that die while they write, at a write of one's choice.
+"""Fault injection: processes that are killed at a chosen write, and full disks.
 
-    python tests/faults.py FOLDER SCENARIO/POINT...    dies at each of these points in turn
+    python tests/helpers/faults.py FOLDER SCENARIO/POINT...
 
-A point is `event:7`, before the seventh time that a file is opened to be written, renamed, made or
-removed; or `size:1000`, when a file would grow beyond so many bytes, whoever writes it. Each death
-is of a process forked from one that has imported everything and run nothing.
+A point is `event:7`, before the seventh event that changes the folder (a file is opened for
+writing, renamed, created or removed), or `size:1000`, when a file would grow beyond 1,000 bytes.
+Each point kills a process that is forked from one that has imported everything and run nothing.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ import numpy as np
 
 EVENTS = ("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate")
 SCENARIOS: dict[str, Callable[[Path], None]] = {}
-OLD, NEW = 1.0, 2.0  # the weights of what was there before, and of what takes its place
+OLD, NEW = 1.0, 2.0  # the value of all weights in the existing and in the new files
 
 
 def scenario(function: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Register a function that writes to a folder, under its name."""
     SCENARIOS[function.__name__] = function
     return function
 
 
-def model(weight: float):
-    """A small model whose weights are all alike, so that a mixture would show."""
+def model(value: float):
+    """A small model with all weights equal, so that a mixture of files would be visible."""
     import keras_seqzoo as zoo
 
-    made = zoo.get("simple_rnn_identity", features=2, units=3)
-    made.set_weights([np.full_like(one, weight) for one in made.get_weights()])
-    return made
+    model = zoo.get("simple_rnn_identity", features=2, units=3)
+    model.set_weights([np.full_like(weight, value) for weight in model.get_weights()])
+    return model
 
 
 @scenario
@@ -67,8 +68,9 @@ def train(folder: Path) -> None:
     if not data.exists():
         data.write_text(text)
     cli.main(
-        ["train", "simple_rnn_identity", "--data", str(data), "--sequence-length", "10", "--epochs", "1",
-         "--set", "units=3", "--no-export", "--quiet", "--overwrite", "--out", str(folder / "out")],
+        ["train", "simple_rnn_identity", "--data", str(data), "--sequence-length", "10",
+         "--epochs", "1", "--set", "units=3", "--no-export", "--quiet", "--overwrite",
+         "--out", str(folder / "out")],
         standalone_mode=False,
     )  # fmt: skip
 
@@ -85,32 +87,35 @@ def search(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """A disk that is full as soon as a file has so many bytes; for C and C++ too."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+def limit_file_size(size: int) -> Iterator[None]:
+    """Fail writes beyond so many bytes in a file, those of C and C++ code too."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-class Watch:
-    """Calls back at each event that changes a folder; no hook can be removed."""
+class WriteMonitor:
+    """Calls `callback(count, event)` before each event that changes a folder.
 
-    def __init__(self, folder: Path, then: Callable[[int, str], None]):
-        self.folder, self.then, self.count, self.on = str(folder), then, 0, True
+    Python's audit hooks cannot be removed: set `active` to False instead.
+    """
+
+    def __init__(self, folder: Path, callback: Callable[[int, str], None]):
+        self.folder, self.callback, self.count, self.active = str(folder), callback, 0, True
         sys.addaudithook(self._event)
 
     def _event(self, name: str, arguments: tuple) -> None:
-        if not self.on or not (name in EVENTS or (name == "open" and _writes(arguments))):
+        if not self.active or not (name in EVENTS or (name == "open" and _writes(arguments))):
             return
         path = arguments[0]
         if isinstance(path, (str, bytes, os.PathLike)) and os.fsdecode(path).startswith(
             self.folder
         ):
             self.count += 1
-            self.then(self.count, name)
+            self.callback(self.count, name)
 
 
 def _writes(arguments: tuple) -> bool:
@@ -120,29 +125,29 @@ def _writes(arguments: tuple) -> bool:
     return bool(flags & (os.O_WRONLY | os.O_RDWR))
 
 
-def full_disk(count: int, name: str) -> None:
+def raise_disk_full(count: int, name: str) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _die(name: str, folder: Path, point: str) -> None:
-    kind, _, number = point.partition(":")
+def _run_until_killed(name: str, folder: Path, point: str) -> None:
+    kind, _, value = point.partition(":")
     if kind == "size":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        with no_file_beyond(int(number)):
+        with limit_file_size(int(value)):
             SCENARIOS[name](folder)
     else:
 
-        def then(count: int, _: str) -> None:
-            if count == int(number):
+        def kill(count: int, _: str) -> None:
+            if count == int(value):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        watch = Watch(folder, then)
+        monitor = WriteMonitor(folder, kill)
         SCENARIOS[name](folder)
-        watch.on = False
+        monitor.active = False
 
 
 def main(folder: Path, points: list[str]) -> None:
-    """One copy of `folder` per point, which is `scenario/point`; prints how each process ended."""
+    """Run each `scenario/point` in a copy of `folder`; print the exit codes as JSON."""
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
@@ -151,26 +156,26 @@ def main(folder: Path, points: list[str]) -> None:
     import keras_seqzoo.tuning  # noqa: F401
     from keras_seqzoo import cli  # noqa: F401
 
-    ended = {}
-    for given in points:
-        name, point = given.split("/")
-        place = folder.parent / place_of(given)
-        shutil.copytree(folder, place, symlinks=True)
+    exit_codes = {}
+    for scenario_point in points:
+        name, point = scenario_point.split("/")
+        copy = folder.parent / folder_name(scenario_point)
+        shutil.copytree(folder, copy, symlinks=True)
         process = os.fork()
         if process == 0:
             code = 0
             try:
-                _die(name, place, point)
+                _run_until_killed(name, copy, point)
             except BaseException:
                 traceback.print_exc()
                 code = 1
             os._exit(code)
-        ended[given] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    print(json.dumps(ended))
+        exit_codes[scenario_point] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(json.dumps(exit_codes))
 
 
-def place_of(point: str) -> str:
-    """The folder in which a process died at that point."""
+def folder_name(point: str) -> str:
+    """The name of the folder in which a `scenario/point` ran."""
     return point.replace("/", "-").replace(":", "-")
 
 

@@ -12,7 +12,7 @@ from keras_seqzoo.layers import LastState
 from keras_seqzoo.layers.seq2seq.code_decoder import previous_real_step
 from keras_seqzoo.models import decoder, encoder
 from keras_seqzoo.tuning.vectorized.packed_model import Packed
-from tests.conformance.table import build_case, given, pad, readings, ready
+from tests.conformance.table import build_case, make_inputs, pad, prepare, readings
 
 NAN = float("nan")
 SMALL = {"features": 2, "units": 3, "code_size": 2, "mask_value": NAN}
@@ -39,7 +39,7 @@ def encode_and_decode(model, x):
 )
 def test_encoder_then_decoder_equals_the_model(name, case):
     model = build_case(name, case)()
-    (x,) = pad(given(model, 3, 6), 2, 3, NAN)
+    (x,) = pad(make_inputs(model, 3, 6), 2, 3, NAN)
     np.testing.assert_allclose(
         encode_and_decode(model, x), model.predict(x, verbose=0), rtol=1e-6, atol=1e-6
     )
@@ -47,7 +47,7 @@ def test_encoder_then_decoder_equals_the_model(name, case):
 
 def test_encoder_and_decoder_share_the_weights_of_the_unchanged_model(tmp_path):
     model = build_case("lstm_autoencoder", "reversed")()
-    (x,) = given(model, 3, 6)
+    (x,) = make_inputs(model, 3, 6)
     before = model.predict(x, verbose=0)
     halves = encoder(model), decoder(model)
     expected = {id(weight) for weight in model.weights}
@@ -70,8 +70,8 @@ def test_encoder_and_decoder_export(tmp_path):
 
 def test_the_decoder_of_a_teacher_forced_model_is_free_running():
     """It equals a free-running model with the same weights."""
-    forced = ready(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
-    free = ready(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
+    forced = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
+    free = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
     free.set_weights(forced.get_weights())
     x = readings(3, 6, 2)
     np.testing.assert_allclose(encode_and_decode(forced, x), free.predict(x, verbose=0), rtol=1e-6)
@@ -79,7 +79,7 @@ def test_the_decoder_of_a_teacher_forced_model_is_free_running():
 
 
 def test_teacher_forcing_reads_the_previous_step_and_no_later_one():
-    model = ready(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
+    model = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
     layer = model.get_layer("decoder")
     rng = np.random.default_rng(0)
     code, real = rng.normal(size=(2, 2)).astype("float32"), np.ones((2, 6), bool)
@@ -107,8 +107,8 @@ def test_last_state_is_the_last_real_step_forward_and_the_first_backward():
 
 
 def test_reversed_decoder_outputs_the_steps_of_repeat_in_reverse():
-    repeat = ready(zoo.get("lstm_autoencoder", **SMALL))
-    reverse = ready(zoo.get("lstm_autoencoder", **SMALL, decoder="reversed"))
+    repeat = prepare(zoo.get("lstm_autoencoder", **SMALL))
+    reverse = prepare(zoo.get("lstm_autoencoder", **SMALL, decoder="reversed"))
     (x,) = pad((readings(2, 5, 2),), 0, 3, NAN)
     forward, backward = repeat.predict(x, verbose=0), reverse.predict(x, verbose=0)
     np.testing.assert_allclose(forward[:, :5], backward[:, 4::-1], rtol=1e-6)
@@ -142,7 +142,7 @@ def test_encoder_and_decoder_refuse_other_models():
 
 def test_rows_of_a_batch_do_not_affect_each_other():
     """A sequence in a padded batch has the output that it has alone."""
-    model = ready(zoo.get("attention_autoencoder", **SMALL))
+    model = prepare(zoo.get("attention_autoencoder", **SMALL))
     rows = [readings(1, length, 2, seed=length) for length in (1, 4, 9)]
     batch = np.concatenate([pad((row,), 0, 9 - row.shape[1], NAN)[0] for row in rows])
     outputs = model.predict(batch, verbose=0)
@@ -158,7 +158,7 @@ def test_training_compiled_by_xla_equals_eager_training():
     x = readings(8, 6, 2)
     losses = []
     for options in ({"run_eagerly": True}, {"jit_compile": True}):
-        model = ready(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
+        model = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="free_running"))
         model.compile("sgd", zoo.layers.NormalizedMeanSquaredError(), **options)
         losses.append([float(model.train_on_batch(x, x)) for _ in range(2)])
     np.testing.assert_allclose(*losses, rtol=1e-4)

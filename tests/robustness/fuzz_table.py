@@ -1,4 +1,4 @@
-"""Every public call, with arguments that work; the fuzz replaces some of them by anything."""
+"""Every public function and class with valid arguments, some of which the fuzz tests replace."""
 
 from __future__ import annotations
 
@@ -29,24 +29,28 @@ from keras_seqzoo import (
 from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils import distribution
 
-OURS = (SeqZooError,)
-# Layers take Keras's arguments beside ours, and Keras says no in its own words.
-KERAS = (SeqZooError, ValueError, TypeError, AttributeError)
+OWN_ERRORS = (SeqZooError,)
+# Layers pass arguments on to Keras, which raises errors of its own.
+KERAS_ERRORS = (SeqZooError, ValueError, TypeError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """One public call.
 
-    `valid` gives arguments that work, `"0"` and so on by position; `checked` are those that the
-    fuzz replaces, all by default; whether it `trains` or exports, which takes long.
+    Attributes:
+        call: the function or class.
+        valid: returns valid arguments; the keys "0", "1", ... are positions.
+        fuzzed: the arguments that the fuzz tests replace; all by default.
+        slow: whether it trains or exports.
+        refusals: errors that may refuse an argument.
     """
 
     call: Callable[..., Any]
     valid: Callable[[], dict[str, Any]]
-    checked: tuple[str, ...] = ()
-    trains: bool = False
-    refusals: tuple[type[Exception], ...] = OURS
+    fuzzed: tuple[str, ...] = ()
+    slow: bool = False
+    refusals: tuple[type[Exception], ...] = OWN_ERRORS
 
 
 @functools.cache
@@ -55,20 +59,20 @@ def model() -> keras.Model:
 
 
 @functools.cache
-def compiled() -> keras.Model:
-    made = zoo.get("simple_rnn_identity", features=2, units=2)
-    made.compile("sgd", "mse")
-    return made
+def compiled_model() -> keras.Model:
+    model = zoo.get("simple_rnn_identity", features=2, units=2)
+    model.compile("sgd", "mse")
+    return model
 
 
 @functools.cache
-def scaled() -> keras.Model:
-    """One to adapt to whatever comes."""
+def model_to_adapt() -> keras.Model:
+    """A model of its own for calls that change its scaling."""
     return zoo.get("simple_rnn_identity", features=2, units=2)
 
 
 @functools.cache
-def tagging_head() -> keras.Model:
+def crf_tagger() -> keras.Model:
     return zoo.get("bilstm_crf_tagger", features=2, units=2)
 
 
@@ -84,32 +88,32 @@ def states() -> np.ndarray:
 
 
 @functools.cache
-def readings() -> data.TimeSeries:
+def time_series() -> data.TimeSeries:
     return zoo.data.synthetic_readings(steps=120)
 
 
 @functools.cache
-def labeled() -> data.LabeledSequences:
+def labeled_sequences() -> data.LabeledSequences:
     return data.LabeledSequences(
         [["a", "b"], ["b"], ["c", "a"], ["a"]], labels=["x", "y", "x", "y"]
     )
 
 
 @functools.cache
-def tagged() -> data.LabeledSequences:
+def tagged_sequences() -> data.LabeledSequences:
     sequences = [["a", "b"], ["b"], ["c", "a", "b"], ["a", "b"]]
     tags = [["O", "B-p"], ["O"], ["O", "O", "O"], ["B-p", "O"]]
     return data.LabeledSequences(sequences, tags=tags)
 
 
 @functools.cache
-def paired() -> data.SequencePairs:
+def sequence_pairs() -> data.SequencePairs:
     return data.SequencePairs([["a", "b"], ["b"], ["c"]], [["x"], ["y", "x"], ["x"]])
 
 
 @functools.cache
 def preprocessor() -> data.SequencePreprocessor:
-    return data.SequencePreprocessor.from_data(tagged())
+    return data.SequencePreprocessor.from_data(tagged_sequences())
 
 
 @functools.cache
@@ -118,13 +122,13 @@ def tagger() -> keras.Model:
 
 
 @functools.cache
-def named() -> keras.Model:
+def end_to_end_tagger() -> keras.Model:
     return zoo.tasks.end_to_end(tagger(), preprocessor())
 
 
 @functools.cache
-def pair_encoding() -> data.PairPreprocessor:
-    return data.PairPreprocessor.from_data(paired())
+def pair_preprocessor() -> data.PairPreprocessor:
+    return data.PairPreprocessor.from_data(sequence_pairs())
 
 
 @functools.cache
@@ -133,8 +137,8 @@ def autoencoder() -> keras.Model:
 
 
 @functools.cache
-def speaker() -> keras.Model:
-    sizes = pair_encoding().model_arguments()
+def encoder_decoder() -> keras.Model:
+    sizes = pair_preprocessor().model_arguments()
     return zoo.get("attention_gru_encoder_decoder", **sizes, units=3, embedding_dim=2)
 
 
@@ -143,7 +147,8 @@ def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5, (30, 7))
 
 
-def measured(callback: zoo.callbacks.StateLeakage) -> dict[str, float]:
+def measure_state_leakage(*x: Any, **options: Any) -> dict[str, float]:
+    callback = zoo.callbacks.StateLeakage(*x, **options)
     callback.set_model(model())
     return callback.measure()
 
@@ -158,19 +163,19 @@ def token_streamer() -> streaming.Streamer:
     return zoo.stream(tagger())
 
 
-def layer(made: type, /, **valid: Any) -> Row:
-    """A layer, whose own arguments are fuzzed."""
-    return Row(made, lambda: valid, refusals=KERAS)
+def layer(layer_class: type, /, **valid: Any) -> Row:
+    """A layer and its constructor arguments."""
+    return Row(layer_class, lambda: valid, refusals=KERAS_ERRORS)
 
 
-def method(of: Callable[[], Any], name: str, valid: Callable[[], dict]) -> Row:
-    """A method of what `of` gives."""
-    return Row(lambda **given: getattr(of(), name)(**given), valid)
+def method(owner: Callable[[], Any], name: str, valid: Callable[[], dict]) -> Row:
+    """A method of the object that `owner` returns."""
+    return Row(lambda **arguments: getattr(owner(), name)(**arguments), valid)
 
 
-def read(call: Callable[..., Any], **valid: Any) -> Row:
-    """A reader: nothing is at the path, or something that it cannot read."""
-    return Row(call, lambda: {"0": str(Path(__file__))} | valid)
+def reader(call: Callable[..., Any], **valid: Any) -> Row:
+    """A reader with the path of a file that it cannot read."""
+    return Row(call, lambda: {"0": FILE} | valid)
 
 
 FILE = str(Path(__file__))
@@ -193,12 +198,14 @@ ROWS = {
     ),
     "unregister": Row(zoo.unregister, lambda: {"0": "mine"}),
     # Diagnostics.
-    "adapt": Row(zoo.adapt, lambda: {"0": scaled(), "1": rows(), "target": None, "mask": None}),
+    "adapt": Row(
+        zoo.adapt, lambda: {"0": model_to_adapt(), "1": rows(), "target": None, "mask": None}
+    ),
     "anomaly": Row(
         zoo.anomaly,
         lambda: {"0": np.tanh, "1": rows()[0], "2": rows()[1], "kind": "identity",
-                 "quantile": 0.9, "sequence_length": 3, "sequence_stride": 1, "combine": "mean", "alone": False,
-                 "seed": 0},
+                 "quantile": 0.9, "sequence_length": 3, "sequence_stride": 1,
+                 "combine": "mean", "alone": False, "seed": 0},
     ),
     "anomaly_score": Row(
         zoo.diagnostics.anomaly_score,
@@ -251,35 +258,44 @@ ROWS = {
         lambda: {"0": model(), "1": rows()[:1], "lags": 3, "mask": None, "batch_size": 8},
     ),
     "LeakagePenalty": Row(
-        layers.LeakagePenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0}, refusals=KERAS,
+        layers.LeakagePenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0},
+        refusals=KERAS_ERRORS,
     ),
     "SpectralNorm": Row(zoo.regularizers.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
     "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
-    "across_workers": Row(distribution.across_workers, lambda: {"0": compiled()}),
     "StateLeakage": Row(
         zoo.callbacks.StateLeakage,
         lambda: {"0": rows(), "1": None, "max_rows": 4, "prefix": "val_", "cuts": 2},
     ),
     # Data.
-    "read_labeled_sequences": read(zoo.data.read_labeled_sequences, format="csv"),
-    "read_sequence_pairs": read(zoo.data.read_sequence_pairs, source_units="tokens", target_units="tokens"),
-    "read_time_series": read(zoo.data.read_time_series, columns=None, missing="split", duplicates="mean"),
-    "read_conll": read(data.read_conll, token_column=0, tag_column=-1),
-    "read_conllu": read(data.read_conllu, field="upos"),
-    "read_labeled_csv": read(data.read_labeled_csv, text="text", label="label", separator=None,
+    "read_labeled_sequences": reader(zoo.data.read_labeled_sequences, format="csv"),
+    "read_sequence_pairs": reader(
+        zoo.data.read_sequence_pairs, source_units="tokens", target_units="tokens"
+    ),
+    "read_time_series": reader(
+        zoo.data.read_time_series, columns=None, missing="split", repeats="mean"
+    ),
+    "read_conll": reader(data.read_conll, token_column=0, tag_column=-1),
+    "read_conllu": reader(data.read_conllu, field="upos"),
+    "read_labeled_csv": reader(data.read_labeled_csv, text="text", label="label", separator=None,
                           lower=False),
-    "read_seq_in_out": read(data.read_seq_in_out, tags=__file__ + "?", labels=None),
-    "read_ts": read(data.read_ts),
+    "read_seq_in_out": reader(data.read_seq_in_out, tags=__file__ + "?", labels=None),
+    "read_ts": reader(data.read_ts),
     "synthetic_readings": Row(
         zoo.data.synthetic_readings, lambda: {"steps": 120, "seed": 0, "interval": "5min"}
     ),
     "sensor_fault": Row(data.sensor_fault, lambda: {"steps": 200, "seed": 0}),
-    "make_windows": Row(zoo.data.make_windows, lambda: {"0": readings(), "sequence_length": 3, "sequence_stride": 2}),
+    "make_windows": Row(
+        zoo.data.make_windows,
+        lambda: {"0": time_series(), "sequence_length": 3, "sequence_stride": 2},
+    ),
     "window_positions": Row(
-        data.window_positions, lambda: {"0": readings(), "sequence_length": 3, "sequence_stride": 2}
+        data.window_positions,
+        lambda: {"0": time_series(), "sequence_length": 3, "sequence_stride": 2},
     ),
     "forecasting_pairs": Row(
-        data.forecasting_pairs, lambda: {"0": readings(), "past": 3, "steps": 2, "sequence_stride": 1}
+        data.forecasting_pairs,
+        lambda: {"0": time_series(), "past": 3, "steps": 2, "sequence_stride": 1},
     ),
     "Batches": Row(
         data.Batches,
@@ -299,7 +315,7 @@ ROWS = {
     "TimeSeries": Row(
         data.TimeSeries,
         lambda: {"values": rows()[0], "columns": ("a", "b"), "times": None, "starts": (0,)},
-        checked=("columns", "starts", "values"),
+        fuzzed=("columns", "starts", "values"),
     ),
     "predict_batches": Row(
         data.predict_batches, lambda: {"0": model(), "1": data.Batches(list(rows()), batch_size=2)},
@@ -307,34 +323,37 @@ ROWS = {
     # Training, searching, files.
     "train": Row(
         zoo.train,
-        lambda: {"0": "gru_tagger", "1": tagged(), "validation_data": tagged(), "validation_split": 0.5,
-                 "epochs": 1, "batch_size": 4, "learning_rate": 0.01, "seed": 0, "verbose": 0,
-                 "units": 2, "embedding_dim": 2},
-        trains=True,
+        lambda: {"0": "gru_tagger", "1": tagged_sequences(), "2": tagged_sequences(),
+                 "validation_split": 0.5, "epochs": 1, "batch_size": 4, "learning_rate": 0.01,
+                 "seed": 0, "verbose": 0, "units": 2, "embedding_dim": 2},
+        slow=True,
     ),
     "train on windows": Row(
         zoo.train,
         lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
                  "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
                  "units": 2},
-        trains=True,
+        slow=True,
     ),
     "evaluate": Row(
-        tasks.evaluate, lambda: {"0": named(), "1": tagged(), "batch_size": 4}
+        tasks.evaluate, lambda: {"0": end_to_end_tagger(), "1": tagged_sequences(), "batch_size": 4}
     ),
-    "measure_sequence_leakage": Row(
-        tasks.measure_sequence_leakage,
-        lambda: {"0": tagger(), "1": preprocessor(), "2": tagged(), "seed": 0},
+    "measure_memory": Row(
+        tasks.measure_memory,
+        lambda: {"0": tagger(), "1": preprocessor(), "2": tagged_sequences(), "seed": 0},
     ),
     "end_to_end": Row(zoo.tasks.end_to_end, lambda: {"0": tagger(), "1": preprocessor()}),
-    "is_end_to_end": Row(wrapping.is_end_to_end, lambda: {"0": named()}),
-    "decodes": Row(wrapping.decodes, lambda: {"0": named()}),
-    "preprocessor_of": Row(wrapping.preprocessor_of, lambda: {"0": named()}),
-    "inner_model": Row(wrapping.inner_model, lambda: {"0": named()}),
+    "is_end_to_end": Row(wrapping.is_end_to_end, lambda: {"0": end_to_end_tagger()}),
+    "decodes": Row(wrapping.decodes, lambda: {"0": end_to_end_tagger()}),
+    "preprocessor_of": Row(wrapping.preprocessor_of, lambda: {"0": end_to_end_tagger()}),
+    "inner_model": Row(wrapping.inner_model, lambda: {"0": end_to_end_tagger()}),
     "SequenceMetrics": Row(
-        zoo.callbacks.SequenceMetrics, lambda: {"0": preprocessor(), "1": tagged(), "batch_size": 4}
+        zoo.callbacks.SequenceMetrics,
+        lambda: {"0": preprocessor(), "1": tagged_sequences(), "batch_size": 4},
     ),
-    "PairMetrics": Row(zoo.callbacks.PairMetrics, lambda: {"0": pair_encoding(), "1": paired()}),
+    "PairMetrics": Row(
+        zoo.callbacks.PairMetrics, lambda: {"0": pair_preprocessor(), "1": sequence_pairs()}
+    ),
     "SequencePreprocessor": Row(
         data.SequencePreprocessor, lambda: {"target": "tags", "classes": ("a", "b"),
                                 "tokens": data.Vocabulary(["a"])},
@@ -357,14 +376,14 @@ ROWS = {
                  "max_trials": 1, "epochs": 1, "batch_size": 8, "population": 1,
                  "pruning": False, "seed": 0, "block": 1, "report": False, "verbose": 0,
                  "objective": None, "space": {"units": [2]}, "sampler": "random"},
-        checked=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
-        trains=True,
+        fuzzed=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
+        slow=True,
     ),
     "export": Row(
         zoo.export,
         lambda: {"0": model(), "format": "tf_saved_model", "verify": False, "overwrite": False,
                  "verbose": 0},
-        trains=True,
+        slow=True,
     ),
     "load": Row(
         zoo.load,
@@ -389,6 +408,11 @@ ROWS = {
         lambda: {"vocabulary_size": 9, "classes": 3, "head": "crf", "cell": "gru", "units": 3,
                  "embedding_dim": 2},
     ),
+    "sequence_encoder_decoder": Row(
+        models.sequence_encoder_decoder,
+        lambda: {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "cell": "gru",
+                 "units": 3, "num_layers": 1, "embedding_dim": 2, "attention": "dot"},
+    ),
     "simple_rnn_identity": Row(
         models.simple_rnn_identity, lambda: {"features": 2, "units": 3}
     ),
@@ -400,14 +424,14 @@ ROWS = {
     "AllSteps": layer(layers.AllSteps, name="a"),
     "SequenceGenerator": Row(
         layers.SequenceGenerator,
-        lambda: {"0": speaker(), "max_length": 3, "num_beams": 2, "length_penalty": 0.0},
-        refusals=KERAS,
+        lambda: {"0": encoder_decoder(), "max_length": 3, "num_beams": 2, "length_penalty": 0.0},
+        refusals=KERAS_ERRORS,
     ),
     "ApplyMask": layer(layers.ApplyMask, name="a"),
     "Bidirectional": Row(
         layers.Bidirectional,
         lambda: {"0": layers.GRU(2), "merge_mode": "concat"},
-        refusals=KERAS,
+        refusals=KERAS_ERRORS,
     ),
     "CharacterBiLSTM": layer(
         layers.CharacterBiLSTM, vocabulary_size=5, units=4, embedding_dim=3
@@ -425,15 +449,15 @@ ROWS = {
     ),
     "CRFModel": Row(
         layers.CRFModel,
-        lambda: {"inputs": tagging_head().inputs[0], "outputs": tagging_head().outputs[0]},
-        refusals=KERAS,
+        lambda: {"inputs": crf_tagger().inputs[0], "outputs": crf_tagger().outputs[0]},
+        refusals=KERAS_ERRORS,
     ),
     "EncoderDecoderModel": Row(
         layers.EncoderDecoderModel,
         lambda: {"inputs": model().inputs, "outputs": model().outputs},
-        refusals=KERAS,
+        refusals=KERAS_ERRORS,
     ),
-    "Ensemble": Row(layers.Ensemble, lambda: {"0": [speaker()]}),
+    "Ensemble": Row(layers.Ensemble, lambda: {"0": [encoder_decoder()]}),
     "JoinTokens": layer(layers.JoinTokens, separator=" "),
     "LastState": layer(layers.LastState, bidirectional=True),
     "LinearChainCRF": layer(
@@ -455,36 +479,39 @@ ROWS = {
         layers.bio_constraints, lambda: {"0": ["O", "B-a", "I-a"], "scheme": "BIO"}
     ),
     "compile_recurrences": Row(
-        layers.compile_recurrences, lambda: {"0": model(), "jit_compile": True}, refusals=KERAS
+        layers.compile_recurrences, lambda: {"0": model(), "jit_compile": True},
+        refusals=KERAS_ERRORS,
     ),
-    "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, refusals=KERAS),
+    "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, refusals=KERAS_ERRORS),
     "step_mask": Row(
-        layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS
+        layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS_ERRORS
     ),
 }  # fmt: skip
-# Methods that people give data to, and functions again, of networks that take other data.
+# Methods that take data, and functions with other kinds of model or data.
 MORE = {
+    "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "identity_error of a model": Row(
-        zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None}, checked=("1", "mask")
+        zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None},
+        fuzzed=("1", "mask"),
     ),
     "leakage of tokens": Row(
         zoo.leakage,
         lambda: {"0": tagger(), "1": tokens(), "mask": None, "resamples": 0, "cuts": 2},
-        checked=("1", "mask"),
+        fuzzed=("1", "mask"),
     ),
     "recoverability of a model": Row(
         zoo.diagnostics.recoverability,
         lambda: {"0": model(), "1": np.tile(rows(), (5, 1, 1)), "mask": None, "resamples": 0,
                  "lags": 1},
-        checked=("1", "mask"),
+        fuzzed=("1", "mask"),
     ),
     "audit of tokens": Row(
         zoo.audit,
         lambda: {"0": tagger(), "1": tokens(), "mask": None, "mask_value": None},
-        checked=("1", "mask", "mask_value"),
+        fuzzed=("1", "mask", "mask_value"),
     ),
     "StateLeakage of a model": Row(
-        lambda *x, **options: measured(zoo.callbacks.StateLeakage(*x, **options)),
+        measure_state_leakage,
         lambda: {"0": rows(), "1": rows(), "mask": None, "cuts": 2},
     ),
     "Streamer.initial_state": method(streamer, "initial_state", lambda: {"batch": 2}),
@@ -497,22 +524,23 @@ MORE = {
         lambda: {"x": np.array([1, 2]), "state": token_streamer().initial_state(2)},
     ),
     "EncoderDecoderModel.generate": method(
-        speaker, "generate",
+        encoder_decoder, "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "beam",
                  "num_beams": 2, "length_penalty": 0.0, "coverage_penalty": 0.0,
                  "temperature": 1.0, "top_k": None, "top_p": None, "num_return_sequences": None,
                  "return_attention": False, "seed": 0, "batch_size": 8},
     ),
     "EncoderDecoderModel.attention": method(
-        speaker, "attention", lambda: {"source": [2, 3], "target": [4]}
+        encoder_decoder, "attention", lambda: {"source": [2, 3], "target": [4]}
     ),
     "EncoderDecoderModel.plot_attention": method(
-        speaker, "plot_attention",
-        lambda: {"source": [2, 3], "target": [4], "source_labels": ["a", "b"],
-                 "target_labels": ["x"]},
+        encoder_decoder, "plot_attention",
+        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
+                 "target_names": ["x"]},
     ),
     "Ensemble.generate": method(
-        functools.cache(lambda: layers.Ensemble([speaker(), speaker()])), "generate",
+        functools.cache(lambda: layers.Ensemble([encoder_decoder(), encoder_decoder()])),
+        "generate",
         lambda: {"source": [[2, 3, 0], [4, 0, 0]], "max_length": 3, "strategy": "greedy"},
     ),
     "Vocabulary.from_data": method(
@@ -522,53 +550,58 @@ MORE = {
     "Vocabulary.encode": method(
         lambda: preprocessor().tokens, "encode", lambda: {"tokens": ["a", "z"]}
     ),
-    "Vocabulary.decode": method(lambda: preprocessor().tokens, "decode", lambda: {"ids": [0, 2]}),
-    "SequencePreprocessor.from_data": method(
-        lambda: data.SequencePreprocessor, "from_data",
-        lambda: {"examples": tagged(), "target": "tags", "characters": True, "min_count": 1,
-                 "max_size": 9},
+    "Vocabulary.decode": method(
+        lambda: preprocessor().tokens, "decode", lambda: {"numbers": [0, 2]}
+    ),
+    "SequencePreprocessor.learn": method(
+        lambda: data.SequencePreprocessor, "learn",
+        lambda: {"examples": tagged_sequences(), "target": "tags", "characters": True,
+                 "min_count": 1, "max_size": 9},
     ),
     "SequencePreprocessor.batches": method(
         preprocessor, "batches",
-        lambda: {"examples": tagged(), "class_weight": {"O": 2.0}, "targets": True,
-                 "batch_size": 2, "shuffle": True, "seed": 0, "pad_to_multiple_of": 1},
+        lambda: {"examples": tagged_sequences(), "class_weight": {"O": 2.0}, "targets": True,
+                 "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
     ),
-    "SequencePreprocessor.decode": method(
-        preprocessor, "decode", lambda: {"predictions": [[0, 1]]}
-    ),
-    "PairPreprocessor.from_data": method(
-        lambda: data.PairPreprocessor, "from_data", lambda: {"examples": paired(), "min_count": 1}
+    "SequencePreprocessor.names": method(preprocessor, "names", lambda: {"answers": [[0, 1]]}),
+    "PairPreprocessor.learn": method(
+        lambda: data.PairPreprocessor, "learn",
+        lambda: {"examples": sequence_pairs(), "min_count": 1},
     ),
     "PairPreprocessor.batches": method(
-        pair_encoding, "batches",
-        lambda: {"examples": paired(), "targets": True, "batch_size": 2, "shuffle": True,
-                 "seed": 0, "pad_to_multiple_of": 1},
+        pair_preprocessor, "batches",
+        lambda: {"examples": sequence_pairs(), "targets": True, "batch_size": 2, "shuffle": True,
+                 "seed": 0, "multiple": 1},
     ),
-    "PairPreprocessor.encode_sources": method(
-        pair_encoding, "encode_sources", lambda: {"sequences": [["a"], ["b", "a"]]}
+    "PairPreprocessor.sources": method(
+        pair_preprocessor, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
     ),
-    "PairPreprocessor.decode": method(
-        pair_encoding, "decode", lambda: {"ids": np.array([[2, 0]])}
+    "PairPreprocessor.names": method(
+        pair_preprocessor, "names", lambda: {"tokens": np.array([[2, 0]])}
     ),
-    "LabeledSequences.take": method(tagged, "take", lambda: {"indices": [0, 2]}),
-    "LabeledSequences.split": method(tagged, "split", lambda: {"fraction": 0.5, "seed": 0}),
-    "SequencePairs.take": method(paired, "take", lambda: {"indices": [0, 2]}),
-    "SequencePairs.split": method(paired, "split", lambda: {"fraction": 0.5, "seed": 0}),
+    "LabeledSequences.take": method(tagged_sequences, "take", lambda: {"indices": [0, 2]}),
+    "LabeledSequences.split": method(
+        tagged_sequences, "split", lambda: {"fraction": 0.5, "seed": 0}
+    ),
+    "SequencePairs.take": method(sequence_pairs, "take", lambda: {"indices": [0, 2]}),
+    "SequencePairs.split": method(sequence_pairs, "split", lambda: {"fraction": 0.5, "seed": 0}),
     "TimeSeries.split": Row(
-        lambda *fractions: readings().split(*fractions), lambda: {"0": 0.6, "1": 0.4}
+        lambda *fractions: time_series().split(*fractions), lambda: {"0": 0.6, "1": 0.4}
     ),
     "SequenceMetrics.measure": method(
-        lambda: zoo.callbacks.SequenceMetrics(preprocessor(), tagged()), "measure", lambda: {"model": tagger()}
+        lambda: zoo.callbacks.SequenceMetrics(preprocessor(), tagged_sequences()), "measure",
+        lambda: {"model": tagger()},
     ),
     "PairMetrics.measure": method(
-        lambda: zoo.callbacks.PairMetrics(pair_encoding(), paired()), "measure", lambda: {"model": speaker()}
+        lambda: zoo.callbacks.PairMetrics(pair_preprocessor(), sequence_pairs()), "measure",
+        lambda: {"model": encoder_decoder()},
     ),
     "LipschitzBound.horizon": method(
         functools.cache(lambda: zoo.diagnostics.lipschitz_bound(model(), lags=3)), "horizon",
         lambda: {"threshold": 1e9},
     ),
 }  # fmt: skip
-# What calls give back; nobody makes one.
+# Classes that the package returns and that users do not construct.
 RESULTS = (
     exporting.Parity, streaming.Streamer, diagnostics.AnomalyReport, diagnostics.AuditFailure,
     diagnostics.AuditReport, diagnostics.LipschitzBound, diagnostics.Finding,
@@ -579,12 +612,17 @@ RESULTS = (
 )  # fmt: skip
 
 
-def public() -> dict[str, Any]:
-    """Every public callable by its name."""
-    found = {}
-    for room in ("", *(f".{room}" for room in zoo._ROOMS)):
-        module = importlib.import_module(f"keras_seqzoo{room}")
-        for name in getattr(module, "__all__", ()):
-            if callable(getattr(module, name)):
-                found[name] = getattr(module, name)
-    return found
+# The public modules, and those of the other public functions and their results.
+MODULES = ("exporting", "optimizers", "saving", "streaming", "tuning")
+
+
+def public_callables() -> dict[str, Any]:
+    """Every public function and class by name: `__all__`, or the classes of a module without it."""
+    callables = {}
+    for name in ("keras_seqzoo", *(f"keras_seqzoo.{module}" for module in zoo._MODULES + MODULES)):
+        module = importlib.import_module(name)
+        classes = [key for key, value in vars(module).items()
+                   if isinstance(value, type) and value.__module__ == name]  # fmt: skip
+        names = getattr(module, "__all__", classes)
+        callables |= {key: getattr(module, key) for key in names if callable(getattr(module, key))}
+    return callables

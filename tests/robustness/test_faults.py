@@ -1,5 +1,4 @@
-"""A full disk and a sudden death at a write: what is there afterwards is old and whole, or new and
-whole, or not there at all."""
+"""A full disk or a killed process leaves each file old and intact, new and intact, or absent."""
 
 from __future__ import annotations
 
@@ -22,9 +21,9 @@ from tests.helpers import faults
 pytestmark = [pytest.mark.tensorflow, pytest.mark.own_process]
 
 X = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
-# How often each scenario changes a folder, counted; a test below finds where it has grown.
+# Number of events that change the folder, by scenario; pinned by a test below.
 EVENTS = {"save": 4, "export": 8, "train": 14, "search": 16}
-SOME = {
+SOME_POINTS = {
     "save": ("event:4", "size:5000"),
     "export": ("event:4", "size:10", "size:3000", "size:20000"),
     "train": ("event:14",),
@@ -32,16 +31,19 @@ SOME = {
 }
 SIZES = (0, 1, 10, 100, 300, 1_000, 2_000, 3_000, 5_000, 8_000, 12_000, 20_000, 40_000, 80_000,
          120_000, 160_000)  # fmt: skip
-EVERY = {
-    name: (*(f"event:{one}" for one in range(1, count + 1)), *(f"size:{one}" for one in SIZES))
+ALL_POINTS = {
+    name: (
+        *(f"event:{event}" for event in range(1, count + 1)),
+        *(f"size:{size}" for size in SIZES),
+    )
     for name, count in EVENTS.items()
 }
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """A folder where everything is already there, whole and old; but for the search."""
-    folder = tmp_path_factory.mktemp("faults") / "start"
+def existing(tmp_path_factory):
+    """A folder with intact old files of every scenario but the search."""
+    folder = tmp_path_factory.mktemp("faults") / "existing"
     folder.mkdir()
     old = faults.model(faults.OLD)
     zoo.export(old, folder / "served", verify=False)
@@ -52,37 +54,37 @@ def start(tmp_path_factory):
     return folder
 
 
-def copy(start: Path, to: Path) -> Path:
-    shutil.copytree(start, to)
-    return to
+def copy_of(existing: Path, path: Path) -> Path:
+    shutil.copytree(existing, path)
+    return path
 
 
-# ------------------------------------------------------------------- what must hold at any time
+# -------------------------------------------------------------------- invariants of each scenario
 
 
 def check_save(folder: Path) -> None:
-    assert weight(zoo.load(folder / "best.keras")) in (faults.OLD, faults.NEW)
+    assert weight_value(zoo.load(folder / "best.keras")) in (faults.OLD, faults.NEW)
 
 
 def check_export(folder: Path) -> None:
     artifact = zoo.load(folder / "served")
-    answers = [np.asarray(faults.model(one)(X)) for one in (faults.OLD, faults.NEW)]
-    found = np.asarray(artifact.serve(X))
-    assert any(np.allclose(found, answer, atol=1e-5) for answer in answers)
+    allowed = [np.asarray(faults.model(value)(X)) for value in (faults.OLD, faults.NEW)]
+    outputs = np.asarray(artifact.serve(X))
+    assert any(np.allclose(outputs, expected, atol=1e-5) for expected in allowed)
 
 
 def check_train(folder: Path) -> None:
     figures = json.loads((folder / "out" / "figures.json").read_text())
     loaded = zoo.load(folder / "out" / "best.keras")
     if "old" in figures:
-        assert weight(loaded) == faults.OLD
+        assert weight_value(loaded) == faults.OLD
         return
     np.testing.assert_array_equal(loaded.get_layer("recurrent").units, 3)
     assert {path.name for path in (folder / "out").iterdir()} >= {"history.csv", "memory.png"}
 
 
 def check_search(folder: Path) -> None:
-    """What is there loads; and going on ends where an uninterrupted search does."""
+    """The best model, if there is one, loads."""
     best = folder / "run" / "best.keras"
     if best.exists():
         zoo.load(best)
@@ -93,134 +95,139 @@ CHECKS = {
 }  # fmt: skip
 
 
-def weight(model) -> float:
-    """The one number that all weights are, or NaN."""
-    values = np.unique(np.concatenate([np.ravel(one) for one in model.get_weights()]))
+def weight_value(model) -> float:
+    """The value of all weights, or NaN if they differ."""
+    values = np.unique(np.concatenate([np.ravel(weight) for weight in model.get_weights()]))
     return float(values[0]) if len(values) == 1 else float("nan")
 
 
-def table(folder: Path) -> pd.DataFrame:
-    """What a search says that is as whole as it will be."""
+def complete_search(folder: Path) -> pd.DataFrame:
+    """Run or resume the search to its end, and return its results."""
     x = np.random.default_rng(0).normal(size=(12, 6, 1)).astype("float32")
-    found = zoo.search(
+    search = zoo.search(
         "simple_rnn_identity", x, max_trials=2, population=1, epochs=1, directory=folder / "run",
         report=False, verbose=0, space={"units": [2, 3]},
     )  # fmt: skip
     zoo.load(folder / "run" / "best.keras")
-    return found.results.drop(columns="seconds")
+    return search.results.drop(columns="seconds")
 
 
-# ------------------------------------------------------------------------------------------ deaths
+# ---------------------------------------------------------------------------------- killed
+# processes
 
 
-def deaths(start: Path, points: dict[str, tuple[str, ...]]) -> None:
-    """Dies at each point, looks, and goes on."""
-    given = [f"{name}/{point}" for name, ones in points.items() for point in ones]
-    done = subprocess.run(
-        [sys.executable, faults.__file__, start, *given],
+def check_kills(existing: Path, points: dict[str, tuple[str, ...]]) -> None:
+    """Kill a process at each point, check the files, and run the scenario again."""
+    names = [f"{name}/{point}" for name in points for point in points[name]]
+    process = subprocess.run(
+        [sys.executable, faults.__file__, existing, *names],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ended = json.loads(done.stdout.splitlines()[-1])
-    whole = table(start.parent / "uninterrupted") if "search" in points else None
-    for point in given:
-        name, place = point.split("/")[0], start.parent / faults.place_of(point)
-        # A file that never grows so large lets the process end well.
+    assert process.returncode == 0, process.stderr[-3000:]
+    exit_codes = json.loads(process.stdout.splitlines()[-1])
+    uninterrupted = existing.parent / "uninterrupted"
+    expected = complete_search(uninterrupted) if "search" in points else None
+    for point in names:
+        name, folder = point.split("/")[0], existing.parent / faults.folder_name(point)
+        # If no file reaches the size, the process ends normally.
         allowed = (-9,) if "event" in point else (-25, 0)
-        assert ended[point] in allowed, (point, ended[point], done.stderr[-3000:])
-        CHECKS[name](place)
+        assert exit_codes[point] in allowed, (point, exit_codes[point], process.stderr[-3000:])
+        CHECKS[name](folder)
         if name == "search":
-            pd.testing.assert_frame_equal(table(place), whole)
+            pd.testing.assert_frame_equal(complete_search(folder), expected)
         elif name != "train":
-            faults.SCENARIOS[name](place)
-            CHECKS[name](place)
-        shutil.rmtree(place)
+            faults.SCENARIOS[name](folder)
+            CHECKS[name](folder)
+        shutil.rmtree(folder)
     if "search" in points:
-        shutil.rmtree(start.parent / "uninterrupted")
+        shutil.rmtree(uninterrupted)
 
 
-def test_what_a_process_was_writing_when_it_died_is_whole_or_not_there(start):
-    deaths(start, {name: SOME[name] for name in ("save", "export")})  # the others in the long run
+def test_a_killed_process_leaves_intact_files(existing):
+    # The other scenarios in the long run.
+    check_kills(existing, {name: SOME_POINTS[name] for name in ("save", "export")})
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", EVERY)
-def test_a_death_at_every_write(name, start):
-    deaths(start, {name: EVERY[name]})
+@pytest.mark.parametrize("name", ALL_POINTS)
+def test_a_process_killed_at_any_write_leaves_intact_files(name, existing):
+    check_kills(existing, {name: ALL_POINTS[name]})
 
 
 # --------------------------------------------------------------------------------------- full disks
 
 
-def full_at_event(name: str, folder: Path, number: int) -> int:
-    """The disk is full from that event on; how many events there were."""
+def run_on_disk_full_from(event: int, name: str, folder: Path) -> int:
+    """Run a scenario on a disk that is full from an event on; return the number of events."""
 
-    def then(count: int, event: str) -> None:
-        if count >= number and event in ("open", "os.mkdir", "os.rename", "os.link"):
-            faults.full_disk(count, event)
+    def fail(count: int, kind: str) -> None:
+        if count >= event and kind in ("open", "os.mkdir", "os.rename", "os.link"):
+            faults.raise_disk_full(count, kind)
 
-    watch = faults.Watch(folder, then)
+    monitor = faults.WriteMonitor(folder, fail)
     try:
-        refused_or_done(name, folder)
+        run_or_refuse(name, folder)
     finally:
-        watch.on = False
-    return watch.count
+        monitor.active = False
+    return monitor.count
 
 
-def refused_or_done(name: str, folder: Path) -> None:
-    """Runs it; the error of a full disk is one of ours or the system's, which commands print."""
+def run_or_refuse(name: str, folder: Path) -> None:
+    """Run a scenario; an error must be the package's or the system's, which commands print."""
     try:
         faults.SCENARIOS[name](folder)
     except (SeqZooError, OSError, click.ClickException) as error:
         assert str(error)
 
 
-def check_nothing_left(folder: Path, before: set[str]) -> None:
-    assert {path.name for path in folder.iterdir()} <= before | {"run"}
+def check_no_temporary_files(folder: Path, existing: Path) -> None:
+    names = {path.name for path in existing.iterdir()}
+    assert {path.name for path in folder.iterdir()} <= names | {"run"}
 
 
-def full_disks(name: str, start: Path, folder: Path, points: tuple[str, ...]) -> None:
-    before = {path.name for path in start.iterdir()}
+def check_full_disks(name: str, existing: Path, tmp_path: Path, points: tuple[str, ...]) -> None:
+    """Run a scenario on a disk that is full at each point, and check the files."""
     for point in points:
-        kind, number = point.split(":")
-        place = copy(start, folder / point.replace(":", "-"))
+        kind, value = point.split(":")
+        folder = copy_of(existing, tmp_path / point.replace(":", "-"))
         if kind == "event":
-            full_at_event(name, place, int(number))
+            run_on_disk_full_from(int(value), name, folder)
         else:
-            with faults.no_file_beyond(int(number)):
-                refused_or_done(name, place)
-        check_nothing_left(place, before)
-        CHECKS[name](place)
+            with faults.limit_file_size(int(value)):
+                run_or_refuse(name, folder)
+        check_no_temporary_files(folder, existing)
+        CHECKS[name](folder)
         if name == "search":
-            table(place)
-        shutil.rmtree(place)
+            complete_search(folder)
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("name", ["save", "export"])
-def test_a_full_disk_leaves_what_was_there(name, start, tmp_path):
-    full_disks(name, start, tmp_path, EVERY[name][:: 1 if name == "save" else 3])
+def test_a_full_disk_leaves_intact_files(name, existing, tmp_path):
+    check_full_disks(name, existing, tmp_path, ALL_POINTS[name][:: 1 if name == "save" else 3])
 
 
 @pytest.mark.parametrize("name", ["train", "search"])
-def test_a_full_disk_leaves_what_a_long_run_had(name, start, tmp_path):
-    full_disks(name, start, tmp_path, SOME[name])
+def test_a_full_disk_while_training_or_searching_leaves_intact_files(name, existing, tmp_path):
+    check_full_disks(name, existing, tmp_path, SOME_POINTS[name])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", EVERY)
-def test_a_full_disk_at_every_write(name, start, tmp_path):
-    full_disks(name, start, tmp_path, EVERY[name])
+@pytest.mark.parametrize("name", ALL_POINTS)
+def test_a_disk_full_at_any_write_leaves_intact_files(name, existing, tmp_path):
+    check_full_disks(name, existing, tmp_path, ALL_POINTS[name])
 
 
 @pytest.mark.parametrize("name", ["save", "export"])
-def test_every_write_is_counted(name, start, tmp_path):
-    assert full_at_event(name, copy(start, tmp_path / "all"), 10**6) == EVENTS[name]
+def test_number_of_writes_is_pinned(name, existing, tmp_path):
+    folder = copy_of(existing, tmp_path / "all")
+    assert run_on_disk_full_from(10**6, name, folder) == EVENTS[name]
 
 
-def test_a_file_that_is_written_in_place_is_found_out(start, tmp_path, monkeypatch):
-    """The checks would notice: without a temporary name, what is cut short takes the place."""
+def test_a_file_written_in_place_fails_the_check(existing, tmp_path, monkeypatch):
+    """Without a temporary name, a truncated file replaces the old one."""
 
     class InPlace:
         def __init__(self, path):
@@ -233,8 +240,8 @@ def test_a_file_that_is_written_in_place_is_found_out(start, tmp_path, monkeypat
             return False
 
     monkeypatch.setattr(files, "replacing", InPlace)
-    place = copy(start, tmp_path / "place")
-    with faults.no_file_beyond(5_000):
-        refused_or_done("save", place)
+    folder = copy_of(existing, tmp_path / "in_place")
+    with faults.limit_file_size(5_000):
+        run_or_refuse("save", folder)
     with pytest.raises(SeqZooError, match=r"cut short|damaged|no zip"):
-        check_save(place)
+        check_save(folder)

@@ -1,4 +1,4 @@
-"""Whatever an argument is, it works or the error is one of ours."""
+"""Fuzz tests: any argument of a public call is accepted, or refused by an error of the package."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from hypothesis.extra import numpy as hnp
 import keras_seqzoo as zoo
 from keras_seqzoo.errors import ArgumentError, SeqZooError
 from keras_seqzoo.registry import search_space
-from tests.robustness.fuzz_table import MORE, RESULTS, ROWS, public
+from tests.robustness.fuzz_table import MORE, RESULTS, ROWS, public_callables
 
 NAME = "simple_rnn_identity"
-# Derandomized: the same examples in every run, so that a failure is a change.
+# Derandomized: every run has the same examples, so that a failure is due to a change.
 SETTINGS = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-NORMAL, LONG = {"checks": 200, "builds": 20}, {"checks": 10_000, "builds": 200}
+# Number of examples by the cost of one, in every run and in the long run.
+NORMAL, LONG = {"fast": 200, "slow": 20}, {"fast": 10_000, "slow": 200}
 
 
-def examples(kind: str) -> pytest.MarkDecorator:
-    """How many: some in every run, many more in the long one."""
-    longer = pytest.param(LONG[kind], marks=pytest.mark.long)
-    return pytest.mark.parametrize("count", [NORMAL[kind], longer])
+def example_counts(cost: str) -> pytest.MarkDecorator:
+    """Parametrize `count`, the number of examples."""
+    long = pytest.param(LONG[cost], marks=pytest.mark.long)
+    return pytest.mark.parametrize("count", [NORMAL[cost], long])
 
 
-def fuzzed(kind: str):
-    """A test of hypothesis's, run with as many examples as the run is long."""
+def fuzz(cost: str):
+    """Make a Hypothesis test a pytest test with the number of examples as a parameter."""
 
     def decorate(check):
-        @examples(kind)
+        @example_counts(cost)
         def test(count):
             settings(SETTINGS, max_examples=count)(check)()
 
@@ -42,7 +43,7 @@ def fuzzed(kind: str):
     return decorate
 
 
-CHECKS, BUILDS = fuzzed("checks"), fuzzed("builds")
+FAST, SLOW = fuzz("fast"), fuzz("slow")
 
 scalars = st.one_of(
     st.none(),
@@ -65,8 +66,8 @@ junk = st.recursive(
 ARGUMENTS = sorted(zoo.describe(NAME).arguments)
 
 
-def check_accepts_or_refuses(function, *arguments, **options):
-    """The result, or None where one of our own errors was raised; any other one fails the test."""
+def call_or_refuse(function, *arguments, **options):
+    """The result, or None after an error of the package; any other error fails the test."""
     try:
         return function(*arguments, **options)
     except SeqZooError as error:
@@ -77,27 +78,27 @@ def check_accepts_or_refuses(function, *arguments, **options):
 # -------------------------------------------------------------------------------------- the zoo
 
 
-@CHECKS
+@FAST
 @given(argument=st.sampled_from(ARGUMENTS), value=junk)
 def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
-    model = check_accepts_or_refuses(zoo.get, NAME, **{argument: value})
+    model = call_or_refuse(zoo.get, NAME, **{argument: value})
     assert model is None or isinstance(model, keras.Model)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int32])
-def test_sizes_may_be_numbers_of_numpy(kind):
+def test_sizes_may_be_numpy_integers(kind):
     model = zoo.get(NAME, units=kind(3), features=kind(2), mask_value=np.float32(-1))
     assert model.output_shape == (None, None, 2)
     assert type(model.get_layer("recurrent").units) is int
 
 
-@BUILDS
+@SLOW
 @given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
 def test_any_values_of_several_arguments_build_or_are_refused(config):
-    check_accepts_or_refuses(zoo.get, NAME, **config)
+    call_or_refuse(zoo.get, NAME, **config)
 
 
-good_config = st.fixed_dictionaries(
+valid_configs = st.fixed_dictionaries(
     {},
     optional={
         "features": st.integers(1, 5),
@@ -115,27 +116,27 @@ good_config = st.fixed_dictionaries(
 )
 
 
-@BUILDS
-@given(config=good_config)
-def test_every_documented_value_builds_and_answers(config):
+@SLOW
+@given(config=valid_configs)
+def test_every_documented_value_builds_and_predicts(config):
     model = zoo.get(NAME, **config)
     x = np.random.default_rng(0).normal(size=(2, 4, config.get("features", 1)))
-    found = np.asarray(model(x.astype("float32")))
-    assert found.shape == (x.shape if config.get("return_sequences", True) else x[:, 0].shape)
-    assert np.isfinite(found).all()
+    y = np.asarray(model(x.astype("float32")))
+    assert y.shape == (x.shape if config.get("return_sequences", True) else x[:, 0].shape)
+    assert np.isfinite(y).all()
     assert model.name == config.get("name", NAME)
 
 
-@CHECKS
+@FAST
 @given(name=junk, argument=st.text(max_size=10), value=junk)
-def test_any_name_is_found_or_refused(name, argument, value):
-    for verb in (zoo.describe, zoo.get, zoo.unregister):
-        assert check_accepts_or_refuses(verb, name) is None
+def test_unknown_names_and_arguments_are_refused(name, argument, value):
+    for function in (zoo.describe, zoo.get, zoo.unregister):
+        assert call_or_refuse(function, name) is None
     if argument not in ARGUMENTS:
-        assert check_accepts_or_refuses(zoo.get, NAME, **{argument: value}) is None
+        assert call_or_refuse(zoo.get, NAME, **{argument: value}) is None
 
 
-@CHECKS
+@FAST
 @given(
     options=st.fixed_dictionaries(
         {},
@@ -150,14 +151,14 @@ def test_any_name_is_found_or_refused(name, argument, value):
     )
 )
 def test_any_filter_lists_names_or_is_refused(options):
-    names = check_accepts_or_refuses(zoo.list_models, **options)
+    names = call_or_refuse(zoo.list_models, **options)
     assert names is None or set(names) <= set(zoo.list_models())
 
 
-@CHECKS
+@FAST
 @given(
-    given_dimension=junk,
-    standard=st.sampled_from(
+    value=junk,
+    default=st.sampled_from(
         [
             None,
             search_space.Int(1, 9),
@@ -166,33 +167,33 @@ def test_any_filter_lists_names_or_is_refused(options):
         ]
     ),
 )
-def test_any_dimension_is_read_or_refused(given_dimension, standard):
-    found = check_accepts_or_refuses(search_space.as_dimension, "units", given_dimension, standard)
-    assert found is None or isinstance(found, search_space.Dimension)
+def test_any_dimension_is_accepted_or_refused(value, default):
+    dimension = call_or_refuse(search_space.dimension, "units", value, default)
+    assert dimension is None or isinstance(dimension, search_space.Dimension)
 
 
-@CHECKS
+@FAST
 @given(
     low=st.one_of(st.integers(-5, 5), st.floats(-5, 5)),
     high=st.one_of(st.integers(-5, 5), st.floats(-5, 5)),
     log=st.booleans(),
 )
-def test_a_range_is_what_was_given(low, high, log):
-    standard = search_space.Float(0.1, 1.0, log=log)
-    found = check_accepts_or_refuses(search_space.as_dimension, "rate", (low, high), standard)
-    if found is None:
+def test_a_range_keeps_its_bounds(low, high, log):
+    default = search_space.Float(0.1, 1.0, log=log)
+    dimension = call_or_refuse(search_space.dimension, "rate", (low, high), default)
+    if dimension is None:
         assert low > high or (log and low <= 0)
     else:
-        assert (found.low, found.high, found.log) == (low, high, log)
+        assert (dimension.low, dimension.high, dimension.log) == (low, high, log)
 
 
-def test_an_int_beyond_every_float_is_read_or_refused():
-    check_accepts_or_refuses(search_space.as_dimension, "units", (1, 10**400))
+def test_an_int_beyond_every_float_is_accepted_or_refused():
+    call_or_refuse(search_space.dimension, "units", (1, 10**400))
 
 
-def test_an_array_is_no_choice():
-    check_accepts_or_refuses(zoo.list_models, task=np.array([1, 2]))
-    check_accepts_or_refuses(zoo.list_models, causal=np.array([1, 2]))
+def test_an_array_as_a_filter_is_accepted_or_refused():
+    call_or_refuse(zoo.list_models, task=np.array([1, 2]))
+    call_or_refuse(zoo.list_models, causal=np.array([1, 2]))
 
 
 @pytest.mark.parametrize("value", ["glu", int, lambda x: x[:, :1], "activation"])
@@ -202,19 +203,19 @@ def test_an_activation_that_changes_the_shape_is_refused(value):
 
 
 @pytest.mark.parametrize("value", ["initializer", int, 3])
-def test_what_is_no_initializer_is_refused(value):
+def test_an_invalid_initializer_is_refused(value):
     with pytest.raises(ArgumentError, match="recurrent_initializer"):
         zoo.get("simple_rnn_identity", recurrent_initializer=value)
 
 
 @pytest.mark.parametrize("value", ["regularizer", lambda x: x, 0.1])
-def test_what_is_no_regularizer_is_refused(value):
+def test_an_invalid_regularizer_is_refused(value):
     with pytest.raises(ArgumentError, match="recurrent_regularizer"):
         zoo.get("simple_rnn_identity", recurrent_regularizer=value)
 
 
 @pytest.mark.parametrize("path", [None, 3, ""])
-def test_what_is_no_path_is_refused(path):
+def test_an_invalid_path_is_refused(path):
     with pytest.raises(ArgumentError, match="path"):
         zoo.load(path)
     with pytest.raises(ArgumentError, match="path"):
@@ -227,7 +228,7 @@ def test_an_output_whose_shape_depends_on_the_number_of_rows_is_refused():
         zoo.leakage(lambda rows: np.ones((*rows.shape[:2], len(rows))), x)
 
 
-def test_more_cuts_than_steps_are_all_of_them():
+def test_more_cuts_than_steps_use_all_steps():
     x = np.random.default_rng(0).normal(size=(4, 6, 1))
     assert zoo.leakage(np.tanh, x, cuts=10**12).cuts == (1, 2, 3, 4, 5)
 
@@ -258,32 +259,32 @@ masks = st.one_of(
     arrays,
     st.just([[True], [True, False]]),
 )
-# Rows that can be measured, with a mask that fits: the way to what lies behind the checks.
-fitting = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).flatmap(
+# Rows with a mask of the right shape, which pass the argument checks.
+valid_rows_and_masks = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=6).flatmap(
     lambda shape: st.tuples(
         hnp.arrays(np.float32, shape, elements=st.floats(-100, 100, width=32)),
         st.one_of(st.none(), hnp.arrays(bool, shape[:2])),
     )
 )
-rows_and_masks = st.one_of(st.tuples(arrays, masks), fitting)
-SCALED = [
+rows_and_masks = st.one_of(st.tuples(arrays, masks), valid_rows_and_masks)
+SCALED_MODELS = [
     zoo.get(NAME, features=features, mask_value=mask_value)
     for features in (1, 2)
     for mask_value in (None, float("nan"), 0.0)
 ]
 
 
-@CHECKS
-@given(model=st.sampled_from(SCALED), rows=rows_and_masks)
+@FAST
+@given(model=st.sampled_from(SCALED_MODELS), rows=rows_and_masks)
 def test_any_rows_adapt_a_model_or_are_refused(model, rows):
     x, mask = rows
-    check_accepts_or_refuses(zoo.adapt, model, x, mask=mask)
+    call_or_refuse(zoo.adapt, model, x, mask=mask)
     for weight in model.get_weights():
         assert np.isfinite(weight).all()
 
 
 def outputs(x: np.ndarray) -> dict[str, object]:
-    """What plain functions of all sorts make of a batch."""
+    """Outputs of valid and invalid functions of a batch, by name."""
     return {
         "same": x,
         "running sum": np.cumsum(x, axis=1),
@@ -309,33 +310,33 @@ def outputs(x: np.ndarray) -> dict[str, object]:
 
 
 FUNCTIONS = sorted(outputs(np.ones((2, 2, 1))))
-# Half of the examples get past the checks of the output.
-kinds = st.one_of(
+# At least half of the examples have a valid output.
+function_names = st.one_of(
     st.sampled_from(["same", "running sum", "last step", "one score per step"]),
     st.sampled_from(FUNCTIONS),
 )
 quiet_numpy = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 
-def function(kind: str):
+def function(name: str):
     with np.errstate(all="ignore"):
-        return lambda x: outputs(x)[kind]
+        return lambda x: outputs(x)[name]
 
 
-@quiet_numpy  # the functions above overflow, which is no fault of what measures them
-@CHECKS
+@quiet_numpy  # the functions above overflow
+@FAST
 @given(
-    kind=kinds,
+    kind=function_names,
     rows=rows_and_masks,
     y=st.one_of(st.none(), arrays),
     batch_size=st.sampled_from([1, 2, 4096, 0, None, 2.0, 2**70]),
 )
 def test_any_identity_error_is_measured_or_refused(kind, rows, y, batch_size):
     x, mask = rows
-    found = check_accepts_or_refuses(
+    error = call_or_refuse(
         zoo.metrics.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
     )
-    assert found is None or np.isnan(found) or found >= 0
+    assert error is None or np.isnan(error) or error >= 0
 
 
 valid_options = st.fixed_dictionaries(
@@ -352,7 +353,7 @@ valid_options = st.fixed_dictionaries(
         "method": st.just("swap"),
     },
 )
-# Counts are bounded: what is asked for is computed, and a billion resamples are a billion.
+# Integers are bounded, because a billion resamples would be computed.
 OPTIONS = (
     "resamples", "cuts", "burn_in", "output_step", "threshold", "scale", "block", "seed",
     "batch_size", "method", "probes", "mask",
@@ -362,15 +363,15 @@ invalid_options = st.dictionaries(st.sampled_from(OPTIONS), small_junk, min_size
 
 
 @quiet_numpy
-@CHECKS
+@FAST
 @given(
-    kind=kinds,
+    kind=function_names,
     rows=rows_and_masks,
     options=st.one_of(valid_options, valid_options, invalid_options),
 )
 def test_any_leakage_is_measured_or_refused(kind, rows, options):
     x, mask = rows
-    report = check_accepts_or_refuses(zoo.leakage, function(kind), x, **{"mask": mask} | options)
+    report = call_or_refuse(zoo.leakage, function(kind), x, **{"mask": mask} | options)
     if report is not None:
         assert np.isnan(report.index) or report.index >= 0
         assert str(report)
@@ -399,15 +400,15 @@ invalid_readouts = st.dictionaries(
 
 
 @quiet_numpy
-@CHECKS
+@FAST
 @given(
-    kind=kinds,
+    kind=function_names,
     rows=rows_and_masks,
     options=st.one_of(valid_readouts, valid_readouts, invalid_readouts),
 )
 def test_any_recoverability_is_measured_or_refused(kind, rows, options):
     x, mask = rows
-    report = check_accepts_or_refuses(
+    report = call_or_refuse(
         zoo.diagnostics.recoverability, function(kind), x, **{"mask": mask} | options
     )
     if report is not None:
@@ -418,20 +419,20 @@ def test_any_recoverability_is_measured_or_refused(kind, rows, options):
 
 
 @quiet_numpy
-@CHECKS
-@given(kind=kinds, rows=rows_and_masks)
-def test_any_anomaly_score_is_made_or_refused(kind, rows):
+@FAST
+@given(kind=function_names, rows=rows_and_masks)
+def test_any_anomaly_score_is_computed_or_refused(kind, rows):
     x, mask = rows
-    score = check_accepts_or_refuses(zoo.diagnostics.anomaly_score, function(kind), x, mask=mask)
+    score = call_or_refuse(zoo.diagnostics.anomaly_score, function(kind), x, mask=mask)
     if score is not None:
-        found = check_accepts_or_refuses(score, x)
-        assert found is None or found.shape == np.shape(x)[:2]
+        scores = call_or_refuse(score, x)
+        assert scores is None or scores.shape == np.shape(x)[:2]
 
 
 @quiet_numpy
-@CHECKS
+@FAST
 @given(
-    kind=kinds,
+    kind=function_names,
     x=arrays,
     x_train=arrays,
     options=st.fixed_dictionaries(
@@ -445,42 +446,44 @@ def test_any_anomaly_score_is_made_or_refused(kind, rows):
         },
     ),
 )
-def test_any_anomaly_is_reported_or_refused(kind, x, x_train, options):
-    report = check_accepts_or_refuses(zoo.anomaly, function(kind), x, x_train, **options)
+def test_any_anomaly_report_is_computed_or_refused(kind, x, x_train, options):
+    report = call_or_refuse(zoo.anomaly, function(kind), x, x_train, **options)
     if report is not None:
         assert report.scores.shape == (len(report.index),) == report.flagged.shape
         assert str(report)
         assert report.to_dict()["threshold"] == report.threshold
 
 
-# -------------------------------------------------------------------------------- every public call
+# ------------------------------------------------------------------------------ every public call
 
 
 def test_every_public_call_has_a_row_and_every_row_a_call():
-    calls = {name: call for name, call in public().items() if call not in RESULTS}
+    calls = {name: call for name, call in public_callables().items() if call not in RESULTS}
     assert {name: row.call for name, row in ROWS.items()} == calls
-    assert set(RESULTS) <= set(public().values())
+    assert set(RESULTS) <= set(public_callables().values())
 
 
-def test_every_result_says_that_it_is_one():
+def test_every_result_is_a_class():
     for result in RESULTS:
         assert isinstance(result, type)
 
 
-# Whose valid arguments name nothing that is there; and what gives nothing back.
-NOTHING_THERE = ("load", "unregister", *(name for name in ROWS if name.startswith("read_")))
-GIVES_NOTHING = ("adapt", "compile_recurrences", "export")
+# Their valid arguments name an entry or a file that does not exist or cannot be read.
+REFUSES_VALID_ARGUMENTS = (
+    "load", "unregister", *(name for name in ROWS if name.startswith("read_")),
+)  # fmt: skip
+RETURNS_NONE = ("adapt", "compile_recurrences", "export")
 anything = st.one_of(small_junk, arrays, st.sampled_from([[["a"]], [[1, 2], [3]], {"a": [1]}]))
 ALL_ROWS = ROWS | MORE
-QUICK_ROWS = [name for name, row in ALL_ROWS.items() if not row.trains]
-SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.trains]
+FAST_ROWS = [name for name, row in ALL_ROWS.items() if not row.slow]
+SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.slow]
 
 
 def check_row(name: str, count: int, folder) -> None:
-    """One or two of the arguments are anything; the call works, or says no in the right words."""
+    """With one or two arguments replaced by anything, the call works or refuses them."""
     row = ALL_ROWS[name]
     replaced = st.lists(
-        st.tuples(st.sampled_from(row.checked or sorted(row.valid())), anything),
+        st.tuples(st.sampled_from(row.fuzzed or sorted(row.valid())), anything),
         min_size=1,
         max_size=2,
     )
@@ -495,14 +498,14 @@ def check_row(name: str, count: int, folder) -> None:
 
 def call(name: str, replaced: dict, folder):
     row = ALL_ROWS[name]
-    given = row.valid() | replaced
-    positions = [given.pop(key) for key in sorted(key for key in given if key.isdigit())]
+    arguments = row.valid() | replaced
+    positional = [arguments.pop(key) for key in sorted(key for key in arguments if key.isdigit())]
     if name == "export":
-        positions.append(folder / str(len(list(folder.iterdir()))))
+        positional.append(folder / str(len(list(folder.iterdir()))))
     if name == "search":
-        given["directory"] = folder / str(len(list(folder.iterdir())))
+        arguments["directory"] = folder / str(len(list(folder.iterdir())))
     try:
-        return row.call(*positions, **given)
+        return row.call(*positional, **arguments)
     except row.refusals as error:
         assert str(error)
         return None
@@ -518,23 +521,23 @@ fuzz_warnings = pytest.mark.filterwarnings(
 
 
 @pytest.mark.parametrize("name", sorted(ALL_ROWS))
-def test_the_arguments_of_each_row_work(name, tmp_path):
-    if name in NOTHING_THERE:
-        assert call(name, {}, tmp_path) is None
+def test_the_valid_arguments_of_each_row_are_accepted(name, tmp_path):
+    result = call(name, {}, tmp_path)
+    if name in REFUSES_VALID_ARGUMENTS:
+        assert result is None
     else:
-        found = call(name, {}, tmp_path)
-        assert found is not None or name in GIVES_NOTHING
+        assert result is not None or name in RETURNS_NONE
 
 
 @fuzz_warnings
-@examples("checks")
-@pytest.mark.parametrize("name", QUICK_ROWS)
-def test_any_argument_is_taken_or_refused(name, count, tmp_path):
+@example_counts("fast")
+@pytest.mark.parametrize("name", FAST_ROWS)
+def test_any_argument_is_accepted_or_refused(name, count, tmp_path):
     check_row(name, count, tmp_path)
 
 
 @fuzz_warnings
-@examples("builds")
+@example_counts("slow")
 @pytest.mark.parametrize("name", SLOW_ROWS)
-def test_any_argument_of_what_takes_long_is_taken_or_refused(name, count, tmp_path):
+def test_any_argument_of_a_slow_call_is_accepted_or_refused(name, count, tmp_path):
     check_row(name, count, tmp_path)

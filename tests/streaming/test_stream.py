@@ -82,7 +82,11 @@ STREAMS = [
     (name, title)
     for name, rows in TABLE.items()
     for title in rows
-    if (name.startswith(("simple_rnn_", "gru_")) and "coder" not in name and title != "both_ways")
+    if (
+        name.startswith(("simple_rnn_", "gru_"))
+        and "coder" not in name
+        and title != "bidirectional"
+    )
     or name == "linear_rnn_autoencoder"
 ]
 

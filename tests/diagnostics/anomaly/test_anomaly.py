@@ -314,8 +314,8 @@ def test_registered_reconstruction_entry_sets_kind_combine_and_stride():
 
     try:
         x = zoo.data.make_windows(readings(steps=200), sequence_length=20)
-        model = tasks.train_on_windows(
-            "window_autoencoder", x[:8], x[8:], epochs=2, verbose=0
+        model = zoo.train(
+            "window_autoencoder", x[:8], validation_data=x[8:], epochs=2, verbose=0
         ).model
         report = zoo.anomaly(model, x[8:], x[:8], sequence_length=20)
     finally:

@@ -1,11 +1,11 @@
-"""Many workers on one study: what coordination costs them.
+"""Coordination overhead of a search with many workers on one study.
 
-    python -m benchmarks.workers --storage postgresql://user@host/base [--workers 64]
+    python -m benchmarks.search_workers --storage postgresql://user@host/base [--workers 64]
 
-Workers are processes that ask for populations, sleep as long as training would take, and tell the
-results, with curves as long as those of twenty epochs. Coordination is everything but the sleep.
-All of them, and the server if it is here, share this machine's cores, which a cluster's would not.
-Writes results/workers.json.
+Workers are processes that ask for populations, sleep for the duration of training, and report
+results with curves of twenty epochs. Coordination is the time without the sleep. All workers, and a
+local database server, share the cores of this machine; those of a cluster do not. Writes
+results/search_workers.json.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from benchmarks import common
 EPOCHS = 20
 
 
-def work(url: str, study: str, population: int, seconds: float, until: float, answers) -> None:
-    """One worker: seconds of coordination of each population, and those of its processor."""
+def work(url: str, study: str, population: int, seconds: float, until: float, results) -> None:
+    """Run a worker: seconds of coordination and mean CPU seconds per population, into a queue."""
     import optuna
     from optuna.trial import TrialState
 
     from keras_seqzoo.tasks.vectorized_metrics import IdentityMetrics
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    time.sleep(random.Random(os.getpid()).uniform(0, seconds))  # they did not start together
+    time.sleep(random.Random(os.getpid()).uniform(0, seconds))  # workers start at different times
     oracle = make_oracle(url, study)
     costs = []
-    before = resource.getrusage(resource.RUSAGE_SELF)
+    start = resource.getrusage(resource.RUSAGE_SELF)
     with oracle.trial_store.heartbeat():
         while time.time() < until:
             started = time.perf_counter()
@@ -54,13 +54,13 @@ def work(url: str, study: str, population: int, seconds: float, until: float, an
                     history=history,
                 )  # fmt: skip
             costs.append(asked + time.perf_counter() - started)
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    answers.put((costs, used / max(len(costs), 1)))
+    end = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+    results.put((costs, cpu / max(len(costs), 1)))
 
 
 def make_oracle(url: str, study: str):
-    """Of a search of `simple_rnn_identity`, by random sampling."""
+    """The oracle of a search of `simple_rnn_identity` with random sampling."""
     import keras_tuner
 
     import keras_seqzoo as zoo
@@ -82,7 +82,7 @@ def make_oracle(url: str, study: str):
 
 
 def main() -> None:
-    """Runs the workers, prints and writes what coordination costs."""
+    """Run the workers, print and write the seconds of coordination."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", required=True)
     parser.add_argument("--workers", type=int, default=64)
@@ -93,20 +93,20 @@ def main() -> None:
     study = f"workers-{uuid.uuid4().hex[:8]}"
     make_oracle(arguments.storage, study).trial_store.close()  # imports everything before the fork
     context = multiprocessing.get_context("fork")
-    answers = context.Queue()
+    queue = context.Queue()
     until = time.time() + 60 * arguments.minutes
-    options = (arguments.storage, study, arguments.population, arguments.seconds, until, answers)
+    options = (arguments.storage, study, arguments.population, arguments.seconds, until, queue)
     workers = [context.Process(target=work, args=options) for _ in range(arguments.workers)]
     for worker in workers:
         worker.start()
-    found = [answers.get() for _ in workers]
+    results = [queue.get() for _ in workers]
     for worker in workers:
         worker.join()
     oracle = make_oracle(arguments.storage, study)
     states = [trial.state.name for trial in oracle.trial_store.trials()]
     oracle.trial_store.close()
-    costs = sorted(cost for one, _ in found for cost in one)
-    figures = {
+    costs = sorted(cost for worker_costs, _ in results for cost in worker_costs)
+    summary = {
         "workers": arguments.workers,
         "population": arguments.population,
         "seconds of training": arguments.seconds,
@@ -115,10 +115,10 @@ def main() -> None:
         "coordination, median seconds": round(statistics.median(costs), 3),
         "coordination, 95th percentile": round(costs[int(0.95 * len(costs))], 3),
         "share of training": round(statistics.median(costs) / arguments.seconds, 4),
-        "of it a worker's own processor": round(statistics.median(one for _, one in found), 3),
+        "CPU seconds of a worker": round(statistics.median(cpu for _, cpu in results), 3),
     }
-    print(figures)
-    common.write("workers", figures)
+    print(summary)
+    common.write("search_workers", summary)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Searches killed -9 at random moments, against one that was left alone.
+"""Searches killed by SIGKILL at random moments and resumed, against an uninterrupted search.
 
-    python -m benchmarks.kills [--kills 50] [--seed 0]
+    python -m benchmarks.search_interruptions [--kills 50] [--seed 0]
 
-Each process searches until it is killed, or until it is done; the next one goes on. After every
-search that got to its end its results and its best weights must be those of the search that was
-left alone, to the last bit. Writes results/kills.json.
+Each process searches until it is killed or done; the next process resumes the search. The results
+and best weights of every completed search must equal those of the uninterrupted search bit for bit.
+Writes results/search_interruptions.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks import common
 
 
 def search(directory: str):
-    """Twenty trials, in populations of five, with pruning."""
+    """A search of twenty trials, in populations of five, with pruning."""
     import numpy as np
 
     import keras_seqzoo as zoo
@@ -46,19 +46,19 @@ def search(directory: str):
 
 
 def start(directory: Path) -> subprocess.Popen:
-    """A process that searches there."""
-    return subprocess.Popen([sys.executable, "-m", "benchmarks.kills", "--worker", str(directory)])
+    """Start a process that searches in a directory."""
+    command = [sys.executable, "-m", "benchmarks.search_interruptions", "--worker"]
+    return subprocess.Popen([*command, str(directory)])
 
 
 def outcome(directory: Path):
-    """What the search there found."""
-    found = search(str(directory))
-    table = found.results.drop(columns="seconds")
-    return table, found.best_model.get_weights()
+    """Results and best weights of the search in a directory."""
+    completed = search(str(directory))
+    return completed.results.drop(columns="seconds"), completed.best_model.get_weights()
 
 
 def main() -> None:
-    """Kills, goes on, compares; prints and writes what happened."""
+    """Kill and resume searches, compare their results; print and write the counts."""
     import numpy as np
     import pandas as pd
 
@@ -73,11 +73,11 @@ def main() -> None:
     rng = random.Random(arguments.seed)
     kills, finished, moments = 0, 0, []
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        if start(Path(folder) / "whole").wait():
-            raise SystemExit("The search that was left alone failed.")
-        duration = time.monotonic() - began
-        expected, weights = outcome(Path(folder) / "whole")
+        started = time.monotonic()
+        if start(Path(folder) / "uninterrupted").wait():
+            raise SystemExit("The uninterrupted search failed.")
+        duration = time.monotonic() - started
+        expected, expected_weights = outcome(Path(folder) / "uninterrupted")
         while kills < arguments.kills:
             directory = Path(folder) / str(finished)
             while True:
@@ -92,17 +92,18 @@ def main() -> None:
                     process.wait()
                     kills += 1
                     moments.append(len(list(directory.glob("trials/*.npz"))))
-                    print(f"{kills} kills, {moments[-1]} trials kept", flush=True)
+                    print(f"{kills} kills, {moments[-1]} trials saved", flush=True)
                     if kills >= arguments.kills:
                         break
-            found, found_weights = outcome(directory)
-            pd.testing.assert_frame_equal(found, expected)
-            for one, other in zip(found_weights, weights, strict=True):
-                np.testing.assert_array_equal(one, other)
+            results, weights = outcome(directory)
+            pd.testing.assert_frame_equal(results, expected)
+            for actual, desired in zip(weights, expected_weights, strict=True):
+                np.testing.assert_array_equal(actual, desired)
             finished += 1
-            print(f"{finished} searches ended as the one that was left alone", flush=True)
+            print(f"{finished} searches equal the uninterrupted one", flush=True)
     common.write(
-        "kills", {"kills": kills, "searches": finished, "trials kept at each kill": moments}
+        "search_interruptions",
+        {"kills": kills, "searches": finished, "trials saved at each kill": moments},
     )
 
 

@@ -1,14 +1,13 @@
-"""Seconds per epoch of a BiLSTM tagger on SNIPS: ours, plain Keras and PyTorch, in turn.
+"""Seconds per training epoch of a BiLSTM tagger on SNIPS: keras_seqzoo, Keras and PyTorch.
 
-    python -m benchmarks.pace --data snips
+    python -m benchmarks.training_speed --data snips
 
-The model of `bilstm_tagger` as it comes (embedding 100, dropout 0.2, LSTM 100 both ways, dropout
-0.5, a softmax), Adam with gradients clipped to a norm of 5, batches of 32 of similar lengths. Ours
-trains as `zoo.train` does. Keras gets the same batches by its own layers and optimizer; PyTorch
-tensors made beforehand, `nn.LSTM` on packed sequences, and its Adam as it comes and fused into one
-operation. Each side runs in a process of its own, in turn, since their threads hinder each other;
-medians of the epochs after the first, which compiles. Writes
-results/pace.json.
+The model of `bilstm_tagger` with default arguments (embedding 100, dropout 0.2, bidirectional LSTM
+100, dropout 0.5, softmax), Adam with gradients clipped to a norm of 5, batches of 32 of similar
+lengths. keras_seqzoo trains as `zoo.train` does. Keras gets the same batches, with its own layers
+and optimizer. PyTorch gets tensors made beforehand, `nn.LSTM` on packed sequences, and its Adam,
+plain and fused. Each library runs in its own process, one after the other, so that threads do not
+compete; medians of the epochs after the first, which compiles. Writes results/training_speed.json.
 """
 
 from __future__ import annotations
@@ -30,20 +29,22 @@ import keras_seqzoo as zoo
 from benchmarks import common
 from keras_seqzoo import layers
 from keras_seqzoo.data import SequencePreprocessor
-from keras_seqzoo.tasks import labeling
+from keras_seqzoo.tasks import task_for
+from keras_seqzoo.tasks.sequences import MULTIPLE
 
 
-def ours(preprocessor: SequencePreprocessor, train):
-    """One epoch of the zoo's tagger."""
-    network = labeling.build("bilstm_tagger", preprocessor, word_dropout=0.0)
-    train.compile_network(network, 2e-3, labeling.loss(network, preprocessor))
-    layers.compile_recurrences(network)
-    data = preprocessor.batches(train, pad_to_multiple_of=labeling.MULTIPLE).to_dataset()
-    return lambda: network.fit(data, verbose=0, shuffle=False)
+def zoo_epoch(preprocessor: SequencePreprocessor, train):
+    """A function that trains the zoo's tagger for an epoch."""
+    task = task_for("bilstm_tagger", word_dropout=0.0).bound(preprocessor=preprocessor)
+    model = task.build()
+    task.compile(model, task.optimizer(2e-3))
+    layers.compile_recurrences(model)
+    data = preprocessor.batches(train, pad_to_multiple_of=MULTIPLE).to_dataset()
+    return lambda: model.fit(data, verbose=0, shuffle=False)
 
 
-def plain_keras(preprocessor: SequencePreprocessor, train):
-    """One epoch of the same model in Keras's own layers."""
+def keras_epoch(preprocessor: SequencePreprocessor, train):
+    """A function that trains the same model of Keras's layers for an epoch."""
     tokens = keras.Input((None,), dtype="int32")
     mask = keras.ops.not_equal(tokens, 0)
     x = keras.layers.Embedding(len(preprocessor.tokens), 100)(tokens)
@@ -82,15 +83,14 @@ class TorchTagger(torch.nn.Module):
         return self.tags(self.dropout(x))
 
 
-def pytorch(preprocessor: SequencePreprocessor, train, *, fused: bool):
-    """One epoch in PyTorch."""
+def torch_epoch(preprocessor: SequencePreprocessor, train, *, fused: bool):
+    """A function that trains the same model in PyTorch for an epoch."""
     model = TorchTagger(len(preprocessor.tokens), len(preprocessor.classes))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3, fused=fused or None)
+    batches = preprocessor.batches(train)
     batches = [
         (torch.tensor(x).long(), torch.tensor(y).long())
-        for x, y in map(
-            preprocessor.batches(train).__getitem__, range(len(preprocessor.batches(train)))
-        )
+        for x, y in map(batches.__getitem__, range(len(batches)))
     ]
 
     def epoch():
@@ -107,51 +107,51 @@ def pytorch(preprocessor: SequencePreprocessor, train, *, fused: bool):
     return epoch
 
 
-SIDES = {
-    "keras_seqzoo": ours,
-    "Keras": plain_keras,
-    "PyTorch": functools.partial(pytorch, fused=False),
-    "PyTorch, fused Adam": functools.partial(pytorch, fused=True),
+LIBRARIES = {
+    "keras_seqzoo": zoo_epoch,
+    "Keras": keras_epoch,
+    "PyTorch": functools.partial(torch_epoch, fused=False),
+    "PyTorch, fused Adam": functools.partial(torch_epoch, fused=True),
 }
 
 
-def epochs(side: str, data: str, count: int) -> list[float]:
-    """Seconds of each epoch of one side, after the first."""
-    torch.set_num_threads(os.cpu_count())
+def time_epochs(library: str, data: str, count: int) -> list[float]:
+    """Seconds of each epoch of one library, after the first."""
+    torch.set_num_threads(os.cpu_count() or 1)
     train = zoo.data.read_labeled_sequences(os.path.join(data, "train"))
-    run = SIDES[side](SequencePreprocessor.from_data(train, target="tags"), train)
-    run()
+    epoch = LIBRARIES[library](SequencePreprocessor.from_data(train, target="tags"), train)
+    epoch()
     seconds = []
     for _ in range(count):
         started = time.perf_counter()
-        run()
+        epoch()
         seconds.append(time.perf_counter() - started)
     return seconds
 
 
 def main() -> None:
-    """Runs all sides in turn and writes the figures."""
+    """Run all libraries in turn and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=3, help="of each side in each round")
-    parser.add_argument("--side", choices=SIDES, help="run this one alone, print JSON")
+    parser.add_argument("--epochs", type=int, default=3, help="of each library in each round")
+    parser.add_argument("--worker", choices=LIBRARIES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.side:
-        print(json.dumps(epochs(options.side, options.data, options.epochs)))
+    if options.worker:
+        print(json.dumps(time_epochs(options.worker, options.data, options.epochs)))
         return
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    seconds: dict[str, list[float]] = {library: [] for library in LIBRARIES}
     for _ in range(options.rounds):
-        for side, found in seconds.items():
-            command = [sys.executable, "-m", "benchmarks.pace", "--data", options.data]
-            command += ["--epochs", str(options.epochs), "--side", side]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found += json.loads(done.stdout.splitlines()[-1])
+        for library in LIBRARIES:
+            command = [sys.executable, "-m", "benchmarks.training_speed", "--data", options.data]
+            command += ["--epochs", str(options.epochs), "--worker", library]
+            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds[library] += json.loads(process.stdout.splitlines()[-1])
     medians = common.medians(seconds)
-    for side, value in medians.items():
+    for library, value in medians.items():
         ratio = medians["keras_seqzoo"] / value
-        print(f"{side:<20} {value:6.2f} s an epoch; ours takes {ratio:.2f} of it")
-    common.write("pace", {"seconds": seconds, "medians": medians})
+        print(f"{library:<20} {value:6.2f} s per epoch; keras_seqzoo takes {ratio:.2f} of it")
+    common.write("training_speed", {"seconds": seconds, "medians": medians})
 
 
 if __name__ == "__main__":
