@@ -156,7 +156,8 @@ def run_in_shared_process(arguments: list[str]) -> str | None:
     if arguments[0] != "tf_saved_model":
         return run_in_new_process(arguments)
     if not servers:
-        command = [sys.executable, "-I", "-c", VERIFICATION_SERVER, str(verification.RUNTIME_SCRIPT)]
+        script = str(verification.RUNTIME_SCRIPT)
+        command = [sys.executable, "-I", "-c", VERIFICATION_SERVER, script]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         servers.append(subprocess.Popen(command, text=True, **pipes))
     servers[0].stdin.write(json.dumps(arguments) + "\n")

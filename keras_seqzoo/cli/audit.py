@@ -60,9 +60,7 @@ def command(
         audited = wrapping.inner_model(loaded)
         preprocessor = wrapping.preprocessor_of(loaded)
         task = tasks.task_of_model(loaded)
-        how = tasks.ReadingOptions(
-            columns, missing, sequence_length, sequence_stride, format
-        )
+        how = tasks.ReadingOptions(columns, missing, sequence_length, sequence_stride, format)
         examples: Any = task.prepare(options.read_data(task, file, how, quiet=to_stdout), how)
         x = preprocessor.batches(
             examples, targets=False, shuffle=False, batch_size=len(examples)

@@ -11,7 +11,8 @@ from keras_seqzoo.tasks.lookup import task_for, task_of_model
 from keras_seqzoo.tasks.seq2seq import ForecastScores, Seq2SeqTask
 from keras_seqzoo.tasks.sequence_leakage import SequenceLeakage, measure_sequence_leakage
 from keras_seqzoo.tasks.train import TrainingResult, train
-from keras_seqzoo.tasks.windows import WindowScores, WindowTask
+from keras_seqzoo.tasks.window_scores import WindowScores
+from keras_seqzoo.tasks.windows import WindowTask
 from keras_seqzoo.wrapping import (
     decodes,
     end_to_end,

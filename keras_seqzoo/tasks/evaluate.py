@@ -9,7 +9,7 @@ import keras
 from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
 from keras_seqzoo.tasks.lookup import task_of_model
 from keras_seqzoo.tasks.seq2seq import ForecastScores
-from keras_seqzoo.tasks.windows import WindowScores
+from keras_seqzoo.tasks.window_scores import WindowScores
 
 
 def evaluate(

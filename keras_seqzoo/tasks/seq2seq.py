@@ -173,7 +173,9 @@ class Seq2SeqTask(SequenceTask):
 
     def data_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Sizes of vocabularies or numbers of features, and `mask_value`."""
-        return {} if self.preprocessor is None else self.accepted(self.preprocessor.model_arguments())
+        return (
+            {} if self.preprocessor is None else self.accepted(self.preprocessor.model_arguments())
+        )
 
     def build(self, **arguments: Any) -> EncoderDecoderModel:
         """Builds an encoder-decoder, uncompiled."""

@@ -17,7 +17,7 @@ from keras_seqzoo.optimizers import learning_rate_of
 from keras_seqzoo.tasks.base import Task, TrainingOptions
 from keras_seqzoo.tasks.lookup import task_for
 from keras_seqzoo.tasks.seq2seq import ForecastScores
-from keras_seqzoo.tasks.windows import WindowScores
+from keras_seqzoo.tasks.window_scores import WindowScores
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -16,10 +16,6 @@ from keras_seqzoo.diagnostics.leakage.estimators import ROUND_OFF
 from keras_seqzoo.diagnostics.leakage.leakage import first_cut, spread_cuts
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.tasks.window_data import aligned_targets
-
-if TYPE_CHECKING:
-    from keras_seqzoo.tasks.labeling import LabelingTask
-    from keras_seqzoo.tasks.windows import WindowTask
 
 CUTS = 8
 
@@ -134,7 +130,7 @@ class IdentityMetrics(VectorizedMetrics):
         return None
 
     @classmethod
-    def of(cls, model: keras.Model, task: WindowTask) -> IdentityMetrics:
+    def of(cls, model: keras.Model, task: Any) -> IdentityMetrics:
         """The same rows and swaps as the callback `StateLeakage`."""
         rows = task.bound_windows
         chosen = StateLeakage(rows.x_val, rows.y_val, block=task.options["block"])
@@ -269,12 +265,12 @@ class ClassMetrics(VectorizedMetrics):
     validation: Data
 
     @staticmethod
-    def obstacle(model: keras.Model, task: LabelingTask) -> str | None:
+    def obstacle(model: keras.Model, task: Any) -> str | None:
         """Little padding, and metrics of single steps or sequences."""
         return task.population_obstacle
 
     @classmethod
-    def of(cls, model: keras.Model, task: LabelingTask) -> ClassMetrics:
+    def of(cls, model: keras.Model, task: Any) -> ClassMetrics:
         """Training and validation sequences as padded arrays."""
         dtype = model.trainable_variables[0].dtype
         sets = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 
 from keras_seqzoo.diagnostics import anomaly_score
 from keras_seqzoo.inspection import model_function
-
-if TYPE_CHECKING:
-    from keras_seqzoo.tasks.windows import WindowScores
+from keras_seqzoo.tasks.window_scores import WindowScores
 
 ERROR, LEAKAGE = "val_identity_error", "val_state_leakage"
 COLORS = {"none": "#8a8f98", "l1": "#1f77b4", "l2": "#d9822b", "l1_l2": "#2ca02c"}

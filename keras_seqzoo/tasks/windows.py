@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +13,13 @@ import numpy as np
 
 from keras_seqzoo import data, layers
 from keras_seqzoo.callbacks import StateLeakage
-from keras_seqzoo.diagnostics import LeakageReport, anomaly_score, leakage
+from keras_seqzoo.diagnostics import anomaly_score, leakage
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.losses import NormalizedMeanSquaredError
 from keras_seqzoo.metrics import identity_error
-from keras_seqzoo.metrics.figure import Figure
 from keras_seqzoo.registry.requirements import REQUIREMENTS
+from keras_seqzoo.tasks import window_figures as figures
 from keras_seqzoo.tasks.base import (
     ReadingOptions,
     Section,
@@ -38,66 +37,9 @@ from keras_seqzoo.tasks.window_data import (
     split_windows,
     targets,
 )
+from keras_seqzoo.tasks.window_scores import WindowScores
 from keras_seqzoo.utils.argument_validation import argument_message, check_fraction, check_positive
 from keras_seqzoo.utils.array_validation import as_array
-
-
-@dataclasses.dataclass(frozen=True)
-class WindowScores:
-    """Scores of a model of windows.
-
-    Attributes:
-        normalized_mse: float, mean over features of the mean squared error divided by the variance:
-            0 is perfect, 1 what the mean as a constant prediction scores.
-        leakage: `LeakageReport` of the output; None with fewer than 2 windows.
-        score_leakage: `LeakageReport` of the anomaly score; None without training windows or where
-            the output has no value for each step.
-    """
-
-    normalized_mse: float
-    leakage: LeakageReport | None
-    score_leakage: LeakageReport | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The scores as plain data, for JSON."""
-        reports = {"leakage": self.leakage, "score_leakage": self.score_leakage}
-        return {"normalized_mse": self.normalized_mse} | {
-            name: report.to_dict() for name, report in reports.items() if report is not None
-        }
-
-    def figures(self) -> list[Figure]:
-        """Labeled numbers, for a table or a report."""
-        figures = [Figure("normalized MSE", f"{self.normalized_mse:.2g}", "0 is perfect")]
-        if self.leakage is not None:
-            figures.append(_leakage_figure("state leakage", self.leakage))
-            horizon = self.leakage.memory_horizon
-            figures.append(
-                Figure(
-                    "memory horizon",
-                    "beyond the window" if horizon is None else str(horizon),
-                    f"steps, threshold {self.leakage.threshold}",
-                )
-            )
-        if self.score_leakage is not None:
-            figures.append(
-                _leakage_figure("state leakage of the anomaly score", self.score_leakage)
-            )
-        return figures
-
-    def plot(self, ax=None):
-        """Draws the leakage profile; returns the matplotlib axes."""
-        if self.leakage is None:
-            raise DataError("`plot` must have at least 2 windows. Received: 1.")
-        return self.leakage.plot(ax)
-
-    def __str__(self) -> str:
-        head = f"Normalized MSE {self.normalized_mse:.3g} (0 is perfect)."
-        return head if self.leakage is None else f"{head} {self.leakage}"
-
-
-def _leakage_figure(label: str, report: LeakageReport) -> Figure:
-    low, high = report.interval
-    return Figure(label, f"{report.index:.2g}", f"95 % interval {low:.2g} to {high:.2g}")
 
 
 class WindowTask(Task):
@@ -441,8 +383,6 @@ class WindowTask(Task):
 
     def report_sections(self, search: Any, scores: Mapping[str, Any]) -> list[Section]:
         """Pareto front, leakage against hyperparameters, the profile, input and output."""
-        from keras_seqzoo.tasks import window_figures as figures
-
         model, results, chosen = search.best_model, search.results, int(search.chosen.trial_id)
         windows = self.bound_windows
         columns = self.columns or tuple(f"feature {n}" for n in range(windows.x.shape[-1]))
@@ -489,8 +429,8 @@ class WindowTask(Task):
         return [
             "<b>Normalized MSE</b>: mean over features of the mean squared error divided by the "
             "variance. 0 is perfect, 1 is what the mean as a constant prediction scores.",
-            "<b>State leakage</b>: history dependence of the output, the share of its variance that "
-            "is due to inputs before the present one; nothing to do with train/test data leakage. "
+            "<b>State leakage</b>: history dependence of the output, the share of its variance "
+            "that is due to inputs before the present one; nothing to do with train/test data leakage. "
             "A window keeps its newest steps and takes another window's past; the index is the "
             "squared change of the output over twice its variance. On autocorrelated readings it "
             "is the normalized effect of that intervention and may exceed 1.",

@@ -89,7 +89,8 @@ class ZooHyperModel(keras_tuner.HyperModel):
         self.arguments = entry.arguments()
         self.fixed = {key: value for key, value in fixed.items() if key not in task.options}
         replaced = {
-            key: as_dimension(key, value, entry.space.get(key)) for key, value in (space or {}).items()
+            key: as_dimension(key, value, entry.space.get(key))
+            for key, value in (space or {}).items()
         }
         dimensions = {**entry.space, **replaced}
         known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]

@@ -35,7 +35,8 @@ def as_windows(name: str, values: Any) -> np.ndarray:
     if windows.ndim != 3 or 0 in windows.shape or windows.shape[1] < 2:
         raise DataError(
             f"`{name}` must be windows of shape (batch, time, features) of at least 2 steps. "
-            f"Received: shape {windows.shape}. Cut a record with keras_seqzoo.data.make_windows (--sequence-length)."
+            f"Received: shape {windows.shape}. Cut a time series with "
+            "keras_seqzoo.data.make_windows (--sequence-length)."
         )
     if windows.dtype.kind not in "iuf":
         raise DataError(f"`{name}` must be real numbers. Received: dtype {windows.dtype}.")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 
 def new_axes():
+    """Axes of a new figure of 6 by 3.5 inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(6, 3.5), layout="constrained").add_subplot()

@@ -65,7 +65,8 @@ def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
 
 def test_last_step_model_is_searched_and_reported_too(searched, tmp_path):
     done = run(
-        "search", "simple_rnn_identity", "--data", searched[1], "--sequence-length", 10, "--max-trials", 1,
+        "search", "simple_rnn_identity", "--data", searched[1],
+        "--sequence-length", 10, "--max-trials", 1,
         "--epochs", 1, "--directory", tmp_path, "--set", "return_sequences=false", "--quiet",
         "--columns", "oil", "--no-export",
     )  # fmt: skip

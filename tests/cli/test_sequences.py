@@ -130,7 +130,8 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
     np.save(tmp_path / "readings.npy", np.cumsum(rng.normal(size=(300, 2)), axis=0))
     for name in ("simple_rnn_identity", "gru_forecaster"):
         done = run(
-            "train", name, "--data", tmp_path / "readings.npy", "--sequence-length", 10, "--epochs", 2,
+            "train", name, "--data", tmp_path / "readings.npy",
+            "--sequence-length", 10, "--epochs", 2,
             "--set", "units=4", "--no-export", "--out", tmp_path / name,
         )  # fmt: skip
         assert done.exit_code == 0, done.output

@@ -311,7 +311,8 @@ def _decoder_step(layer, x, states, output, memory, config):
 
 
 def _context(layer, query, memory, config) -> np.ndarray:
-    weights = {weight.name: np.asarray(weight, np.float64) for weight in layer.source_attention.weights}
+    attention = layer.source_attention
+    weights = {weight.name: np.asarray(weight, np.float64) for weight in attention.weights}
     if config["attention"] == "multi_head":
         q, k = query @ weights["query_kernel"], memory @ weights["key_kernel"]
         v = memory @ weights["value_kernel"]

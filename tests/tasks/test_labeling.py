@@ -513,7 +513,7 @@ def test_what_makes_no_batches_is_refused(inputs, targets, options, words):
         Batches(inputs, targets, **options)
 
 
-# ---------------------------------------------------------------------------------------- preprocessor
+# ----------------------------------------------------------------------------- preprocessor
 
 
 def test_an_encoding_learns_names_and_tells_the_constructor():

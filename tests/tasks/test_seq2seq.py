@@ -36,7 +36,8 @@ def reversals(count: int, seed: int) -> SequencePairs:
 @pytest.fixture(scope="module")
 def trained():
     return zoo.train(
-        "attention_gru_encoder_decoder", reversals(400, 0), validation_data=reversals(50, 1), epochs=12,
+        "attention_gru_encoder_decoder", reversals(400, 0), validation_data=reversals(50, 1),
+        epochs=12,
         learning_rate=0.01, seed=3, verbose=0, **SMALL,
     )  # fmt: skip
 
@@ -123,7 +124,8 @@ def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
     pairs = SequencePairs(sources, [source[:2] for source in sources])
     for mask_value in (0.0, np.nan):
         trained = zoo.train(
-            "vector_encoder_decoder", pairs, validation_data=pairs, mask_value=mask_value, units=4, epochs=1,
+            "vector_encoder_decoder", pairs, validation_data=pairs, mask_value=mask_value,
+            units=4, epochs=1,
             verbose=0,
         )  # fmt: skip
         assert np.isfinite(trained.history["loss"]).all()
@@ -151,7 +153,8 @@ def test_one_kind_of_sequence_may_become_the_other(kind, tmp_path):
     generates_tokens = kind == "readings to tokens"
     pairs = SequencePairs(readings, signs) if generates_tokens else SequencePairs(signs, levels)
     trained = zoo.train(
-        "attention_gru_encoder_decoder", pairs, validation_data=pairs, epochs=20, learning_rate=0.02, units=16,
+        "attention_gru_encoder_decoder", pairs, validation_data=pairs, epochs=20,
+        learning_rate=0.02, units=16,
         embedding_dim=8, verbose=0, dropout=0.0, input_dropout=0.0,
     )  # fmt: skip
     assert (
@@ -173,7 +176,8 @@ def test_a_forecaster_of_many_steps_beats_the_mean():
     record = waves()
     train, later = forecasting_pairs(record[:900], past=40, steps=12), record[900:]
     trained = zoo.train(
-        "vector_encoder_decoder", train, validation_data=forecasting_pairs(later, past=40, steps=12), epochs=40,
+        "vector_encoder_decoder", train,
+        validation_data=forecasting_pairs(later, past=40, steps=12), epochs=40,
         learning_rate=0.01, units=16, verbose=0,
     )  # fmt: skip
     assert trained.scores.normalized_mse < 0.2
@@ -285,7 +289,9 @@ def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
     assert texts == "['a c b a', 'b c d']"
     expected = trained.inner_model.generate(source, max_length=4).sequences.tolist()
     assert json.loads(by_steps) == json.loads(greedy) == expected
-    best = trained.inner_model.generate(source, max_length=4, strategy="beam", num_return_sequences=5)
+    best = trained.inner_model.generate(
+        source, max_length=4, strategy="beam", num_return_sequences=5
+    )
     with np.load(tmp_path / "beam.npz") as beam:
         np.testing.assert_array_equal(beam["sequences"], best.sequences)
         np.testing.assert_allclose(beam["scores"], best.scores, atol=1e-5)
@@ -372,7 +378,8 @@ def test_the_command_line_trains_scores_and_answers(tmp_path):
 def test_the_command_line_forecasts(tmp_path):
     np.savetxt(tmp_path / "waves.csv", waves(600), header="level", comments="")
     done = run(
-        "train", "vector_encoder_decoder", "--data", tmp_path / "waves.csv", "--sequence-length", 30,
+        "train", "vector_encoder_decoder", "--data", tmp_path / "waves.csv",
+        "--sequence-length", 30,
         "--steps", 6, "--epochs", 2, "--out", tmp_path / "run", "--no-export", "--set", "units=8",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
@@ -434,7 +441,8 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
 
 def test_unknown_tokens_and_long_targets_are_as_documented(trained):
     assert trained.preprocessor.encode_sources([["never", "seen"]]).tolist() == [[1, 1]]
-    cut = trained.inner_model.generate(trained.preprocessor.encode_sources([list("abcd")]), max_length=2)
+    source = trained.preprocessor.encode_sources([list("abcd")])
+    cut = trained.inner_model.generate(source, max_length=2)
     assert (cut.sequences[0] > 0).all()  # no room for an end
     assert isinstance(trained.preprocessor.source, Vocabulary)
 

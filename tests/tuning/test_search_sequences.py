@@ -93,7 +93,7 @@ def test_a_classifier_is_chosen_by_accuracy_and_other_data_is_another_search(tmp
     [
         ("simple_rnn_identity", tagged(), {}, ArgumentError, "TimeSeries for the task"),
         ("gru_classifier", tagged(), {}, ArgumentError, "target"),
-        ("gru_tagger", tagged(), {"validation_data": np.ones(3)}, ArgumentError, "LabeledSequences"),
+        ("gru_tagger", tagged(), {"validation_data": np.ones(3)}, ArgumentError, "Labeled"),
         ("gru_tagger", tagged(), {"unit": 3}, UnknownArgumentError, "Did you mean 'units'"),
         (
             "gru_tagger", tagged(), {"validation_data": labeled(tagged())}, DataError,

@@ -76,7 +76,9 @@ class ModelInputs:
             arrays[position] = part.astype(original.dtype)
             start += width
         arrays = [
-            array if tensor is None else model_function.cast_to_spec(array, tensor.shape, tensor.dtype)
+            array
+            if tensor is None
+            else model_function.cast_to_spec(array, tensor.shape, tensor.dtype)
             for array, tensor in zip(arrays, self.tensors, strict=True)
         ]
         if self.structure == "one":

@@ -240,7 +240,8 @@ def _measured_norms(model: Any, x: Any, mask: Any, lags: int, batch_size: int) -
     """The largest norm of the Jacobian by lag, over rows and steps."""
     x, mask = model_function.prepare_inputs(model, x, mask)
     jacobian = Jacobian(model, x, None, batch_size)
-    y = model_function.predict_in_batches(model_function.as_function(model), x.astype(jacobian.dtype), batch_size)
+    function = model_function.as_function(model)
+    y = model_function.predict_in_batches(function, x.astype(jacobian.dtype), batch_size)
     largest = np.full(lags + 1, np.nan)
     steps, outputs = x.shape[1], y.shape[-1]
     last_only = y.ndim < 3

@@ -191,7 +191,7 @@ def test_the_best_third_survives():
     assert successive_halving.survives([math.nan], [[math.nan]])
 
 
-# ------------------------------------------------------------------------------------- the trial store
+# ----------------------------------------------------------------------------- the trial store
 
 
 def opened(path, shared=True) -> TrialStore:
