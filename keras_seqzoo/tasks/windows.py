@@ -430,7 +430,8 @@ class WindowTask(Task):
             "<b>Normalized MSE</b>: mean over features of the mean squared error divided by the "
             "variance. 0 is perfect, 1 is what the mean as a constant prediction scores.",
             "<b>State leakage</b>: history dependence of the output, the share of its variance "
-            "that is due to inputs before the present one; nothing to do with train/test data leakage. "
+            "that is due to inputs before the present one; nothing to do with train/test data "
+            "leakage. "
             "A window keeps its newest steps and takes another window's past; the index is the "
             "squared change of the output over twice its variance. On autocorrelated readings it "
             "is the normalized effect of that intervention and may exceed 1.",
