@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -97,6 +97,7 @@ def command(
         )
     train, validation, evaluated = parts
 
+    settings: dict[str, Any] = options.task_options(task, reading) | arguments
     search = tuning.search(
         name,
         train,
@@ -115,7 +116,7 @@ def command(
         max_error=max_error,
         report=False,
         verbose=int(not quiet),
-        **options.task_options(task, reading) | arguments,
+        **settings,
     )
     model = search.best_model
     scores = {

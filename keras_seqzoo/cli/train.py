@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,6 +61,7 @@ def command(
     train, validation, evaluated = options.read_parts(
         task, (data, validation_data, test), (1 - share, share), reading, seed=seed, quiet=quiet
     )
+    settings: dict[str, Any] = options.task_options(task, reading) | arguments
     result = tasks.train(
         name,
         train,
@@ -70,15 +72,15 @@ def command(
         class_weight=class_weight,
         seed=seed,
         verbose=int(not quiet),
-        **options.task_options(task, reading) | arguments,
+        **settings,
     )
-    scores = {"validation": result.scores}
+    scores: dict[str, Any] = {"validation": result.scores}
     if evaluated is not None:
         scores["test"] = result.task.evaluate(result.model, evaluated)
     leakage = result.task.sequence_leakage(result.model)
-    figures = {label: score.to_dict() for label, score in scores.items()}
+    figures: dict[str, Any] = {label: score.to_dict() for label, score in scores.items()}
     figures["seconds"] = result.seconds
-    plots = {"scores.png": list(scores.values())[-1]}
+    plots: dict[str, Any] = {"scores.png": list(scores.values())[-1]}
     if leakage is not None:
         figures["leakage"] = leakage.to_dict()
         plots["leakage.png"] = leakage

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_seqzoo.data.io.conll import read_conll, read_conllu
-from keras_seqzoo.data.io.csv_labels import read_labeled_csv
+from keras_seqzoo.data.io.csv_labels import labeled_sequences_from_dataframe, read_labeled_csv
 from keras_seqzoo.data.io.dispatch import read_labeled_sequences
-from keras_seqzoo.data.io.readings import read_time_series
+from keras_seqzoo.data.io.readings import read_time_series, time_series_from_dataframe
 from keras_seqzoo.data.io.seq_in_out import read_seq_in_out
 from keras_seqzoo.data.io.tab_pairs import read_sequence_pairs
 from keras_seqzoo.data.io.uea_ts import read_ts
@@ -42,7 +42,9 @@ __all__ = [
     "read_labeled_csv",
     "read_seq_in_out",
     "read_sequence_pairs",
+    "labeled_sequences_from_dataframe",
     "read_time_series",
+    "time_series_from_dataframe",
     "read_ts",
     "sensor_fault",
     "synthetic_readings",

@@ -66,6 +66,11 @@ class TrainingOptions:
     callbacks: tuple[keras.callbacks.Callback, ...]
     verbose: int
 
+    @property
+    def keras_verbose(self) -> Any:
+        """`verbose` of `Model.fit`: a line per epoch instead of a progress bar."""
+        return 2 if self.verbose else 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:

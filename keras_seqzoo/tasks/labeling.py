@@ -108,7 +108,7 @@ class LabelingTask(SequenceTask):
         if isinstance(x, (str, Path)):
             return data.read_labeled_sequences(x), y
         if isinstance(x, pd.DataFrame):
-            return LabeledSequences.from_dataframe(x), y
+            return data.labeled_sequences_from_dataframe(x), y
         return arrays_of_dataset(x, y)
 
     def fitted(self, examples: LabeledSequences) -> SequencePreprocessor:

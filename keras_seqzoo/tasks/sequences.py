@@ -140,7 +140,8 @@ class SequenceTask(Task):
 
     def optimizer(self, learning_rate: Any = 1e-3, **options: Any) -> keras.optimizers.Optimizer:
         """Adam in one operation for each weight, with clipped gradients."""
-        return Adam(learning_rate, **{"global_clipnorm": CLIPNORM} | options)
+        options.setdefault("global_clipnorm", CLIPNORM)
+        return Adam(learning_rate, **options)
 
     @abc.abstractmethod
     def loss(self, model: keras.Model) -> Any:
@@ -169,7 +170,7 @@ class SequenceTask(Task):
             batches,
             epochs=options.epochs,
             callbacks=[*callbacks, *options.callbacks],
-            verbose=2 if options.verbose else 0,
+            verbose=options.keras_verbose,
         )
 
     def fit(

@@ -158,9 +158,18 @@ class IdentityMetrics(VectorizedMetrics):
         # Tensors already, or they would be constants of the program, and folded for minutes.
         dtype = model.trainable_variables[0].dtype
         rows_measured = None if len(chosen.rows) == len(rows.x_val) else chosen.rows
-        given = (tf.constant(values, dtype) for values in (present, y))
-        sets = (_data(model, *one) for one in ((rows.x, rows.y), (rows.x_val, rows.y_val)))
-        return cls(*sets, rows_measured, *given, real, varies, step, donor, scored)
+        return cls(
+            train=_data(model, rows.x, rows.y),
+            validation=_data(model, rows.x_val, rows.y_val),
+            chosen=rows_measured,
+            present=tf.constant(present, dtype),
+            y=tf.constant(y, dtype),
+            real=real,
+            varies=varies,
+            step=step,
+            donor=donor,
+            scored=scored,
+        )
 
     def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
         """Identity error, state leakage and their sum."""

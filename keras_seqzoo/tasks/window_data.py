@@ -116,7 +116,7 @@ def load_windows(x: Any, y: Any) -> tuple[Any, Any]:
     if isinstance(x, (str, Path)):
         return data.read_time_series(x), y
     if isinstance(x, pd.DataFrame):
-        return data.TimeSeries.from_dataframe(x), y
+        return data.time_series_from_dataframe(x), y
     return arrays_of_dataset(x, y)
 
 

@@ -25,9 +25,9 @@ def pareto_front(results: pd.DataFrame, chosen: int) -> Figure:
     """Normalized MSE against state leakage of every complete trial."""
     figure = Figure(figsize=(6.2, 4.2), layout="constrained")
     ax = figure.add_subplot()
-    complete = results[results["state"] == "complete"]
+    complete = results.loc[results["state"] == "complete"]
     _scatter(ax, complete, ERROR, LEAKAGE, chosen)
-    front = complete[complete["pareto"]].sort_values(ERROR)
+    front = complete.loc[complete["pareto"]].sort_values(by=ERROR)
     ax.plot(front[ERROR], front[LEAKAGE], color="#333", linewidth=1, zorder=1, label="Pareto front")
     ax.set(xlabel="normalized MSE", ylabel="state leakage", xscale="log")
     _leakage_axis(ax, complete[LEAKAGE])
@@ -37,11 +37,11 @@ def pareto_front(results: pd.DataFrame, chosen: int) -> Figure:
 
 def leakage_against(results: pd.DataFrame, chosen: int, column: str, label: str) -> Figure | None:
     """State leakage against a hyperparameter; None where no trial has it."""
-    if column not in results or not results[column].notna().any():
+    if column not in results or not bool(results[column].notna().any()):
         return None
     figure = Figure(figsize=(6.2, 3.6), layout="constrained")
     ax = figure.add_subplot()
-    complete = results[(results["state"] == "complete") & results[column].notna()]
+    complete = results.loc[(results["state"] == "complete") & results[column].notna()]
     _scatter(ax, complete, column, LEAKAGE, chosen)
     ax.set(xlabel=label, ylabel="state leakage", xscale="log")
     if column == "units":
@@ -100,7 +100,7 @@ def anomaly_scores(model: keras.Model, x_train: np.ndarray, x: np.ndarray) -> Fi
     return figure
 
 
-def _scatter(ax: Any, complete: pd.DataFrame, x: str, y: str, chosen: int) -> None:
+def _scatter(ax: Any, complete: Any, x: str, y: str, chosen: int) -> None:
     kinds = complete.get("recurrent_regularizer", pd.Series("none", complete.index))
     for kind, group in complete.groupby(kinds):
         color = COLORS.get(str(kind), "#555")
@@ -110,7 +110,7 @@ def _scatter(ax: Any, complete: pd.DataFrame, x: str, y: str, chosen: int) -> No
     ax.scatter(best[x], best[y], s=150, label="chosen", **ring)
 
 
-def _leakage_axis(ax: Any, values: pd.Series) -> None:
+def _leakage_axis(ax: Any, values: Any) -> None:
     """Logarithmic where there is leakage, with room for an exact 0."""
     positive = values[values > 0]
     if len(positive):

@@ -209,8 +209,11 @@ class WindowTask(Task):
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """State leakage, identity error and their sum."""
+        return [self._leakage_callback()]
+
+    def _leakage_callback(self) -> StateLeakage:
         windows = self.bound_windows
-        return [StateLeakage(windows.x_val, windows.y_val, block=self.options["block"])]
+        return StateLeakage(windows.x_val, windows.y_val, block=self.options["block"])
 
     def train(self, model: keras.Model, options: TrainingOptions) -> keras.callbacks.History:
         """Trains with Keras's own order of rows; `val_error` is the monitored metric."""
@@ -232,7 +235,7 @@ class WindowTask(Task):
             validation_data=(windows.x_val, y_val),
             batch_size=options.batch_size,
             epochs=options.epochs,
-            verbose=2 if options.verbose else 0,
+            verbose=options.keras_verbose,
             callbacks=[*training_callbacks(options, self.monitor), *options.callbacks],
         )
         model.compile(model.optimizer, loss)  # a file cannot hold that metric
@@ -308,7 +311,7 @@ class WindowTask(Task):
 
     def smoke_test(self, model: keras.Model) -> None:
         """Measures the untrained model once."""
-        (callback,) = self.callbacks()
+        callback = self._leakage_callback()
         callback.set_model(model)
         callback.measure()
 

@@ -9,12 +9,15 @@ import re
 import unicodedata
 from typing import Any
 
+import pandas as pd
+
 from keras_seqzoo.data.io.text_lines import file_error, plural, read_text
 from keras_seqzoo.data.labeled import LabeledSequences
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_bool,
+    check_instance,
     unknown_name_message,
 )
 
@@ -78,6 +81,42 @@ def read_labeled_csv(
         notes=(f"{plural(empty, 'text')} without tokens: empty sequences.",) * bool(empty),
         source=os.fspath(path),
     )
+
+
+def labeled_sequences_from_dataframe(
+    frame: pd.DataFrame, *, text: str = "text", label: str = "label", lower: bool = False
+) -> LabeledSequences:
+    """Make labeled sequences of two columns of a DataFrame, as `read_labeled_csv` of a file.
+
+    Args:
+        frame: `pandas.DataFrame`, a row per text.
+        text: str, the name of the column of texts.
+        label: str, the name of the column of labels.
+        lower: bool, whether to convert texts to lower case.
+
+    Returns:
+        `LabeledSequences` of tokens with labels, one per row.
+
+    Raises:
+        ArgumentError: if an argument has another type or value.
+        DataError: if a column is missing, there is no row, or a row has no text or label.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"text": ["Good!"], "label": ["pos"]})
+        >>> labeled_sequences_from_dataframe(frame).sequences
+        (('Good', '!'),)
+    """
+    check_instance(pd.DataFrame, frame=frame)
+    _check_arguments(text, label, None)
+    check_bool(lower=lower)
+    for name in (text, label):
+        if name not in frame:
+            raise DataError(unknown_name_message("column", name, map(str, frame.columns)))
+        if not frame[name].map(lambda cell: isinstance(cell, str)).all():
+            raise DataError(f"Column {name!r} must have a str in every row of `frame`.")
+    sequences = [split_words(cell, lower=lower) for cell in frame[text]]
+    return LabeledSequences(sequences, labels=tuple(frame[label]), source="a DataFrame")
 
 
 def split_words(text: str, *, lower: bool = False) -> list[str]:

@@ -12,13 +12,14 @@ import pandas as pd
 from keras_seqzoo.data.io.cells import parse_numbers
 from keras_seqzoo.data.io.missing import handle_missing
 from keras_seqzoo.data.io.ordering import find_gaps, merge_duplicates, sort_by_time
-from keras_seqzoo.data.io.table import Columns, read_columns
+from keras_seqzoo.data.io.table import Columns, dataframe_columns, read_columns
 from keras_seqzoo.data.io.timestamps import extract_times
 from keras_seqzoo.data.time_series import TimeSeries
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
+    check_instance,
     unknown_name_message,
 )
 
@@ -67,11 +68,65 @@ def read_time_series(
         >>> read_time_series(path).values.tolist()
         [[5.0], [3.0]]
     """
+    _check_options(columns, missing, duplicates)
+    notes: list[str] = []
+    table = read_columns(path, notes)
+    return _assemble(table, columns, missing, duplicates, notes, os.fspath(path))
+
+
+def time_series_from_dataframe(
+    frame: pd.DataFrame,
+    *,
+    columns: str | Sequence[str] | None = None,
+    missing: str = "split",
+    duplicates: str = "mean",
+) -> TimeSeries:
+    """Make a time series of a DataFrame, as `read_time_series` makes one of a file.
+
+    Args:
+        frame: `pandas.DataFrame`, a row per reading; a DatetimeIndex holds the time stamps.
+        columns: as in `read_time_series`.
+        missing: as in `read_time_series`.
+        duplicates: as in `read_time_series`.
+
+    Returns:
+        `TimeSeries`; `notes` lists what was noticed and changed.
+
+    Raises:
+        ArgumentError: if an argument has another type or value.
+        DataError: if a name is unknown, or no reading is left.
+
+    Example:
+        >>> import pandas as pd
+        >>> times = pd.date_range("2024-01-01", periods=3, freq="h")
+        >>> time_series_from_dataframe(pd.DataFrame({"bar": [5, 3, 4]}, times)).columns
+        ('bar',)
+    """
+    check_instance(pd.DataFrame, frame=frame)
+    _check_options(columns, missing, duplicates)
+    if not frame.size:
+        raise DataError("`frame` must have rows and columns. Received: an empty DataFrame.")
+    notes: list[str] = []
+    table = dataframe_columns(frame, notes)
+    return _assemble(table, columns, missing, duplicates, notes, "a DataFrame")
+
+
+def _check_options(columns: str | Sequence[str] | None, missing: str, duplicates: str) -> None:
     check_choice("missing", missing, ("split", "ffill", "interpolate", "error"))
     check_choice("duplicates", duplicates, ("mean", "first", "last"))
     _check_columns(columns)
-    notes: list[str] = []
-    times, table, time_columns = extract_times(read_columns(path, notes), notes)
+
+
+def _assemble(
+    table: Columns,
+    columns: str | Sequence[str] | None,
+    missing: str,
+    duplicates: str,
+    notes: list[str],
+    source: str,
+) -> TimeSeries:
+    """A time series in time order, without missing values, of columns of cells."""
+    times, table, time_columns = extract_times(table, notes)
     names = _selected(columns, table, time_columns) or _numeric(table, time_columns, notes)
     values = _finite_or_nan(np.stack([table[name] for name in names], axis=1))
     after_gap = np.zeros(len(values), dtype=bool)
@@ -89,7 +144,7 @@ def read_time_series(
         times=None if times is None else _kept(times, kept),
         starts=starts,
         notes=tuple(notes),
-        source=os.fspath(path),
+        source=source,
     )
 
 

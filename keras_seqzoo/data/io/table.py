@@ -184,14 +184,19 @@ def _parquet(path: Any, notes: list[str]) -> Columns:
     except Exception:  # Arrow raises many types for damaged files
         cause, hint = "which is damaged or not parquet", "Write or copy the file again."
         raise file_error(path, "a complete parquet file", cause, hint) from None
-    if isinstance(table.index, pd.DatetimeIndex) and table.index.name is None:
-        table.index.name = "time"
-    levels = [level for level in table.index.names if level is not None]
-    table = table.reset_index(level=[level for level in levels if level not in table.columns])
     if not table.size:
         raise file_error(
             path, "a file of readings", "which has no rows", "Export the readings again."
         )
+    return dataframe_columns(table, notes)
+
+
+def dataframe_columns(table: pd.DataFrame, notes: list[str]) -> Columns:
+    """Columns of a DataFrame; an index with a name or time stamps is a column too."""
+    if isinstance(table.index, pd.DatetimeIndex) and table.index.name is None:
+        table = table.rename_axis("time")
+    levels = [level for level in table.index.names if level is not None]
+    table = table.reset_index(level=[level for level in levels if level not in table.columns])
     names = _names([str(name) for name in table.columns], notes)
     return {name: _column(table.iloc[:, index]) for index, name in enumerate(names)}
 
