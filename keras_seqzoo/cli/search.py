@@ -187,13 +187,8 @@ def _print_results(search, scores: dict, exported: Path | None, *, built_in: boo
 
     console = Console()
     table = Table(title=f"Best of {len(search.results)} trials")
-    for heading, justify in (
-        ("data", "left"),
-        ("metric", "left"),
-        ("value", "right"),
-        ("", "left"),
-    ):
-        table.add_column(heading, justify=justify)
+    for heading in ("data", "metric", "value", ""):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
     for label, score in scores.items():
         for figure in score.figures():
             table.add_row(label, figure.label, figure.value, figure.note)

@@ -72,6 +72,7 @@ class Seq2SeqTask(SequenceTask):
     }
     data_types = (SequencePairs,)
 
+    data_hint = "`keras_seqzoo.data.forecasting_pairs` makes them of a time series."
     preprocessor_type = PairPreprocessor
 
     # Data.

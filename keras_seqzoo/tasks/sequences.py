@@ -52,6 +52,7 @@ class SequenceTask(Task):
     validation_split = 0.1
     default_schedule = "plateau"
 
+    data_hint = ""
     preprocessor_type: type
     examples: tuple[Any, Any] | None = None
 
@@ -95,7 +96,9 @@ class SequenceTask(Task):
         for name, part in (("x", examples), ("validation_data", validation)):
             if part is not None and not isinstance(part, self.data_types):
                 expected = self.data_types[0].__name__
-                raise ArgumentError(argument_message(name, expected, type(part).__name__))
+                raise ArgumentError(
+                    argument_message(name, expected, type(part).__name__, self.data_hint)
+                )
         if validation is None:
             split = self.validation_split if validation_split is None else validation_split
             check_rate(validation_split=split)

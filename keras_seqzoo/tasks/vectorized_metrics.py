@@ -115,7 +115,7 @@ class IdentityMetrics(VectorizedMetrics):
     present: tf.Tensor
     y: tf.Tensor
     real: np.ndarray
-    varies: np.ndarray
+    varies: Any
     step: np.ndarray
     donor: np.ndarray
     scored: np.ndarray

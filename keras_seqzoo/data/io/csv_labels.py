@@ -113,7 +113,7 @@ def labeled_sequences_from_dataframe(
     for name in (text, label):
         if name not in frame:
             raise DataError(unknown_name_message("column", name, map(str, frame.columns)))
-        if not frame[name].map(lambda cell: isinstance(cell, str)).all():
+        if not all(isinstance(cell, str) for cell in frame[name]):
             raise DataError(f"Column {name!r} must have a str in every row of `frame`.")
     sequences = [split_words(cell, lower=lower) for cell in frame[text]]
     return LabeledSequences(sequences, labels=tuple(frame[label]), source="a DataFrame")
