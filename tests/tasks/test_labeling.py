@@ -501,7 +501,7 @@ def test_every_entry_fits_on_every_length(name):
         ([[1, 2]], [[0]], {}, "1 for the 2 steps of sequence 0"),
         ({"a": [[1]], "b": [[1, 2]]}, None, {}, "2 for the 1 steps"),
         ([[1]], None, {"batch_size": 0}, "`batch_size`"),
-        ([[1]], None, {"multiple": 0}, "`multiple`"),
+        ([[1]], None, {"pad_to_multiple_of": 0}, "`pad_to_multiple_of`"),
         ([[1]], None, {"seed": -1}, "`seed`"),
         ([[1]], None, {"shuffle": 1}, "`shuffle`"),
         ([[1], [2]], [[1], 2], {}, "`targets` must be arrays of numbers"),

@@ -550,7 +550,7 @@ def test_objective_with_the_penalty_in_it_warns(tmp_path):
 
 
 def test_space_dimensions_say_no_early():
-    with pytest.raises(ArgumentError, match="rising"):
+    with pytest.raises(ArgumentError, match="increasing"):
         Int(5, 2)
     with pytest.raises(ArgumentError, match="above 0"):
         Float(0.0, 1.0, log=True)
