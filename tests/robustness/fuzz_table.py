@@ -411,7 +411,7 @@ ROWS = {
     "sequence_encoder_decoder": Row(
         models.sequence_encoder_decoder,
         lambda: {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "cell": "gru",
-                 "units": 3, "num_layers": 1, "embedding_dim": 2, "attention": "dot"},
+                 "units": 3, "num_layers": 1, "embedding_dim": 2, "attention": "general"},
     ),
     "simple_rnn_identity": Row(
         models.simple_rnn_identity, lambda: {"features": 2, "units": 3}
