@@ -1,1 +1,1 @@
-"""Autoregressive generation: sampling, beam search, ensembles."""
+"""Autoregressive generation: greedy search, beam search and sampling."""

@@ -154,7 +154,7 @@ def beam_search(
         batch_size: int, or an int tensor.
         max_length: int, tokens at most, the end token included.
         num_beams: int, hypotheses per row.
-        length_penalty: float, alpha in Wu et al.; 0 ranks by log-probability, which favours short
+        length_penalty: float, alpha in Wu et al.; 0 ranks by log-probability, which favors short
             sequences.
         coverage_penalty: float, beta in Wu et al.; above 0, hypotheses lose score for source steps
             that received little attention.
