@@ -353,7 +353,9 @@ class Packed:
 
             return rule
 
-        return compat.run_through_graph(self.model, [x], run)
+        return compat.run_through_graph(
+            self.model, [x], lambda operation, *args, **kwargs: run(operation)(*args, **kwargs)
+        )
 
     def _at(self, variable) -> int:
         return self._index[id(variable)]
