@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.errors import ArgumentError
@@ -50,7 +49,7 @@ def command(
     """
     scored, training = _read_parts(file, train, train_fraction, columns, missing, quiet=as_json)
     load_tensorflow()
-    from keras_seqzoo import diagnostics
+    from keras_seqzoo import diagnostics, saving, wrapping
 
     loaded = saving.load(model)
     if wrapping.is_end_to_end(loaded):

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from keras_seqzoo import saving, wrapping
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 from keras_seqzoo.utils import files
@@ -49,7 +48,7 @@ def command(
     """
     to_stdout = str(as_json) == "-"
     load_tensorflow()
-    from keras_seqzoo import diagnostics
+    from keras_seqzoo import diagnostics, saving, wrapping
 
     loaded = saving.load(model)
     reading: dict[str, Any] = {

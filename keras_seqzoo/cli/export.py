@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import exporting, saving
 from keras_seqzoo.cli.quiet import load_tensorflow
 
 
@@ -28,6 +27,7 @@ from keras_seqzoo.cli.quiet import load_tensorflow
 def command(model: Path, out: Path, artifact_format: str, overwrite: bool, no_verify: bool) -> None:
     """Export MODEL, a .keras file, as an artifact into the folder OUT, and verify it."""
     load_tensorflow()
+    from keras_seqzoo import exporting, saving
     from keras_seqzoo.utils import files
 
     files.refuse_existing(out, overwrite=overwrite)

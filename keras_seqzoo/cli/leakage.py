@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from keras_seqzoo import saving
 from keras_seqzoo.cli import options
 from keras_seqzoo.cli.quiet import load_tensorflow
 
@@ -47,7 +46,7 @@ def command(
         quiet=as_json,
     )
     load_tensorflow()
-    from keras_seqzoo import diagnostics
+    from keras_seqzoo import diagnostics, saving
 
     report = diagnostics.leakage(saving.load(model), x, method=method, seed=seed, block=block)
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
