@@ -112,5 +112,5 @@ def decoder_of(model: keras.Model) -> EncoderDecoderModel | None:
     """
     if isinstance(model, EncoderDecoderModel):
         return model
-    answers = generator_layer(model)
-    return None if answers is None else answers.model
+    generator = generator_layer(model)
+    return None if generator is None else generator.model
