@@ -271,12 +271,12 @@ def _say(found, table, exported: Path | None) -> None:
         for key, value in chosen.hyperparameters.values.items()
     )
     console.print(f"Trial {int(chosen.trial_id)}: {values}", highlight=False)
-    console.print(f"Model:      {files.shown(found.path / BEST)}", highlight=False)
+    console.print(f"Model:      {files.display_path(found.path / BEST)}", highlight=False)
     if exported is not None:
         console.print(
-            f"SavedModel: {files.shown(exported)} (verified without keras)", highlight=False
+            f"SavedModel: {files.display_path(exported)} (verified without keras)", highlight=False
         )
-    console.print(f"Report:     {files.shown(found.path / REPORT)}", highlight=False)
+    console.print(f"Report:     {files.display_path(found.path / REPORT)}", highlight=False)
 
 
 def _table(found, headings):

@@ -92,7 +92,7 @@ def command(
     if not quiet:
         for line in said:
             click.echo(line)
-        click.echo(f"Written: {files.shown(out)}")
+        click.echo(f"Written: {files.display_path(out)}")
 
 
 def _train_on_examples(name, sets, **given):

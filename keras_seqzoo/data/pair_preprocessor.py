@@ -20,7 +20,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_sequence,
     check_size,
 )
-from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
+from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_ids
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batching import Batches
@@ -191,7 +191,7 @@ class PairPreprocessor:
         """
         if not self.generates_tokens:
             raise DataError("`tokens` cannot be named: targets are readings.")
-        tokens = as_numbers("tokens", tokens, len(self.target))
+        tokens = as_ids("tokens", tokens, len(self.target))
         if tokens.ndim != 2:
             raise DataError(f"`tokens` must be (batch, time). Received: shape {tokens.shape}.")
         return [self.target.decode(row[row > 0]) for row in tokens]

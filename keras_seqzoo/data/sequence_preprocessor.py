@@ -20,7 +20,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_sequence,
     is_real,
 )
-from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
+from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_ids
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batching import Batches
@@ -200,7 +200,7 @@ class SequencePreprocessor:
             answer = as_array("answers", answer)
             if answer.dtype.kind == "f" and answer.shape[-1:] == (len(self.classes),):
                 answer = answer.argmax(-1)
-            numbers = as_numbers("answers", answer, len(self.classes)).reshape(-1)
+            numbers = as_ids("answers", answer, len(self.classes)).reshape(-1)
             if self.target == "labels" and len(numbers) != 1:
                 raise DataError(
                     f"`answers` must be one per sequence. Received: shape {answer.shape}."

@@ -48,7 +48,7 @@ from keras_seqzoo.tuning.vectorized.population import (
     stopping_of,
 )
 from keras_seqzoo.utils import argument_validation, files
-from keras_seqzoo.utils.random import derive, preserved
+from keras_seqzoo.utils.random import derive_seed, preserved_random_state
 
 _CANNOT_KEEP = (
     OSError,
@@ -224,7 +224,7 @@ class Search(keras_tuner.Tuner):
     def _smoke_test(self) -> None:
         """Builds one model first: a wrong argument is to be told at once, not trial by trial."""
         try:
-            with preserved():
+            with preserved_random_state():
                 model = self.hypermodel.build(self.oracle.get_space())
             self.hypermodel.prepare(model, self.rows)
             self.hypermodel.smoke_test(model, self.rows)
@@ -363,7 +363,7 @@ class Search(keras_tuner.Tuner):
             return error
 
     def _seed(self, trial: Trial) -> int:
-        return derive(self.seed, int(trial.trial_id), "training")
+        return derive_seed(self.seed, int(trial.trial_id), "training")
 
     def _record(
         self,
@@ -479,7 +479,7 @@ class Search(keras_tuner.Tuner):
 
     def load_model(self, trial: Trial) -> keras.Model:
         """The trained model of any trial. Keras's global state is left alone."""
-        with preserved():
+        with preserved_random_state():
             model = self.hypermodel.build(trial.hyperparameters)
         self.hypermodel.prepare(model, self.rows)
         model.optimizer.build(model.trainable_variables)  # saved, it goes on training
