@@ -513,7 +513,7 @@ def configuration_with_many_values(archive):
     archive.config = b'{"class_name": "a", "module": "b", "config": [' + b"[]," * 2**22 + b"0]}"
 
 
-@hostile("a configuration of")
+@hostile("with a configuration of")
 def large_configuration(archive):
     archive.config = b" " * 2**25
 
