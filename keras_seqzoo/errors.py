@@ -1,42 +1,42 @@
-"""Exceptions of keras_seqzoo, all derived from `SeqZooError`."""
+"""Exceptions of keras_seqzoo, all subclasses of `SeqZooError`."""
 
 from __future__ import annotations
 
 
 class SeqZooError(Exception):
-    """Base of every error that keras_seqzoo raises on purpose."""
+    """Base class of all exceptions of keras_seqzoo."""
 
-    def __str__(self) -> str:  # `KeyError` would print the message as a quoted `repr`
+    def __str__(self) -> str:  # `KeyError` prints the repr of its message
         return str(self.args[0]) if self.args else ""
 
 
 class ArgumentError(SeqZooError, ValueError):
-    """An argument has a value or a type that cannot be used."""
+    """An argument has an invalid value or type."""
 
 
 class UnknownArgumentError(SeqZooError, TypeError):
-    """A constructor has no argument of that name."""
+    """A constructor does not accept an argument of that name."""
 
 
 class UnknownNameError(SeqZooError, KeyError):
-    """No entry of that name is in the zoo."""
+    """No entry of that name is registered."""
 
 
 class RegistrationError(SeqZooError, ValueError):
-    """An entry is malformed or its name is taken."""
+    """An entry is malformed, or its name is already registered."""
 
 
 class DataError(SeqZooError, ValueError):
-    """Input data cannot be used: wrong rank, not finite, empty, too short, unreadable."""
+    """Input data are invalid: wrong rank, not finite, empty, too short or unreadable."""
 
 
 class ExistsError(SeqZooError, FileExistsError):
-    """Something is at that path already and would be overwritten."""
+    """The path exists already and would be overwritten."""
 
 
 class ArtifactError(SeqZooError, RuntimeError):
-    """A model file or an artifact could not be written, read or verified."""
+    """A model file or an artifact cannot be written, read or verified."""
 
 
 class SearchError(SeqZooError, RuntimeError):
-    """A search cannot start, resume or give what was asked of it."""
+    """A search cannot start, resume or return the requested result."""

@@ -1,4 +1,4 @@
-"""For the test suites of those who build models."""
+"""Assertions for the tests of projects that build sequence models."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from keras_seqzoo.diagnostics import AuditReport, audit
 
 
 def assert_audit(model: Any, x: Any, **expectations: Any) -> AuditReport:
-    """Fails, with the table, unless an audit passes: one line of a test.
+    """Assert that a model passes an audit; the assertion error shows the table of findings.
 
     Args:
-        model: as of `keras_seqzoo.audit`.
-        x: rows, as of `keras_seqzoo.audit`.
+        model: see `keras_seqzoo.audit`.
+        x: array of sequences, see `keras_seqzoo.audit`.
         **expectations: arguments of `keras_seqzoo.audit`: causal, max_leakage, skip, ...
 
     Returns:
@@ -28,5 +28,5 @@ def assert_audit(model: Any, x: Any, **expectations: Any) -> AuditReport:
     >>> x = np.random.default_rng(0).normal(size=(32, 20, 3))
     >>> report = assert_audit(lambda x: x[..., :1] ** 2, x, causal=True, max_leakage=0.01)
     """
-    __tracebackhide__ = True  # pytest shows the test, not this
+    __tracebackhide__ = True  # pytest then reports the line of the test
     return audit(model, x, **expectations).check()

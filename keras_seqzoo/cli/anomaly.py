@@ -65,7 +65,7 @@ def command(
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
     if out is not None:
         files.write_text(out, report.to_frame().to_csv())
-        click.echo(f"Written: {files.shown(out)}", err=True)  # standard output may be JSON
+        click.echo(f"Written: {files.display_path(out)}", err=True)  # standard output may be JSON
     if plot is not None:
         options.write_plot(report.plot().figure, plot)
 

@@ -203,12 +203,12 @@ def _print_results(search, scores: dict, exported: Path | None, *, built_in: boo
         search.choice,
         *([_PLANTED_FAULT] if built_in else []),
         f"Hyperparameters: {values}",
-        f"Model:      {files.shown(search.path / BEST)}",
+        f"Model:      {files.display_path(search.path / BEST)}",
         *(
-            [f"SavedModel: {files.shown(exported)} (verified without keras)"]
+            [f"SavedModel: {files.display_path(exported)} (verified without keras)"]
             if exported is not None
             else []
         ),
-        f"Report:     {files.shown(search.path / REPORT)}",
+        f"Report:     {files.display_path(search.path / REPORT)}",
     ):
         console.print(line, highlight=False)

@@ -99,4 +99,4 @@ def command(
             click.echo(f"Test, evaluated once: {scores['test']}")
         if leakage is not None:
             click.echo(str(leakage))
-        click.echo(f"Written: {files.shown(out)}")
+        click.echo(f"Written: {files.display_path(out)}")

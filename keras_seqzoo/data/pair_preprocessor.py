@@ -20,7 +20,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_sequence,
     check_size,
 )
-from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
+from keras_seqzoo.utils.array_validation import as_array, as_ids, as_mask_value
 
 if TYPE_CHECKING:
     from keras_seqzoo.data.batching import Batches
@@ -200,7 +200,7 @@ class PairPreprocessor:
         """
         if not isinstance(self.target, Vocabulary):
             raise DataError("`ids` cannot be decoded: targets are readings.")
-        ids = as_numbers("ids", ids, len(self.target))
+        ids = as_ids("ids", ids, len(self.target))
         if ids.ndim != 2:
             raise DataError(f"`ids` must be (batch, time). Received: shape {ids.shape}.")
         return [self.target.decode(row[row > 0]) for row in ids]

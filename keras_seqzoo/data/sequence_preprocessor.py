@@ -20,7 +20,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_sequence,
     is_real,
 )
-from keras_seqzoo.utils.array_validation import as_array, as_mask_value, as_numbers
+from keras_seqzoo.utils.array_validation import as_array, as_ids, as_mask_value
 
 if TYPE_CHECKING:
     import keras
@@ -196,7 +196,7 @@ class SequencePreprocessor:
             prediction = as_array("predictions", prediction)
             if prediction.dtype.kind == "f" and prediction.shape[-1:] == (len(self.classes),):
                 prediction = prediction.argmax(-1)
-            class_ids = as_numbers("predictions", prediction, len(self.classes)).reshape(-1)
+            class_ids = as_ids("predictions", prediction, len(self.classes)).reshape(-1)
             if self.target == "labels" and len(class_ids) != 1:
                 raise DataError(
                     f"`predictions` must be one per sequence. Received: shape {prediction.shape}."

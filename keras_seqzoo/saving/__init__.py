@@ -1,4 +1,4 @@
-"""Loading of models and artifacts; every file is checked before Keras or TensorFlow reads it."""
+"""Safe loading of models: every file is checked before Keras or TensorFlow reads it."""
 
 from keras_seqzoo.saving.load import load
 

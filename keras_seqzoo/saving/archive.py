@@ -1,7 +1,6 @@
-"""What a `.keras` file holds, looked at before Keras does: its members, their sizes, its digest.
+"""Checks of a `.keras` file as a zip archive: digest, members, sizes and checksums.
 
-Nothing is extracted. Each member is read in pieces up to the size that it declares, so that one
-which lies about its size, or whose checksum is wrong, is found here.
+Nothing is extracted. Every member is read to its end, which verifies its size and its checksum.
 """
 
 from __future__ import annotations
@@ -12,81 +11,87 @@ import re
 import stat
 import zipfile
 import zlib
-from typing import BinaryIO
+from io import BufferedReader
 
 from keras_seqzoo.errors import ArgumentError, ArtifactError
 from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message
 
 METADATA, CONFIG, WEIGHTS, ASSETS = "metadata.json", "config.json", "model.weights.h5", "assets/"
-# Keras writes three members, one more per vocabulary, and packs none of them.
+# Keras writes three members and one per vocabulary, all uncompressed.
 MAX_MEMBERS, MAX_DIRECTORY, MAX_METADATA = 1_000, 2**18, 2**16
-MAX_RATIO, PACKED_AT_LEAST = 100, 2**20  # a member that grows beyond both is a bomb
-_PIECE = 2**20
+# A member that expands to more than 1 MiB and by more than this ratio is a decompression bomb.
+MAX_RATIO, MIN_EXPANDED = 100, 2**20
+_CHUNK = 2**20
 
 
-def check_digest(file: BinaryIO, sha256: str | None) -> None:
-    """Raises `ArtifactError` unless the bytes of `file` have that digest.
+def check_digest(file: BufferedReader, sha256: str | None) -> None:
+    """Raise `ArtifactError` unless the SHA-256 digest of `file` is `sha256`.
 
     Args:
         file: a file open for reading.
-        sha256: str of 64 hexadecimal digits, or None for any bytes.
+        sha256: str of 64 hexadecimal digits, or None, which skips the check.
+
+    Raises:
+        ArgumentError: if `sha256` is not a digest.
+        ArtifactError: if the digest differs.
     """
     if sha256 is None:
         return
     if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise ArgumentError(argument_message("sha256", "64 hexadecimal digits", sha256))
     file.seek(0)
-    found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256.lower():
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256.lower():
         raise ArtifactError(
-            f"`path` must be the file whose SHA-256 is {sha256.lower()}. Received: one whose "
-            f"SHA-256 is {found}. Get the file again, or ask its author which one is right."
+            f"`path` must be a file with SHA-256 {sha256.lower()}. Received: a file with SHA-256 "
+            f"{digest}. Get the file again, or ask its author which digest is right."
         )
 
 
-def read_archive(
-    file: BinaryIO, *, max_bytes: int, max_config: int
-) -> tuple[bytes, bytes, list[str]]:
-    """The configuration and the weights of a model file, and the names of all its members.
+def read_archive(file: BufferedReader, *, max_bytes: int, max_config: int) -> tuple[bytes, bytes]:
+    """Read the configuration and the weights of a model file.
 
     Args:
         file: a file open for reading.
-        max_bytes: int, the most that all members may hold when unpacked.
-        max_config: int, the most that its configuration may hold, and its vocabularies.
+        max_bytes: int, upper bound of the uncompressed size of all members.
+        max_config: int, upper bound of the size of the configuration, and of the vocabularies.
+
+    Returns:
+        Bytes of the configuration and bytes of the weights.
 
     Raises:
-        ArtifactError: if it is no archive that Keras wrote, or too large.
+        ArtifactError: if the file is not an archive as Keras writes it, is damaged or too large.
     """
     try:
         _check_directory(file)
         with zipfile.ZipFile(file) as archive:
             members = _checked_members(archive, max_bytes, max_config)
-            whole = {name: _read(archive, info) for name, info in members.items()}
+            contents = {name: _read(archive, info) for name, info in members.items()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, ArtifactError):
             raise
-        raise refused(f"a damaged one: {error}", "Get the file again.") from error
-    return whole[CONFIG], whole[WEIGHTS], list(members)
+        raise archive_error(f"a damaged file ({error})", "Get the file again.") from error
+    return contents[CONFIG], contents[WEIGHTS]
 
 
-def refused(received: str, hint: str) -> ArtifactError:
-    """The error of a model file that is not what Keras writes."""
+def archive_error(received: str, hint: str = "Do not use this file.") -> ArtifactError:
+    """Return the error for a file that is not a `.keras` file as Keras writes it."""
     return ArtifactError(
-        f"`path` must be a whole .keras file as Keras writes them. Received: {received}. {hint}"
+        f"`path` must be a complete .keras file as Keras writes it. Received: {received}. {hint}"
     )
 
 
-def _check_directory(file: BinaryIO) -> None:
-    """A directory of millions of members fills memory as soon as it is read."""
+def _check_directory(file: BufferedReader) -> None:
+    """Bound the size of the directory, since `ZipFile` reads all of it into memory."""
     size = compat.zip_directory_size(file)
     if size is None:
-        raise refused(
-            "one that is no zip archive, or is cut short",
+        raise archive_error(
+            "a file that is truncated or not a zip archive",
             "Get the file again, or save the model with model.save('name.keras').",
         )
     if size > MAX_DIRECTORY:
-        raise refused(f"an archive with more than {MAX_MEMBERS:,} members", "Do not use this file.")
+        raise archive_error(f"an archive with more than {MAX_MEMBERS:,} members")
 
 
 def _checked_members(
@@ -96,27 +101,30 @@ def _checked_members(
     for info in archive.infolist():
         _check_member(info)
         if info.filename in members:
-            raise refused(f"one with two members {info.filename!r}", "Do not use this file.")
+            raise archive_error(f"an archive with two members {info.filename!r}")
         members[info.filename] = info
     missing = [name for name in (METADATA, CONFIG, WEIGHTS) if name not in members]
     if missing:
-        raise refused(
-            f"one without {', '.join(missing)}", "Save the model with model.save('name.keras')."
+        raise archive_error(
+            f"an archive without {', '.join(missing)}",
+            "Save the model with model.save('name.keras').",
         )
     if len(members) > MAX_MEMBERS:
-        raise refused(f"one with {len(members):,} members", "Do not use this file.")
+        raise archive_error(f"an archive with {len(members):,} members")
     sizes = {name: info.file_size for name, info in members.items()}
-    in_assets = sum(size for name, size in sizes.items() if name.startswith(ASSETS))
-    for what, size, argument, limit in (
+    assets_size = sum(size for name, size in sizes.items() if name.startswith(ASSETS))
+    for part, size, argument, limit in (
         ("members", sum(sizes.values()), "max_bytes", max_bytes),
-        ("configuration", sizes[CONFIG], "max_config", max_config),
-        ("vocabularies", in_assets, "max_config", max_config),
+        ("a configuration", sizes[CONFIG], "max_config", max_config),
+        ("vocabularies", assets_size, "max_config", max_config),
         ("metadata", sizes[METADATA], None, MAX_METADATA),
     ):
         if size > limit:
-            raise refused(
-                f"one whose {what} hold {size:,} bytes, where {limit:,} are allowed",
-                f"If you trust it, allow more with {argument}=." if argument else "Do not use it.",
+            raise archive_error(
+                f"an archive with {part} of {size:,} bytes; at most {limit:,} are allowed",
+                f"If you trust the file, allow more with {argument}=."
+                if argument
+                else "Do not use this file.",
             )
     return members
 
@@ -124,22 +132,22 @@ def _checked_members(
 def _check_member(info: zipfile.ZipInfo) -> None:
     name, mode = info.filename, info.external_attr >> 16
     if name not in (METADATA, CONFIG, WEIGHTS) and not _is_asset(info):
-        what = "a member that Keras does not write or whose name leads elsewhere"
+        problem = "a member that Keras does not write or whose path leads elsewhere"
     elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        what = "a link or a device"
+        problem = "a link or a device"
     elif info.flag_bits & 1:
-        what = "an encrypted member"
+        problem = "an encrypted member"
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        what = "a member packed in a way that Keras does not use"
-    elif info.file_size > max(PACKED_AT_LEAST, MAX_RATIO * info.compress_size):
-        what = f"a member that grows from {info.compress_size:,} to {info.file_size:,} bytes"
+        problem = "a member compressed by a method that Keras does not use"
+    elif info.file_size > max(MIN_EXPANDED, MAX_RATIO * info.compress_size):
+        problem = f"a member that expands from {info.compress_size:,} to {info.file_size:,} bytes"
     else:
         return
-    raise refused(f"one with {what}: {name[:80]!r}", "Do not use this file.")
+    raise archive_error(f"an archive with {problem}: {name[:80]!r}")
 
 
 def _is_asset(info: zipfile.ZipInfo) -> bool:
-    """Whether it lies below `assets/`, by a name that means the same everywhere."""
+    """Whether a member is inside `assets/`, by a path that every system reads alike."""
     name = info.filename
     return (
         name.startswith(ASSETS)
@@ -149,13 +157,15 @@ def _is_asset(info: zipfile.ZipInfo) -> bool:
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The whole member; its checksum is compared at its end. Assets are only looked through."""
-    kept, size = bytearray(), 0
+    """Read a member to its end, where `zipfile` compares its checksum; assets return no bytes."""
+    content, size = bytearray(), 0
     with archive.open(info) as member:
-        while piece := member.read(_PIECE):
-            size += len(piece)
+        while chunk := member.read(_CHUNK):
+            size += len(chunk)
             if not info.filename.startswith(ASSETS):
-                kept += piece
+                content += chunk
     if size != info.file_size:
-        raise refused(f"one whose member {info.filename!r} is cut short", "Get the file again.")
-    return bytes(kept)
+        raise archive_error(
+            f"an archive whose member {info.filename!r} is truncated", "Get the file again."
+        )
+    return bytes(content)

@@ -1,4 +1,4 @@
-"""Model files in, looked at before anything in them is built."""
+"""Safe loading of `.keras` files and SavedModel folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-# Registers the classes that a model file may name.
+# These register the classes that a model file may name.
 import keras_seqzoo.layers
 import keras_seqzoo.optimizers  # noqa: F401
 from keras_seqzoo import registry
@@ -35,34 +35,37 @@ def load(
     max_size: int = MAX_SIZE,
     max_layers: int = MAX_LAYERS,
 ) -> Any:
-    """Loads a `.keras` file, or a SavedModel folder that `export` wrote, after looking into it.
+    """Load a `.keras` file, or a SavedModel folder written by `export`, after checking it.
 
-    A `.keras` file may be from anyone. Before anything is built, its members are those that Keras
-    writes; its layers, functions and losses are Keras's own, the zoo's, or registered by you; it
-    holds no lambda, no foreign SavedModel and no path; its weights lie in it and are as many as its
-    layers have. Keras then loads it with its safe mode on, always. What the checks bound is memory
-    while it is loaded; a model may still take long, or answer wrongly.
+    A `.keras` file may come from an untrusted source. These checks run before anything is built:
+    the archive has only the members that Keras writes; layers, functions and losses are Keras's,
+    the zoo's, or registered by you; there is no lambda, no SavedModel inside and no path; the
+    weights are stored in the file, and as many as the layers need. Keras then loads the file in
+    safe mode. The checks bound the memory that loading takes. A model may still be slow, or return
+    wrong results.
 
-    A SavedModel is a program. One with operations that reach files, the network or Python is
-    refused; load those that you made or trust all the same.
+    A SavedModel is a program. It is refused if it has operations with access to files, the network
+    or Python. Still, load only SavedModels that you made or trust.
 
     Args:
         path: a `.keras` file, or a folder with a `saved_model.pb`.
-        custom_objects: mapping of name to class or function, beside those that are registered.
-        sha256: str of 64 hexadecimal digits, what the file must be; None for any. Of files alone.
-        max_bytes: int, the most bytes that all of it may hold, unpacked.
-        max_config: int, the most bytes of its configuration, and of its vocabularies.
-        max_size: int, the largest number of units or features, and of elements of a shape.
-        max_layers: int, how many layers it may have.
+        custom_objects: mapping of name to class or function, in addition to registered ones.
+        sha256: str of 64 hexadecimal digits, the digest of the file. None skips the check. Must be
+            None for a folder.
+        max_bytes: int, upper bound of the uncompressed size of the file or folder.
+        max_config: int, upper bound of the size in bytes of the configuration, and of the
+            vocabularies.
+        max_size: int, upper bound of units, features and elements of a shape.
+        max_layers: int, upper bound of the number of layers.
 
     Returns:
-        A `keras.Model`, or what `tf.saved_model.load` gives, whose `serve` is the endpoint. Both
-        go into `keras_seqzoo.leakage`. Keep a reference to the latter while you use `serve`:
-        TensorFlow frees its variables with it.
+        A `keras.Model`, or the object that `tf.saved_model.load` returns, whose `serve` is the
+        endpoint. `keras_seqzoo.leakage` accepts both. Keep a reference to the latter while you use
+        `serve`, because TensorFlow frees its variables with it.
 
     Raises:
-        ArtifactError: if there is nothing, something else, a damaged file, or one that is refused.
-        ArgumentError: if a limit or a digest is none.
+        ArtifactError: if `path` does not exist, is not a model, is damaged or refused.
+        ArgumentError: if a limit is not a positive int, or `sha256` is not a digest.
 
     Example:
 
@@ -95,46 +98,48 @@ def load(
 def _load_file(
     path: Path, custom_objects: Mapping[str, Any], sha256: str | None, limits: dict[str, int]
 ) -> keras.Model:
-    _check_kind(path)
-    with open(path, "rb") as file:  # what is checked is what is loaded, whatever the path becomes
+    _check_format(path)
+    with open(path, "rb") as file:  # checks and loading read one file, even if the path changes
         _check_length(file, limits["max_bytes"])
         check_digest(file, sha256)
-        text, weights, _ = read_archive(
+        text, weights = read_archive(
             file, max_bytes=limits["max_bytes"], max_config=limits["max_config"]
         )
         stored = count_weights(weights, max_bytes=limits["max_bytes"])
-        del weights  # Keras reads them again
+        del weights  # frees the memory, since Keras reads them again
         config, custom = read_config(
             text, custom_objects, max_size=limits["max_size"], max_layers=limits["max_layers"]
         )
         check_weights(config, stored, custom_objects, custom, max_bytes=limits["max_bytes"])
         file.seek(0)
         try:
-            with warnings.catch_warnings():  # Keras would go on with weights that it made up
+            with warnings.catch_warnings():  # Keras warns and keeps initial values
                 warnings.filterwarnings("error", message="Skipping nested container")
                 return compat.load_keras_file(file, dict(custom_objects))
-        except Exception as error:  # what is damaged fails in as many ways as it has bytes
+        except Exception as error:  # Keras raises many types for a damaged file
             raise ArtifactError(
                 f"The model file '{path}' cannot be loaded: {_first_line(error)}"
             ) from error
 
 
-def _check_kind(path: Path) -> None:
+def _check_format(path: Path) -> None:
     if not path.is_file():
-        what = "which is no file" if os.path.lexists(path) else "where nothing is"
+        problem = "which is not a file" if os.path.lexists(path) else "which does not exist"
         raise ArtifactError(
-            f"`path` must be a .keras file or a SavedModel folder. Received: path='{path}', {what}."
+            f"`path` must be a .keras file or a SavedModel folder. Received: path='{path}', "
+            f"{problem}."
         )
     if path.suffix in (".h5", ".hdf5"):
         raise ArtifactError(
-            f"`path` must be a .keras file. Received: path='{path}', of the older format, which "
-            "can run code. If you trust it, load it with keras.saving.load_model and save it with "
-            "model.save('name.keras')."
+            f"`path` must be a .keras file. Received: path='{path}', in the older HDF5 "
+            "format, which can run code. If you trust it, load it with keras.saving.load_model and "
+            "save it with model.save('name.keras')."
         )
     if path.suffix != ".keras":
         raise ArtifactError(
-            f"`path` must be a .keras file. Received: path='{path}', of another kind, which is not "
-            "read, as a pickle can run code. Save models with model.save('name.keras')."
+            f"`path` must be a .keras file. Received: path='{path}', in another format. "
+            "Other formats are not read, since a pickle can run code. Save models with "
+            "model.save('name.keras')."
         )
 
 
@@ -142,8 +147,8 @@ def _check_length(file: Any, max_bytes: int) -> None:
     length = os.fstat(file.fileno()).st_size
     if length > max_bytes:
         raise ArtifactError(
-            f"`path` must be a file of at most {max_bytes:,} bytes. Received: one of {length:,}. "
-            "If you trust it, allow more with max_bytes=."
+            f"`path` must be a file of at most {max_bytes:,} bytes. Received: {length:,} bytes. "
+            "If you trust the file, allow more with max_bytes=."
         )
 
 
@@ -169,14 +174,16 @@ def _load_saved_model(path: Path, sha256: str | None, max_bytes: int) -> Any:
         )
     if sha256 is not None:
         raise ArgumentError(
-            argument_message("sha256", "None for a folder", sha256, "Compare its files one by one.")
+            argument_message(
+                "sha256", "None for a folder", sha256, "Compare the digests of its files."
+            )
         )
     check_saved_model(path, max_bytes=max_bytes)
     import tensorflow as tf
 
     try:
         return tf.saved_model.load(str(path))
-    except Exception as error:  # as above
+    except Exception as error:  # TensorFlow raises many types for a damaged folder
         raise ArtifactError(
             f"The SavedModel '{path}' cannot be loaded: {_first_line(error)}"
         ) from error

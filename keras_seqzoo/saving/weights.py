@@ -1,4 +1,4 @@
-"""Weights in a model file: nothing but numbers that lie in it, as many as the model has."""
+"""Checks of the weights of a model file: only numbers, stored in the file, as many as needed."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import keras
 import numpy as np
 
 from keras_seqzoo.errors import ArtifactError
-from keras_seqzoo.saving.archive import refused
-from keras_seqzoo.saving.config import refused as refused_model
-from keras_seqzoo.saving.config import walk
+from keras_seqzoo.saving.archive import archive_error
+from keras_seqzoo.saving.config import config_error, walk_config
 from keras_seqzoo.utils import compat
 
 MAX_OBJECTS, MAX_UNROLLED = 100_000, 1_000
-MAX_RATIO, PACKED_AT_LEAST = 100, 2**20
-# Some layers save less than they have (LoRA is folded in), or some of it twice.
+# A dataset that expands to more than 1 MiB and by more than this ratio is a decompression bomb.
+MAX_RATIO, MIN_EXPANDED = 100, 2**20
+# Some layers save fewer weights than they have (LoRA factors are merged), or some of them twice.
 MAX_FACTOR, SLACK = 2, 2**20
-_OPTIMIZER, _SEED = "/optimizer/", "uint32"
+_OPTIMIZER, _SEED_DTYPE = "/optimizer/", "uint32"
 
 
 def count_weights(weights: bytes, *, max_bytes: int) -> int:
-    """How many numbers the HDF5 file holds, without those of an optimizer and of random states.
+    """Check an HDF5 file of weights, and count them without optimizer and seed generator states.
 
     Args:
         weights: bytes of the file.
-        max_bytes: int, the most that all numbers may take.
+        max_bytes: int, upper bound of the size of all datasets.
 
     Raises:
-        ArtifactError: if it is damaged, or holds anything but numbers that lie in it.
+        ArtifactError: if the file is damaged, or has anything but numbers that are stored in it.
     """
     count = total = 0
     try:
@@ -40,67 +40,68 @@ def count_weights(weights: bytes, *, max_bytes: int) -> int:
             for name, dataset in _datasets(file):
                 total += _checked_bytes(name, dataset)
                 if total > max_bytes:
-                    raise refused(
-                        f"one whose weights take more than {max_bytes:,} bytes",
-                        "If you trust it, allow more with max_bytes=.",
+                    raise archive_error(
+                        f"a file whose weights take more than {max_bytes:,} bytes",
+                        "If you trust the file, allow more with max_bytes=.",
                     )
-                if _OPTIMIZER not in name and dataset.dtype != _SEED:
-                    count += dataset.size
-                    _check_numbers(name, dataset)
+                if _OPTIMIZER not in name and dataset.dtype != _SEED_DTYPE:
+                    count += math.prod(dataset.shape or ())
+                    _check_not_nan(name, dataset)
     except ArtifactError:
         raise
-    except Exception as error:  # a damaged file fails in as many ways as it has bytes
-        raise refused(f"one whose weights are damaged ({error})", "Get the file again.") from error
+    except Exception as error:  # h5py raises many types for a damaged file
+        raise archive_error(
+            f"a file whose weights are damaged ({error})", "Get the file again."
+        ) from error
     return count
 
 
 def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset by its path; links are not followed, and no object is visited twice."""
-    seen, waiting = set(), [("", file)]
-    while waiting:
-        path, group = waiting.pop()
+    """Yield every dataset and its path; links and objects with two paths are refused."""
+    visited: set[int] = set()
+    pending: list[tuple[str, h5py.Group]] = [("", file)]
+    while pending:
+        path, group = pending.pop()
         for name in group:
-            if len(seen) > MAX_OBJECTS:
-                raise refused(f"one of more than {MAX_OBJECTS:,} objects", "Do not use this file.")
-            kind = group.get(name, getclass=True, getlink=True)
-            if kind is not h5py.HardLink:
-                raise refused(
-                    f"one whose weights {path}/{name} are a link ({kind.__name__})",
-                    "Do not use this file.",
-                )
-            inner = group[name]
-            address = h5py.h5o.get_info(inner.id).addr
-            if address in seen:
-                raise refused(f"one with {path}/{name} in two places", "Do not use this file.")
-            seen.add(address)
-            if isinstance(inner, h5py.Dataset):
-                yield f"{path}/{name}", inner
-            elif isinstance(inner, h5py.Group):
-                waiting.append((f"{path}/{name}", inner))
+            if len(visited) > MAX_OBJECTS:
+                raise archive_error(f"a file of more than {MAX_OBJECTS:,} objects")
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                kind = type(link).__name__
+                raise archive_error(f"a file whose weights {path}/{name} are a link ({kind})")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr  # pyright: ignore[reportAttributeAccessIssue]  # Cython
+            if address in visited:
+                raise archive_error(f"a file with two paths to {path}/{name}")
+            visited.add(address)
+            if isinstance(item, h5py.Dataset):
+                yield f"{path}/{name}", item
+            elif isinstance(item, h5py.Group):
+                pending.append((f"{path}/{name}", item))
             else:
-                raise refused(f"one with a type at {path}/{name}", "Do not use this file.")
+                raise archive_error(f"a file with an HDF5 type at {path}/{name}")
 
 
 def _checked_bytes(name: str, dataset: h5py.Dataset) -> int:
-    """How many bytes the numbers take in memory."""
+    """Check the type and storage of a dataset, and return its size in memory in bytes."""
     declared = math.prod(dataset.shape or ()) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
     if dataset.external or dataset.is_virtual:
-        what = "lie in another file"
+        problem = "are stored in another file"
     elif dataset.dtype.kind not in "biufcV" or dataset.dtype.hasobject or dataset.shape is None:
-        what = f"are no numbers, but {dataset.dtype}"
-    elif declared > max(PACKED_AT_LEAST, MAX_RATIO * stored):
-        what = f"grow from {stored:,} to {declared:,} bytes"
+        problem = f"are not numbers, but {dataset.dtype}"
+    elif declared > max(MIN_EXPANDED, MAX_RATIO * stored):
+        problem = f"expand from {stored:,} to {declared:,} bytes"
     else:
         return declared
-    raise refused(f"one whose weights {name} {what}", "Do not use this file.")
+    raise archive_error(f"a file whose weights {name} {problem}")
 
 
-def _check_numbers(name: str, dataset: h5py.Dataset) -> None:
+def _check_not_nan(name: str, dataset: h5py.Dataset) -> None:
     if dataset.dtype.kind == "f" and np.isnan(dataset[()]).any():
-        raise refused(
-            f"one whose weights {name} are not all numbers",
-            "Train the model again: it has diverged, or the file is damaged.",
+        raise archive_error(
+            f"a file whose weights {name} contain NaN",
+            "Train the model again, since it diverged, or get the file again.",
         )
 
 
@@ -112,55 +113,64 @@ def check_weights(
     *,
     max_bytes: int,
 ) -> None:
-    """Builds the model without its weights, and compares how many it has with what is stored.
+    """Build the model without allocating weights, and compare their number with the file's.
 
-    A file of a few bytes can ask for a layer of a billion units: that is found before any memory is
-    taken.
+    A file of a few bytes can declare a layer of a billion units.
+
+    Args:
+        config: dict, the configuration of the model.
+        stored: int, the number of weights in the file.
+        custom_objects: mapping of name to class or function, in addition to registered ones.
+        custom: list of the classes that are neither Keras's nor this package's.
+        max_bytes: int, upper bound of the size of the weights.
 
     Raises:
-        ArtifactError: if it cannot be built, or has other weights than the file.
+        ArtifactError: if the model cannot be built, or the numbers of weights do not match.
     """
     try:
-        model = _without_weights(config, custom_objects)
+        model = _build_without_weights(config, custom_objects)
     except Exception as error:
         if custom:
-            return  # a class of the user's, which makes its weights in a way of its own
+            return  # a user's class may create weights in a way that this scope does not support
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         hint = "Get the file again."
-        raise refused_model(f"one that cannot be built ({cause})", hint) from error
+        raise config_error(f"a model that cannot be built ({cause})", hint) from error
     if not isinstance(model, keras.Model):
-        raise refused_model(f"a {type(model).__name__}, which is no model", "Save a keras.Model.")
-    weights = {id(one): one for one in model.weights if one.dtype != _SEED}.values()
-    needed = sum(math.prod(weight.shape) for weight in weights)
-    taken = sum(math.prod(weight.shape) * _itemsize(weight.dtype) for weight in weights)
+        raise config_error(f"a {type(model).__name__}, which is not a model", "Save a keras.Model.")
+    weights = {id(weight): weight for weight in model.weights if weight.dtype != _SEED_DTYPE}
+    needed = sum(math.prod(weight.shape) for weight in weights.values())
+    needed_bytes = sum(
+        math.prod(weight.shape) * _itemsize(weight.dtype) for weight in weights.values()
+    )
     fewest, most = sorted((needed, stored))
-    if most > MAX_FACTOR * fewest + SLACK or taken > max_bytes:
-        raise refused(
-            f"one of layers with {needed:,} weights that holds {stored:,}",
-            "Do not use this file: it is damaged, or made to fill the memory.",
+    if most > MAX_FACTOR * fewest + SLACK or needed_bytes > max_bytes:
+        raise archive_error(
+            f"a file with {stored:,} weights for layers with {needed:,}",
+            "Do not use this file. It is damaged, or made to exhaust the memory.",
         )
     _check_unrolled(config, model)
 
 
-def _without_weights(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
+def _build_without_weights(config: dict[str, Any], custom_objects: Mapping[str, Any]) -> Any:
     with (
         compat.discarding_uninitialized_variables(),
         keras.StatelessScope(initialize_variables=False),
     ):
         return keras.saving.deserialize_keras_object(
-            _bare(config), custom_objects=dict(custom_objects), safe_mode=True
+            _without_training(config), custom_objects=dict(custom_objects), safe_mode=True
         )
 
 
-def _bare(config: Any) -> Any:
-    """Without what is for training or kept between calls, and with loops as loops."""
+def _without_training(config: Any) -> Any:
+    """A configuration without optimizer, state between calls and unrolled loops."""
     if isinstance(config, list):
-        return [_bare(one) for one in config]
+        return [_without_training(item) for item in config]
     if not isinstance(config, dict):
         return config
-    changed = {"compile_config": None, "stateful": False, "unroll": False}
+    replaced = {"compile_config": None, "stateful": False, "unroll": False}
     return {
-        name: changed[name] if name in changed else _bare(value) for name, value in config.items()
+        name: replaced[name] if name in replaced else _without_training(value)
+        for name, value in config.items()
     }
 
 
@@ -169,14 +179,14 @@ def _itemsize(dtype: Any) -> int:
 
 
 def _check_unrolled(config: dict[str, Any], model: keras.Model) -> None:
-    """A loop that is written out takes memory for each step as soon as it is built."""
-    if not any(key == "unroll" and value is True for value, key, _ in walk(config)):
+    """Bound the steps of unrolled loops, each of which takes memory while the model is built."""
+    if not any(key == "unroll" and value is True for value, key, _ in walk_config(config)):
         return
     for layer in compat.flatten_layers(model):
         for node in compat.inbound_nodes(layer):
             for tensor in keras.tree.flatten(node.output_tensors):
                 if len(tensor.shape) > 2 and (tensor.shape[1] or 0) > MAX_UNROLLED:
-                    raise refused_model(
-                        f"a loop of {tensor.shape[1]:,} steps to be written out",
+                    raise config_error(
+                        f"an unrolled loop of {tensor.shape[1]:,} steps",
                         "Save the model with unroll=False.",
                     )

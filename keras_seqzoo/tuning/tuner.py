@@ -54,7 +54,7 @@ from keras_seqzoo.utils.argument_validation import (
     check_positive,
     check_seed,
 )
-from keras_seqzoo.utils.random import derive, preserved
+from keras_seqzoo.utils.random import derive_seed, preserved_random_state
 
 _CANNOT_KEEP = (
     OSError,
@@ -229,7 +229,7 @@ class Search(keras_tuner.Tuner):
     def _smoke_test(self) -> None:
         """Builds one model first: a wrong argument is to be told at once, not trial by trial."""
         try:
-            with preserved():
+            with preserved_random_state():
                 model = self.hypermodel.build(self.oracle.get_space())
             self.task.adapt(model)
             self.task.smoke_test(model)
@@ -369,7 +369,7 @@ class Search(keras_tuner.Tuner):
             return error
 
     def _seed(self, trial: Trial) -> int:
-        return derive(self.seed, int(trial.trial_id), "training")
+        return derive_seed(self.seed, int(trial.trial_id), "training")
 
     def _record(
         self,
@@ -499,7 +499,7 @@ class Search(keras_tuner.Tuner):
 
     def load_model(self, trial: Trial) -> keras.Model:
         """The trained model of any trial. Keras's global state is left alone."""
-        with preserved():
+        with preserved_random_state():
             model = self.hypermodel.build(trial.hyperparameters)
         self.task.adapt(model)
         model.optimizer.build(model.trainable_variables)  # saved, it goes on training

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: validation, files, random seeds, distribution."""
+"""Helpers for all packages: validation, files, seeds, distribution, private APIs of libraries."""

@@ -1,6 +1,6 @@
-"""Checks of arguments, with one wording for all error messages.
+"""Argument validation with uniform error messages.
 
-Every message names the argument, what was expected, what was received, and what to do next.
+Every message names the argument, what is expected, what was received, and what to do.
 """
 
 from __future__ import annotations
@@ -15,26 +15,39 @@ from keras_seqzoo.errors import ArgumentError
 
 
 def argument_message(argument: str, expected: str, received: Any, hint: str = "") -> str:
-    """Formats "`argument` must be ... Received: ... What to do." for one argument."""
-    shown = repr(received)
-    shown = shown if len(shown) <= 200 else shown[:197] + "..."
-    return f"`{argument}` must be {expected}. Received: {argument}={shown}." + (
+    """Format the message of an invalid argument.
+
+    Example:
+
+    >>> argument_message("units", "a positive int", 0, "Use at least 1 unit.")
+    '`units` must be a positive int. Received: units=0. Use at least 1 unit.'
+    """
+    value = repr(received)
+    value = value if len(value) <= 200 else value[:197] + "..."
+    return f"`{argument}` must be {expected}. Received: {argument}={value}." + (
         f" {hint}" if hint else ""
     )
 
 
-def unknown_name_message(kind: str, name: Any, known: Iterable[str]) -> str:
-    """Formats "Unknown ...", the nearest known name, and the list of all."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+def unknown_name_message(kind: str, name: Any, available: Iterable[str]) -> str:
+    """Format the message of an unknown name, with the nearest known name and the list of all.
+
+    Example:
+
+    >>> unknown_name_message("cell", "grru", ["gru", "lstm"])
+    "Unknown cell 'grru'. Did you mean 'gru'? Available: gru, lstm."
+    """
+    available = list(available)
+    near = difflib.get_close_matches(str(name), available, n=1, cutoff=0.5)
     suggestion = f" Did you mean {near[0]!r}?" if near else ""
-    return f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(known) or 'none'}."
+    return f"Unknown {kind} {name!r}.{suggestion} Available: {', '.join(available) or 'none'}."
 
 
 def is_int(value: Any) -> bool:
     """Whether `value` is an integer that is not a bool; NumPy integers count."""
-    whole = isinstance(value, numbers.Integral) and hasattr(value, "__index__")  # no timedelta64
-    return whole and not isinstance(value, bool)
+    # NumPy registers timedelta64 as Integral.
+    integral = isinstance(value, numbers.Integral) and hasattr(value, "__index__")
+    return integral and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> bool:
@@ -48,14 +61,14 @@ def is_real(value: Any) -> bool:
 
 
 def check_positive(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is an int of at least 1."""
+    """Raise `ArgumentError` unless every argument is an int of at least 1."""
     for name, value in arguments.items():
         if not is_int(value) or value < 1:
             raise ArgumentError(argument_message(name, "a positive int", value))
 
 
 def check_size(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument may be the size of a tensor's axis."""
+    """Raise `ArgumentError` unless every argument is an int from 1 to 2 ** 31 - 1."""
     check_positive(**arguments)
     for name, value in arguments.items():
         if value >= 2**31:
@@ -63,28 +76,28 @@ def check_size(**arguments: Any) -> None:
 
 
 def check_count(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is an int of at least 0."""
+    """Raise `ArgumentError` unless every argument is an int of at least 0."""
     for name, value in arguments.items():
         if not is_int(value) or value < 0:
             raise ArgumentError(argument_message(name, "an int of at least 0", value))
 
 
 def check_not_negative(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is a number of at least 0."""
+    """Raise `ArgumentError` unless every argument is a number of at least 0."""
     for name, value in arguments.items():
         if not is_real(value) or value < 0:
             raise ArgumentError(argument_message(name, "a number of at least 0", value))
 
 
 def check_bool(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is True or False."""
+    """Raise `ArgumentError` unless every argument is True or False."""
     for name, value in arguments.items():
         if not isinstance(value, bool):
             raise ArgumentError(argument_message(name, "True or False", value))
 
 
 def check_mask_value(mask_value: Any) -> None:
-    """Raises `ArgumentError` unless it is None or a number, NaN and infinity included."""
+    """Raise `ArgumentError` unless `mask_value` is None or a number; NaN and infinity are valid."""
     number = isinstance(mask_value, numbers.Real) and not isinstance(mask_value, bool)
     if mask_value is not None and not number:
         raise ArgumentError(
@@ -93,7 +106,7 @@ def check_mask_value(mask_value: Any) -> None:
 
 
 def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raises `ArgumentError` unless `value` is one of `choices`."""
+    """Raise `ArgumentError` unless `value` is one of `choices`."""
     choices = list(choices)
     if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
         expected = "one of " + ", ".join(repr(choice) for choice in choices)
@@ -101,12 +114,12 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def check_verbose(verbose: Any) -> None:
-    """Raises `ArgumentError` unless `verbose` is 0, 1 or 2."""
+    """Raise `ArgumentError` unless `verbose` is 0, 1 or 2."""
     check_choice("verbose", verbose, (0, 1, 2))
 
 
 def check_fraction(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is a number in (0, 1)."""
+    """Raise `ArgumentError` unless every argument is a number in (0, 1)."""
     for name, value in arguments.items():
         if not is_real(value) or not 0 < value < 1:
             raise ArgumentError(
@@ -115,37 +128,44 @@ def check_fraction(**arguments: Any) -> None:
 
 
 def check_rate(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is a number in [0, 1)."""
+    """Raise `ArgumentError` unless every argument is a number in [0, 1)."""
     for name, value in arguments.items():
         if not is_real(value) or not 0 <= value < 1:
             raise ArgumentError(argument_message(name, "a number in [0, 1)", value))
 
 
-def check_instance(kinds: type | tuple[type, ...], **arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is an instance of a class, or one of several."""
+def check_instance(classes: type | tuple[type, ...], **arguments: Any) -> None:
+    """Raise `ArgumentError` unless every argument is an instance of one of the classes."""
     for name, value in arguments.items():
-        if not isinstance(value, kinds):
-            names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
-            raise ArgumentError(argument_message(name, f"of the class {' or '.join(names)}", value))
+        if not isinstance(value, classes):
+            names = [
+                cls.__name__ for cls in (classes if isinstance(classes, tuple) else (classes,))
+            ]
+            raise ArgumentError(
+                argument_message(name, f"an instance of {' or '.join(names)}", value)
+            )
 
 
 def check_sequence(**arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is a collection in some order, and no str."""
+    """Raise `ArgumentError` unless every argument is a list, an array or another collection.
+
+    A str and an array without axes are not collections.
+    """
     for name, value in arguments.items():
         collection = hasattr(value, "__len__") and hasattr(value, "__iter__")
-        without_axes = getattr(value, "shape", None) == ()
-        if isinstance(value, str) or not collection or without_axes:
+        scalar_array = getattr(value, "shape", None) == ()
+        if isinstance(value, str) or not collection or scalar_array:
             raise ArgumentError(argument_message(name, "a list or another collection", value))
 
 
 def check_names(count: int, **arguments: Any) -> None:
-    """Raises `ArgumentError` unless every argument is a list of so many str."""
+    """Raise `ArgumentError` unless every argument is a sequence of `count` str."""
     check_sequence(**arguments)
     for name, value in arguments.items():
-        if len(value) != count or not all(isinstance(one, str) for one in value):
+        if len(value) != count or not all(isinstance(item, str) for item in value):
             raise ArgumentError(argument_message(name, f"{count} strings", value))
 
 
 def check_seed(seed: Any) -> None:
-    """Raises `ArgumentError` unless `seed` is an int of at least 0."""
+    """Raise `ArgumentError` unless `seed` is an int of at least 0."""
     check_count(seed=seed)

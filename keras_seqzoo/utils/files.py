@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, then moved into place."""
+"""Atomic file and folder writes: a temporary name first, then a rename."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h and linux/fs.h
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it takes `path`'s place, for files.
+    """Yield a temporary file path, which replaces `path` when the body ends.
 
-    The temporary name ends as `path` does, since writers choose the format by its end. When the
-    body raises, `path` is what it was and nothing is left behind.
+    The temporary path has the suffix of `path`, since writers choose the format by it. If the body
+    raises, `path` is unchanged and the temporary file is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Writes `text` to `path` as UTF-8, whole or not at all."""
+    """Write `text` to `path` as UTF-8 atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
@@ -46,12 +46,12 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yields an empty folder beside `path`; on success it takes `path`'s place at once.
+    """Yield an empty temporary folder, which replaces `path` when the body ends.
 
     Raises:
         ExistsError: if `path` exists and `overwrite` is False, before anything is written.
     """
-    path = Path(os.path.abspath(path))  # with a name even for "."; links stay links
+    path = Path(os.path.abspath(path))  # has a name even for "."; does not follow links
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -59,40 +59,44 @@ def replacing_folder(path: str | os.PathLike, *, overwrite: bool = False) -> Ite
     try:
         fresh.mkdir()
         yield fresh
-        refuse_existing(path, overwrite=overwrite)  # another process may have been quicker
+        refuse_existing(path, overwrite=overwrite)  # another process may have created it
         _move_folder(fresh, path)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
 def as_path(name: str, value: str | os.PathLike) -> Path:
-    """`value` as a path, or an `ArgumentError` that says which argument is none."""
+    """Convert `value` to a path.
+
+    Raises:
+        ArgumentError: if it is not a path or empty; the message names the argument `name`.
+    """
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ArgumentError(argument_message(name, "a path", value))
     return Path(os.fsdecode(value))
 
 
-def shown(path: str | os.PathLike) -> str:
-    """`path` as a person would type it: relative where it lies below the working folder."""
+def display_path(path: str | os.PathLike) -> str:
+    """Format `path` for messages: relative to the working folder if it is inside."""
     path = Path(path).resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def refuse_existing(path: str | os.PathLike, *, overwrite: bool) -> None:
-    """Raises `ExistsError` if something is at `path` and it must not be replaced."""
+    """Raise `ExistsError` if `path` exists and `overwrite` is False."""
     if os.path.lexists(path) and not overwrite:
         raise ExistsError(
-            f"`path` must not exist yet. Received: path='{path}', which does. "
+            f"`path` must not exist. Received: path='{path}', which exists. "
             "Choose another path, or replace it with overwrite=True (--overwrite)."
         )
 
 
 def _move_folder(fresh: Path, path: Path) -> None:
-    """Puts `fresh` where `path` is; what was there ends up at `fresh`."""
+    """Move the folder `fresh` to `path`, and what was there to the parent folder of `fresh`."""
     if not os.path.lexists(path):
         os.rename(fresh, path)
     elif not _exchange(fresh, path):
-        # No atomic exchange here: two renames, undone if the second fails.
+        # No atomic exchange: two renames, the first reverted if the second fails.
         aside = fresh.with_name(fresh.name + "-old")
         os.rename(path, aside)
         try:
@@ -102,12 +106,12 @@ def _move_folder(fresh: Path, path: Path) -> None:
             raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two paths in one system call. False where the system or the disk cannot."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths in one system call; False if the system or the disk cannot."""
     if not sys.platform.startswith("linux"):
         return False
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
-    names = os.fsencode(one), os.fsencode(other)
-    return renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
+    source, target = os.fsencode(first), os.fsencode(second)
+    return renameat2(_AT_FDCWD, source, _AT_FDCWD, target, _RENAME_EXCHANGE) == 0

@@ -1,4 +1,4 @@
-"""Masks of padded sequences, as NumPy arrays."""
+"""Masks of padded sequences as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import numpy as np
 
 
 def last_real_step(mask: np.ndarray) -> np.ndarray:
-    """Index of each row's last real step, `(batch,)`; -1 where a row has none."""
+    """Return the index of the last real step of each row, -1 for a row of padding.
+
+    Shapes: bool `(batch, time)` -> int `(batch,)`.
+
+    Example:
+
+    >>> last_real_step(np.array([[True, True, False], [False, False, False]])).tolist()
+    [1, -1]
+    """
     steps = mask.shape[1]
     return np.where(mask.any(axis=1), steps - 1 - np.argmax(mask[:, ::-1], axis=1), -1)

@@ -14,14 +14,14 @@ import numpy as np
 from keras_seqzoo.utils import compat
 
 
-def derive(seed: int, trial: int, purpose: str) -> int:
+def derive_seed(seed: int, trial: int, purpose: str) -> int:
     """Derive a seed in [0, 2^31) for one purpose of one trial; results are unrelated."""
     digest = hashlib.blake2b(f"{seed}/{trial}/{purpose}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 @contextlib.contextmanager
-def preserved() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Restore random generators and Keras's default names on exit.
 
     The generators are the global ones of Python, NumPy and, on the PyTorch backend, PyTorch. Keras
@@ -45,13 +45,13 @@ def preserved() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and PyTorch inside, and restore them on exit, as `preserved` does.
+    """Seed Python, NumPy and PyTorch inside, and restore them on exit.
 
     Keras draws the seeds of layers and initializers from Python. On the PyTorch backend, dropout
     without a seed draws from PyTorch. The global seeds of TensorFlow and Keras are not set, because
-    they could not be restored.
+    they could not be restored. See also `preserved_random_state`.
     """
-    with preserved():
+    with preserved_random_state():
         random.seed(seed)
         np.random.seed(seed)
         if torch := _torch_backend():

@@ -1,4 +1,4 @@
-"""Values as JSON holds them."""
+"""Conversion of report values to JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import numpy as np
 
 
 def to_json_values(value: Any) -> Any:
-    """What JSON can hold: arrays and tuples as lists, nan and infinity as None."""
+    """Convert arrays and tuples to lists, and NaN and infinity to None, at any depth of lists.
+
+    Example:
+
+    >>> to_json_values((np.array([1.0, np.nan]), "a"))
+    [[1.0, None], 'a']
+    """
     if isinstance(value, np.ndarray):
         return to_json_values(value.tolist())
     if isinstance(value, (list, tuple)):

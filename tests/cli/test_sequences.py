@@ -154,7 +154,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
         (("train", "gru_tager", "--data", "x"), "Did you mean 'gru_tagger'"),
         (("train", "gru_tagger", "--data", "nowhere.conll"), "does not exist"),
         (("train", "gru_tagger"), "--data"),
-        (("predict", "nowhere.keras"), "where nothing is"),
+        (("predict", "nowhere.keras"), "does not exist"),
         (("search", "gru_tagger"), "`data`"),
         (("search", "simple_rnn_identity", "--test", "x"), "--data"),
     ],

@@ -23,7 +23,7 @@ PAIR = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 6, "e
 
 
 def cases():
-    """Entry, arguments, inputs, targets, loss, optimizer.
+    """Yield entry, arguments, inputs, targets, loss and optimizer.
 
     Where a derivative is 0 up to round-off, an Adam step has the sign of the round-off, which
     differs between devices. Adam is used only for an entry without such derivatives.

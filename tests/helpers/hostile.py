@@ -1,6 +1,6 @@
-"""Model files that must not load: each made here, by name, with the words that its refusal says.
+"""Malicious and damaged model files, each with a pattern of the error message of its refusal.
 
-python tests/hostile.py FOLDER    loads all of them, in this process, and prints what happened
+python -m tests.helpers.hostile FOLDER    loads all of them, and prints the outcomes as JSON
 """
 
 from __future__ import annotations
@@ -28,58 +28,64 @@ CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 CASES: dict[str, tuple[Callable[[Archive], Any], str]] = {}
 
 
-def hostile(words: str):
-    """Registers a case; what it returns besides None is its path."""
+def hostile(message: str):
+    """Register a function that changes an `Archive`, and may return the path of another file.
+
+    Args:
+        message: str, parts of the error message separated by "|", one of which must be in it.
+    """
 
     def register(make):
-        CASES[make.__name__] = make, words
+        CASES[make.__name__] = make, message
         return make
 
     return register
 
 
 class Archive:
-    """A model file, whole, to be changed before it is written."""
+    """A valid model file in memory, to be changed before it is written."""
 
     def __init__(self, good: Path, path: Path):
         with zipfile.ZipFile(good) as archive:
             self.members = {name: archive.read(name) for name in archive.namelist()}
         self.config = json.loads(self.members[CONFIG])
-        self.good, self.path, self.packed = good, path, zipfile.ZIP_STORED
+        self.path, self.compression = path, zipfile.ZIP_STORED
 
-    def layer(self, kind: str = "Dense") -> dict[str, Any]:
-        """The configuration of the first layer of a kind."""
-        return next(one for one in self.config["config"]["layers"] if one["class_name"] == kind)
+    def layer(self, class_name: str = "Dense") -> dict[str, Any]:
+        """The configuration of the first layer of a class."""
+        return next(
+            layer for layer in self.config["config"]["layers"] if layer["class_name"] == class_name
+        )
 
-    def hdf5(self, change: Callable[[h5py.File], None]) -> None:
-        """Changes the weights."""
-        held = io.BytesIO(self.members[WEIGHTS])
-        with h5py.File(held, "r+") as file:
+    def change_weights(self, change: Callable[[h5py.File], None]) -> None:
+        """Apply a function to the HDF5 file of the weights."""
+        buffer = io.BytesIO(self.members[WEIGHTS])
+        with h5py.File(buffer, "r+") as file:
             change(file)
-        self.members[WEIGHTS] = held.getvalue()
+        self.members[WEIGHTS] = buffer.getvalue()
 
-    def write(self, *more: tuple[str | zipfile.ZipInfo, bytes]) -> None:
-        """Writes what is not yet there, and further members."""
+    def write(self, *extra_members: tuple[str | zipfile.ZipInfo, bytes]) -> None:
+        """Write the archive with extra members, unless the file exists."""
         if self.path.exists():
             return
-        members = self.members | {CONFIG: self.members.get(CONFIG) and self.text()}
-        with zipfile.ZipFile(self.path, "w", self.packed) as archive:
+        members = self.members | {CONFIG: self.members.get(CONFIG) and self.config_bytes()}
+        with zipfile.ZipFile(self.path, "w", self.compression) as archive:
             for name, data in members.items():
                 if data is not None:
                     archive.writestr(name, data)
-            for name, data in more:
+            for name, data in extra_members:
                 archive.writestr(name, data)
 
-    def text(self) -> bytes:
+    def config_bytes(self) -> bytes:
         return self.config if isinstance(self.config, bytes) else json.dumps(self.config).encode()
 
 
-def member(name: str):
-    """A file with one member too many, of that name."""
+def with_extra_member(name: str):
+    """An archive with one more member, of that name."""
     return lambda archive: archive.write((name, b"evil"))
 
 
-# --------------------------------------------------------------------------- members of the archive
+# -------------------------------------------------------------------------- members of the archive
 
 for number, name in enumerate(
     (
@@ -89,7 +95,7 @@ for number, name in enumerate(
     ),
     1,
 ):  # fmt: skip
-    CASES[f"name_that_leads_elsewhere_{number}"] = member(name), "name leads elsewhere"
+    CASES[f"member_path_outside_{number}"] = with_extra_member(name), "path leads elsewhere"
 
 
 @hostile("a link or a device")
@@ -100,14 +106,14 @@ def symbolic_link_in_assets(archive):
 
 
 @hostile("two members")
-def configuration_twice(archive):
+def two_configurations(archive):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Python's, that it is there twice
+        warnings.simplefilter("ignore")  # zipfile warns of the second one
         archive.write((CONFIG, b"{}"))
 
 
 @hostile("an encrypted member")
-def encrypted(archive):
+def encrypted_member(archive):
     archive.write()
     data = bytearray(archive.path.read_bytes())
     at = data.rindex(b"PK\x01\x02")
@@ -115,26 +121,26 @@ def encrypted(archive):
     archive.path.write_bytes(data)
 
 
-@hostile("packed in a way")
-def packed_by_lzma(archive):
-    archive.packed = zipfile.ZIP_LZMA
+@hostile("compressed by a method")
+def compressed_by_lzma(archive):
+    archive.compression = zipfile.ZIP_LZMA
 
 
-@hostile("grows from")
-def bomb_in_the_weights(archive):
-    archive.packed = zipfile.ZIP_DEFLATED
+@hostile("expands from")
+def decompression_bomb_in_weights(archive):
+    archive.compression = zipfile.ZIP_DEFLATED
     archive.members[WEIGHTS] = bytes(2**26)
 
 
-@hostile("grows from")
-def bomb_in_assets(archive):
-    archive.packed = zipfile.ZIP_DEFLATED
+@hostile("expands from")
+def decompression_bomb_in_assets(archive):
+    archive.compression = zipfile.ZIP_DEFLATED
     archive.write(("assets/vocabulary.txt", bytes(2**25)))
 
 
-@hostile("name leads elsewhere")
-def bomb_in_a_bomb(archive):
-    archive.packed = zipfile.ZIP_DEFLATED
+@hostile("path leads elsewhere")
+def nested_decompression_bombs(archive):
+    archive.compression = zipfile.ZIP_DEFLATED
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("0", bytes(2**25))
@@ -142,17 +148,17 @@ def bomb_in_a_bomb(archive):
 
 
 @hostile("members")
-def members_by_the_thousand(archive):
+def twenty_thousand_members(archive):
     archive.write(*((f"assets/{number}", b"") for number in range(20_000)))
 
 
 @hostile("members")
-def some_members_too_many(archive):
+def two_thousand_members(archive):
     archive.write(*((f"assets/{number}", b"") for number in range(2_000)))
 
 
-@hostile("damaged|cut short|without")
-def declares_another_size(archive):
+@hostile("damaged|truncated|without")
+def wrong_declared_size(archive):
     archive.write()
     data = bytearray(archive.path.read_bytes())
     at = data.rindex(b"PK\x01\x02")
@@ -160,94 +166,94 @@ def declares_another_size(archive):
     archive.path.write_bytes(data)
 
 
-@hostile("whose vocabularies hold")
-def vocabulary_of_many_bytes(archive):
+@hostile("vocabularies of")
+def large_vocabulary(archive):
     archive.write(("assets/vocabulary.txt", os.urandom(2**15) * 2**10))
 
 
 for missing in (CONFIG, WEIGHTS, METADATA):
 
-    def without(archive, name=missing):
+    def remove_member(archive, name=missing):
         archive.members[name] = None
 
-    CASES[f"without_{missing.split('.')[0]}"] = without, f"without {missing}"
+    CASES[f"missing_{missing.split('.')[0]}"] = remove_member, f"without {missing}"
 
 
-@hostile("whose metadata hold")
-def metadata_of_many_bytes(archive):
+@hostile("metadata of")
+def large_metadata(archive):
     archive.members[METADATA] = b" " * 2**20
 
 
-# ---------------------------------------------------------------------------- things of other kinds
+# ----------------------------------------------------------------- other files, folders and devices
 
 
-@hostile("no zip archive")
+@hostile("not a zip archive")
 def empty_file(archive):
     archive.path.write_bytes(b"")
 
 
-@hostile("no zip archive")
+@hostile("not a zip archive")
 def random_bytes(archive):
     archive.path.write_bytes(np.random.default_rng(0).bytes(10_000))
 
 
 @hostile("folder without saved_model.pb")
-def folder_that_is_named_as_a_model(archive):
+def folder_named_as_a_model(archive):
     archive.path.mkdir()
-    (archive.path / CONFIG).write_bytes(archive.text())
+    (archive.path / CONFIG).write_bytes(archive.config_bytes())
 
 
-@hostile("no file")
-def link_to_nothing(archive):
+@hostile("not a file")
+def dangling_link(archive):
     archive.path.symlink_to("/nowhere/model.keras")
 
 
-@hostile("no file")
+@hostile("not a file")
 def link_to_a_device(archive):
     archive.path.symlink_to("/dev/zero")
 
 
-@hostile("no file")
+@hostile("not a file")
 def named_pipe(archive):
     os.mkfifo(archive.path)
 
 
-@hostile("older format")
-def older_format(archive):
+@hostile("older HDF5 format")
+def legacy_hdf5_model(archive):
     path = archive.path.with_suffix(".h5")
     path.write_bytes(archive.members[WEIGHTS])
     return path
 
 
 class Evil:
-    """What runs when a pickle is read."""
+    """An object whose pickle runs a command."""
 
     def __reduce__(self):
         return os.system, ("touch pwned",)
 
 
-@hostile("another kind")
-def pickled(archive):
+@hostile("another format")
+def pickle_file(archive):
     path = archive.path.with_suffix(".pkl")
     path.write_bytes(pickle.dumps(Evil()))
     return path
 
 
-@hostile("no zip archive")
-def pickle_that_is_named_as_a_model(archive):
+@hostile("not a zip archive")
+def pickle_named_as_a_model(archive):
     archive.path.write_bytes(pickle.dumps(Evil()))
 
 
 @hostile("SHA-256")
-def other_bytes_than_were_promised(archive):
+def wrong_digest(archive):
     archive.write()
 
 
-# ---------------------------------------------------------------------------- what a model may name
+# ------------------------------------------------------------ classes and functions of the config
 
 
 def bytecode() -> list[str]:
-    """A lambda as Keras wrote them: what it would run leaves a file behind."""
+    """A lambda as Keras serializes it, which would create the file `pwned`."""
     import base64
 
     code = (lambda x: __import__("os").system("touch pwned") or x).__code__
@@ -258,7 +264,7 @@ LAMBDA = {"class_name": "__lambda__", "config": {"value": bytecode()}, "module":
 
 
 @hostile("a Lambda, which runs|Python lambda")
-def lambda_of_bytecode(archive):
+def lambda_layer_with_bytecode(archive):
     layer = archive.layer()
     layer.update(class_name="Lambda", module="keras.layers", registered_name=None)
     layer["config"] = {"name": layer["name"], "function": LAMBDA, "arguments": {}}
@@ -270,24 +276,24 @@ def lambda_as_an_activation(archive):
 
 
 @hostile("a Lambda, which runs")
-def lambda_by_its_inner_module(archive):
+def lambda_layer_by_its_private_module(archive):
     archive.layer().update(class_name="Lambda", module="keras.src.layers.core.lambda_layer")
 
 
 @hostile("a TFSMLayer, which runs")
-def foreign_saved_model(archive):
+def saved_model_layer(archive):
     layer = archive.layer()
     layer.update(class_name="TFSMLayer", module="keras.layers", registered_name=None)
     layer["config"] = {"name": layer["name"], "filepath": "/tmp/evil", "call_endpoint": "serve"}
 
 
 @hostile("a TorchModuleWrapper, which runs")
-def pickled_torch_module(archive):
+def torch_module_layer(archive):
     archive.layer().update(class_name="TorchModuleWrapper", module="keras.layers")
 
 
-def names(kind: str, module: Any, name: str):
-    """The last layer is another class, or has another function for its activation."""
+def with_object(kind: str, module: Any, name: str):
+    """The last layer has another class, or another function as its activation."""
 
     def make(archive):
         if kind == "class":
@@ -307,38 +313,38 @@ for case, (kind, module, name) in {
     "class_of_builtins": ("class", "builtins", "exec"),
     "class_of_os": ("class", "os", "_wrap_close"),
     "class_of_tensorflow": ("class", "tensorflow", "Module"),
-    "class_of_nowhere": ("class", None, "Evil"),
+    "class_without_module": ("class", None, "Evil"),
     "class_of_another_package": ("class", "keras_evil.layers", "Dense"),
-    "utility_of_keras_as_a_class": ("class", "keras.utils", "get_file"),
-    "inner_class_of_keras": ("class", "keras.src.saving.saving_lib", "H5IOStore"),
-    "sequence_of_files": ("class", "keras.utils", "PyDataset"),
+    "utility_of_keras_as_a_layer": ("class", "keras.utils", "get_file"),
+    "private_class_of_keras": ("class", "keras.src.saving.saving_lib", "H5IOStore"),
+    "dataset_as_a_layer": ("class", "keras.utils", "PyDataset"),
     "callback_as_a_layer": ("class", "keras.callbacks", "LambdaCallback"),
     "function_of_os": ("function", "os", "system"),
     "function_of_builtins": ("function", "builtins", "eval"),
     "function_of_subprocess": ("function", "subprocess", "getoutput"),
     "function_that_downloads": ("function", "keras.utils", "get_file"),
-    "function_that_switches_safety_off": (
+    "function_that_disables_safe_mode": (
         "function", "keras.config", "enable_unsafe_deserialization",
     ),
     "function_that_loads": ("function", "keras.saving", "load_model"),
     "function_that_reads_images": ("function", "keras.preprocessing.image", "load_img"),
     "function_that_deserializes": ("function", "builtins", "deserialize"),
-    "function_of_an_inner_module": ("function", "keras.src.utils.python_utils", "func_load"),
+    "private_function_of_keras": ("function", "keras.src.utils.python_utils", "func_load"),
 }.items():  # fmt: skip
-    CASES[case] = names(kind, module, name), f"Received: the {kind} '{module}.{name}'"
+    CASES[case] = with_object(kind, module, name), f"Received: the {kind} '{module}.{name}'"
 
 
-@hostile("goes by the name of")
+@hostile("registered as")
 def registered_name_of_another_class(archive):
     archive.layer().update(registered_name="keras_seqzoo>SequenceGenerator")
 
 
 @hostile("without config or module")
-def object_of_the_format_before(archive):
+def layer_without_a_module(archive):
     del archive.layer()["module"]
 
 
-@hostile("without config or module|no model")
+@hostile("without config or module|not a model")
 def layer_without_a_config(archive):
     del archive.layer()["config"]
 
@@ -357,19 +363,19 @@ def vocabulary_from_the_network(archive):
     layer["config"] = {"name": layer["name"], "vocabulary": "http://169.254.169.254/latest"}
 
 
-def array_of(kind: str):
-    """An array of such values among a layer's arguments."""
-    config = {"value": [1, 2], "dtype": kind}
+def with_array(dtype: str):
+    """A layer has an array of that dtype as an argument."""
+    config = {"value": [1, 2], "dtype": dtype}
     return lambda archive: archive.layer()["config"].update(
         bias_initializer={"class_name": "__numpy__", "config": config}
     )
 
 
-CASES["array_of_objects"] = array_of("object"), "an array of 'object'"
-CASES["array_of_a_type_of_some_machines"] = array_of("float128"), "an array of 'float128'"
+CASES["array_of_objects"] = with_array("object"), "an array of dtype 'object'"
+CASES["array_of_float128"] = with_array("float128"), "an array of dtype 'float128'"
 
 
-@hostile("an array of '<U100000000'")
+@hostile("an array of dtype '<U100000000'")
 def array_of_wide_strings(archive):
     config = {"value": ["a"] * 200, "dtype": "<U100000000"}
     archive.layer()["inbound_nodes"][0]["kwargs"]["more"] = {
@@ -377,8 +383,8 @@ def array_of_wide_strings(archive):
     }  # fmt: skip
 
 
-@hostile("a layer that is called on no tensor")
-def layer_that_runs_while_it_is_loaded(archive):
+@hostile("called on constants alone")
+def layer_called_on_constants(archive):
     constant = {"value": [[[0.0] * 1000]], "dtype": "float32"}
     args = [{"class_name": "__numpy__", "config": constant}]
     archive.config["config"]["layers"].append({
@@ -389,7 +395,7 @@ def layer_that_runs_while_it_is_loaded(archive):
 
 
 @hostile("__typespec__")
-def type_of_tensorflow(archive):
+def type_spec_of_tensorflow(archive):
     archive.layer()["config"]["dtype"] = {
         "class_name": "__typespec__", "spec_name": "TensorSpec", "config": [[], "float32", None],
         "module": "tensorflow", "registered_name": None,
@@ -403,42 +409,42 @@ def optimizer_of_another_module(archive):
     }
 
 
-# ---------------------------------------------------------------------------------------- too large
+# ------------------------------------------------------------------------------------------- sizes
 
 
-def sized(units: int):
-    """A last layer of so many units."""
+def with_units(units: int):
+    """The last layer has another number of units."""
     return lambda archive: archive.layer()["config"].update(units=units)
 
 
-CASES["units_by_the_billion"] = sized(10**9), "units=1000000000"
-CASES["units_by_the_million"] = sized(10**7), "weights that holds"
-CASES["units_below_zero"] = sized(-(10**12)), "units=-1000000000000"
-CASES["a_few_units_too_many"] = sized(50), "cannot be loaded"
+CASES["a_billion_units"] = with_units(10**9), "units=1000000000"
+CASES["ten_million_units"] = with_units(10**7), "weights for layers"
+CASES["negative_units"] = with_units(-(10**12)), "units=-1000000000000"
+CASES["more_units_than_weights"] = with_units(50), "cannot be loaded"
 
 
 @hostile("batch_shape=|shape=")
-def input_of_a_billion_features(archive):
+def input_with_a_billion_features(archive):
     archive.layer("InputLayer")["config"]["batch_shape"] = [None, None, 10**9]
 
 
 @hostile("shape=")
-def input_shape_whose_product_is_large(archive):
+def input_shape_with_a_large_product(archive):
     archive.layer("InputLayer")["config"]["batch_shape"] = [None, 10**5, 10**5]
 
 
-@hostile("holds|cannot be built")
-def embedding_of_many_tokens(archive):
+@hostile("weights for layers|cannot be built")
+def large_embedding(archive):
     layer = archive.layer()
     layer.update(class_name="Embedding", module="keras.layers", registered_name=None)
     layer["config"] = {"name": layer["name"], "input_dim": 10**7, "output_dim": 10**7}
     layer["build_config"] = None
 
 
-@hostile("weights that holds")
-def wide_layers_one_after_another(archive):
+@hostile("weights for layers")
+def many_wide_layers(archive):
     wide = {"module": "keras.layers", "class_name": "Dense", "registered_name": None}
-    layers = [wide | {"config": {"units": 60_000, "name": f"d{one}"}} for one in range(20)]
+    layers = [wide | {"config": {"units": 60_000, "name": f"d{number}"}} for number in range(20)]
     start = {"module": "keras.layers", "class_name": "InputLayer", "registered_name": None}
     start["config"] = {"batch_shape": [None, 60_000], "name": "start"}
     archive.config = {
@@ -447,33 +453,33 @@ def wide_layers_one_after_another(archive):
     }  # fmt: skip
 
 
-def sequential(archive, *layers: dict[str, Any], shape: list) -> None:
-    """Makes the model one of these layers, `(name of the class, config)`."""
-    given = [("InputLayer", {"batch_shape": [None, *shape]}), *layers]
+def sequential(archive, *layers: tuple[str, dict[str, Any]], shape: list) -> None:
+    """Replace the model by a sequential one of layers `(class_name, config)`."""
+    layers = (("InputLayer", {"batch_shape": [None, *shape]}), *layers)
     archive.config = {
         "module": "keras", "class_name": "Sequential", "registered_name": None,
         "config": {"name": "model", "layers": [
-            {"module": "keras.layers", "class_name": kind, "registered_name": None,
+            {"module": "keras.layers", "class_name": class_name, "registered_name": None,
              "config": {"name": f"layer_{number}"} | config}
-            for number, (kind, config) in enumerate(given)
+            for number, (class_name, config) in enumerate(layers)
         ]},
     }  # fmt: skip
 
 
 @hostile("more than 2,000 layers")
-def layers_by_the_thousand(archive):
+def five_thousand_layers(archive):
     sequential(archive, *[("Activation", {"activation": "tanh"})] * 5_000, shape=[3])
 
 
-@hostile("written out")
-def loop_written_out(archive):
+@hostile("unrolled")
+def long_unrolled_loop(archive):
     sequential(archive, ("SimpleRNN", {"units": 1, "unroll": True}), shape=[100_000, 1])
-    archive.hdf5(lambda file: file.clear())
-    archive.hdf5(lambda file: file.update(a=np.zeros(3, "float32")))
+    archive.change_weights(lambda file: file.clear())
+    archive.change_weights(lambda file: file.update(a=np.zeros(3, "float32")))
 
 
-@hostile("written out")
-def loop_written_out_after_repetition(archive):
+@hostile("unrolled")
+def unrolled_loop_after_upsampling(archive):
     sequential(
         archive, ("UpSampling1D", {"size": 1000}), ("UpSampling1D", {"size": 1000}),
         ("SimpleRNN", {"units": 1, "unroll": True}), shape=[10, 1],
@@ -481,20 +487,20 @@ def loop_written_out_after_repetition(archive):
 
 
 @hostile("filters of")
-def filters_by_the_million(archive):
+def large_spectrogram_filters(archive):
     spectrogram = {"num_mel_bins": 2**20, "fft_length": 2**20, "sequence_stride": 1}
     sequential(archive, ("MelSpectrogram", spectrogram), shape=[2**21])
 
 
-@hostile("nested more than|no JSON")
-def configuration_nested_deep(archive):
+@hostile("nested more than|not JSON")
+def deeply_nested_configuration(archive):
     archive.config = b'{"module": "keras", "class_name": "Sequential", "config": ' + (
         b"[" * 100_000 + b"]" * 100_000 + b"}"
     )
 
 
 @hostile("nested more than")
-def models_nested_deep(archive):
+def deeply_nested_models(archive):
     inner = copy.deepcopy(archive.config)
     for _ in range(150):
         inner = {"module": "keras", "class_name": "Sequential", "registered_name": None,
@@ -503,31 +509,31 @@ def models_nested_deep(archive):
 
 
 @hostile("values")
-def configuration_of_many_values(archive):
+def configuration_with_many_values(archive):
     archive.config = b'{"class_name": "a", "module": "b", "config": [' + b"[]," * 2**22 + b"0]}"
 
 
-@hostile("configuration hold")
-def configuration_of_many_bytes(archive):
+@hostile("with a configuration of")
+def large_configuration(archive):
     archive.config = b" " * 2**25
 
 
-@hostile("no JSON")
-def configuration_cut_short(archive):
-    archive.config = archive.text()[:-20]
+@hostile("not JSON")
+def truncated_configuration(archive):
+    archive.config = archive.config_bytes()[:-20]
 
 
-@hostile("no JSON")
-def configuration_of_a_number_of_many_digits(archive):
+@hostile("not JSON")
+def number_with_a_million_digits(archive):
     archive.config = b'{"module": "a", "class_name": "b", "config": 1' + b"0" * 10**6 + b"}"
 
 
-@hostile("no model")
-def configuration_of_a_list(archive):
+@hostile("not a model")
+def configuration_that_is_a_list(archive):
     archive.config = b"[1, 2]"
 
 
-@hostile("no model")
+@hostile("not a model")
 def layer_instead_of_a_model(archive):
     archive.config = archive.layer() | {"build_config": None}
     del archive.config["inbound_nodes"]
@@ -536,80 +542,86 @@ def layer_instead_of_a_model(archive):
 # ------------------------------------------------------------------------------------------ weights
 
 
-def first(file: h5py.File) -> h5py.Dataset:
-    """The first dataset of a file."""
-    found: list[h5py.Dataset] = []
+def first_dataset(file: h5py.File) -> h5py.Dataset:
+    """The first dataset that is not a scalar."""
+    datasets: list[h5py.Dataset] = []
     file.visititems(
-        lambda _, one: found.append(one) if isinstance(one, h5py.Dataset) and one.ndim else None
+        lambda _, item: (
+            datasets.append(item) if isinstance(item, h5py.Dataset) and item.ndim else None
+        )
     )
-    return found[0]
+    return datasets[0]
 
 
-def replaced(file: h5py.File, put: Callable[[h5py.Group, str, h5py.Dataset], None]) -> None:
-    """Puts something else in the place of a dataset."""
-    dataset = first(file)
+def replace_dataset(
+    file: h5py.File, create: Callable[[h5py.Group, str, h5py.Dataset], None]
+) -> None:
+    """Delete the first dataset, and call `create(group, name, dataset)` in its place."""
+    dataset = first_dataset(file)
     group, name = dataset.parent, dataset.name.rsplit("/", 1)[1]
     del group[name]
-    put(group, name, dataset)
+    create(group, name, dataset)
 
 
-def weights(words: str):
-    """Registers a case that changes the weights alone."""
+def weights(message: str):
+    """Register a function that changes the weights; it receives the path of another HDF5 file."""
 
-    def register(put):
+    def register(change):
         def make(archive):
-            secret = archive.path.with_suffix(".secret")
-            with h5py.File(secret, "w") as file:
+            other = archive.path.with_suffix(".other")
+            with h5py.File(other, "w") as file:
                 file["vars"] = np.zeros((2, 3), "float32")
-            archive.hdf5(lambda file: put(file, str(secret)))
+            archive.change_weights(lambda file: change(file, str(other)))
 
-        CASES[put.__name__] = make, words
-        return put
+        CASES[change.__name__] = make, message
+        return change
 
     return register
 
 
 @weights("are a link (ExternalLink)")
-def external_link(file, secret):
-    replaced(file, lambda group, name, _: group.update({name: h5py.ExternalLink(secret, "vars")}))
+def external_link(file, other):
+    replace_dataset(
+        file, lambda group, name, _: group.update({name: h5py.ExternalLink(other, "vars")})
+    )
 
 
 @weights("are a link (ExternalLink)")
-def external_link_in_the_place_of_a_group(file, secret):
-    group = first(file).parent
+def external_link_to_a_group(file, other):
+    group = first_dataset(file).parent
     path, name = group.parent, group.name.rsplit("/", 1)[1]
     del path[name]
-    path[name] = h5py.ExternalLink(secret, "/")
+    path[name] = h5py.ExternalLink(other, "/")
 
 
 @weights("are a link (SoftLink)")
-def soft_link(file, secret):
-    replaced(file, lambda group, name, _: group.update({name: h5py.SoftLink("/elsewhere")}))
+def soft_link(file, other):
+    replace_dataset(file, lambda group, name, _: group.update({name: h5py.SoftLink("/elsewhere")}))
 
 
-@weights("lie in another file")
-def external_storage(file, secret):
-    replaced(
+@weights("are stored in another file")
+def external_storage(file, other):
+    replace_dataset(
         file,
         lambda group, name, old: group.create_dataset(
-            name, old.shape, "float32", external=[(secret, 0, h5py.h5f.UNLIMITED)]
+            name, old.shape, "float32", external=[(other, 0, h5py.h5f.UNLIMITED)]
         ),
     )
 
 
-@weights("lie in another file")
-def virtual_dataset(file, secret):
-    def put(group, name, old):
+@weights("are stored in another file")
+def virtual_dataset(file, other):
+    def create(group, name, old):
         layout = h5py.VirtualLayout(old.shape, "float32")
-        layout[...] = h5py.VirtualSource(secret, "vars", old.shape)
+        layout[...] = h5py.VirtualSource(other, "vars", old.shape)
         group.create_virtual_dataset(name, layout)
 
-    replaced(file, put)
+    replace_dataset(file, create)
 
 
-@weights("grow from")
-def declared_but_not_stored(file, secret):
-    replaced(
+@weights("expand from")
+def dataset_without_storage(file, other):
+    replace_dataset(
         file,
         lambda group, name, _: group.create_dataset(
             name, (10**6, 10**5), "float32", chunks=(100, 100), compression="gzip"
@@ -617,14 +629,14 @@ def declared_but_not_stored(file, secret):
     )
 
 
-@weights("grow from|take more")
-def packed_zeros(file, secret):
+@weights("expand from|take more")
+def compressed_zeros(file, other):
     file.create_dataset("zeros", data=np.zeros(2**25, "uint8"), chunks=(2**20,), compression="gzip")
 
 
-@weights("are no numbers")
-def strings_as_weights(file, secret):
-    replaced(
+@weights("are not numbers")
+def strings_as_weights(file, other):
+    replace_dataset(
         file,
         lambda group, name, old: group.create_dataset(
             name, data=np.full(old.shape, "a", object), dtype=h5py.string_dtype()
@@ -632,75 +644,77 @@ def strings_as_weights(file, secret):
     )
 
 
-@weights("in two places")
-def group_within_itself(file, secret):
-    group = first(file).parent
+@weights("two paths")
+def group_inside_itself(file, other):
+    group = first_dataset(file).parent
     group["again"] = group.parent
 
 
-@weights("are not all numbers")
-def weights_that_are_no_numbers(file, secret):
-    first(file)[...] = np.nan
+@weights("contain NaN")
+def nan_weights(file, other):
+    first_dataset(file)[...] = np.nan
 
 
-@weights("cannot be loaded|weights that holds")
-def weights_of_another_shape(file, secret):
-    replaced(file, lambda group, name, old: group.update({name: np.zeros((7, 7), "float32")}))
+@weights("cannot be loaded|weights for layers")
+def weights_of_another_shape(file, other):
+    replace_dataset(
+        file, lambda group, name, old: group.update({name: np.zeros((7, 7), "float32")})
+    )
 
 
 @weights("cannot be loaded")
-def weights_missing(file, secret):
-    replaced(file, lambda *_: None)
+def one_weight_missing(file, other):
+    replace_dataset(file, lambda *_: None)
 
 
-@weights("cannot be loaded|weights that holds")
-def weights_all_missing(file, secret):
+@weights("cannot be loaded|weights for layers")
+def all_weights_missing(file, other):
     file.clear()
 
 
-@weights("weights that holds")
-def weights_by_the_million_too_many(file, secret):
-    file["more"] = np.random.default_rng(0).random(2**21, np.float32)
+@weights("weights for layers")
+def two_million_extra_weights(file, other):
+    file["extra"] = np.random.default_rng(0).random(2**21, np.float32)
 
 
-CASES["weights_that_are_no_file"] = (
+CASES["weights_that_are_not_hdf5"] = (
     lambda archive: archive.members.update({WEIGHTS: b"evil" * 100}), "weights are damaged",
 )  # fmt: skip
-CASES["weights_cut_short"] = (
+CASES["truncated_weights"] = (
     lambda archive: archive.members.update({WEIGHTS: archive.members[WEIGHTS][:-1000]}),
     "weights are damaged",
 )
 
 
-# ----------------------------------------------------------------------------------------- programs
+# ------------------------------------------------------------------------------------- SavedModels
 
 
-def program(words: str):
-    """Registers a case that is a SavedModel of a function of one number."""
+def program(message: str):
+    """Register a SavedModel of a function of one number."""
 
     def register(function):
         def make(archive):
             import tensorflow as tf
 
-            module, given = tf.Module(), tf.TensorSpec((), tf.float32)
-            module.serve = tf.function(function, input_signature=[given])
+            module, spec = tf.Module(), tf.TensorSpec((), tf.float32)
+            module.serve = tf.function(function, input_signature=[spec])
             tf.saved_model.save(module, str(archive.path))
 
-        CASES[function.__name__] = make, words
+        CASES[function.__name__] = make, message
         return function
 
     return register
 
 
-@program("one that runs ReadFile")
-def program_that_reads(x):
+@program("operation ReadFile")
+def program_that_reads_a_file(x):
     import tensorflow as tf
 
     return tf.io.read_file("/etc/passwd"), x
 
 
-@program("one that runs WriteFile")
-def program_that_writes_in_a_branch(x):
+@program("operation WriteFile")
+def program_that_writes_a_file_in_a_branch(x):
     import tensorflow as tf
 
     @tf.function
@@ -711,7 +725,7 @@ def program_that_writes_in_a_branch(x):
     return tf.cond(x > 0, lambda: inner(x), lambda: x)
 
 
-@program("one that runs EagerPyFunc|one that runs PyFunc")
+@program("operation EagerPyFunc|operation PyFunc")
 def program_that_calls_python(x):
     import tensorflow as tf
 
@@ -719,21 +733,21 @@ def program_that_calls_python(x):
 
 
 @program("Dataset")
-def program_that_reads_lines(x):
+def program_that_reads_a_dataset(x):
     import tensorflow as tf
 
     return tf.data.TextLineDataset("/etc/passwd").reduce(0, lambda n, _: n + 1), x
 
 
-@program("one that runs SaveV2")
-def program_that_saves(x):
+@program("operation SaveV2")
+def program_that_saves_a_tensor(x):
     import tensorflow as tf
 
     tf.raw_ops.SaveV2(prefix="pwned", tensor_names=["a"], shape_and_slices=[""], tensors=[x])
     return x
 
 
-@program("one that runs PrintV2")
+@program("operation PrintV2")
 def program_that_prints_into_a_file(x):
     import tensorflow as tf
 
@@ -747,88 +761,93 @@ def program_with_a_link(x):
 
 
 @program("damaged|without objects")
-def program_cut_short(x):
+def truncated_program(x):
     return x
 
 
-def _spoil_programs(folder: Path) -> None:
+def _damage_programs(folder: Path) -> None:
     (folder / "program_with_a_link.keras" / "assets" / "evil").symlink_to("/etc/passwd")
-    file = folder / "program_cut_short.keras" / "saved_model.pb"
+    file = folder / "truncated_program.keras" / "saved_model.pb"
     file.write_bytes(file.read_bytes()[:-100])
 
 
-# ---------------------------------------------------------------------------------------- all of it
+# ------------------------------------------------------------------------------------- all files
 
 
 def write(folder: Path, flips: int) -> dict[str, dict[str, Any]]:
-    """Makes every file; gives its path, the words of its refusal, and whether it may load."""
+    """Write every file, all truncations by whole percents, and `flips` files with flipped bits.
+
+    Returns:
+        A dict of cases by name: the path, the pattern of the error message, and whether the file
+        may load with the saved weights (`or_same`) or with any weights (`or_loads`).
+    """
     import keras_seqzoo as zoo
 
     good = folder / "good.keras"
     model = zoo.get("simple_rnn_identity", features=2, units=3, recurrent_regularizer="l2")
     model.compile("adam", "mse")
     model.save(good)
-    found = {}
-    for name, (make, words) in CASES.items():
+    cases = {}
+    for name, (make, message) in CASES.items():
         archive = Archive(good, folder / f"{name}.keras")
         path = make(archive) or archive.path
         if path == archive.path and not os.path.lexists(path):
             archive.write()
-        found[name] = {"path": str(path), "words": words}
-    found["other_bytes_than_were_promised"]["sha256"] = "0" * 64
-    _spoil_programs(folder)
-    whole, rng = good.read_bytes(), np.random.default_rng(0)
+        cases[name] = {"path": str(path), "message": message}
+    cases["wrong_digest"]["sha256"] = "0" * 64
+    _damage_programs(folder)
+    content, rng = good.read_bytes(), np.random.default_rng(0)
     for percent in range(100):
-        path = folder / f"cut-{percent}.keras"
-        path.write_bytes(whole[: len(whole) * percent // 100])
-        found[path.stem] = {"path": str(path), "words": "cut short|damaged"}
+        path = folder / f"truncated-{percent}.keras"
+        path.write_bytes(content[: len(content) * percent // 100])
+        cases[path.stem] = {"path": str(path), "message": "truncated|damaged"}
     for number in range(flips):
-        flipped = bytearray(whole)
-        flipped[rng.integers(len(whole))] ^= 1 << rng.integers(8)
-        path = folder / f"flip-{number}.keras"
+        flipped = bytearray(content)
+        flipped[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path = folder / f"flipped-{number}.keras"
         path.write_bytes(flipped)
-        # A date or an attribute of a member is of no account: what loads is what was saved.
-        found[path.stem] = {"path": str(path), "words": "", "or_same": True}
+        # Dates and attributes of members have no checksum. Such a file loads as it was saved.
+        cases[path.stem] = {"path": str(path), "message": "", "or_same": True}
     for number in range(flips):
-        archive = Archive(good, folder / f"spoiled-{number}.keras")
+        archive = Archive(good, folder / f"flipped-weights-{number}.keras")
         changed = bytearray(archive.members[WEIGHTS])
-        for at in rng.integers(0, len(changed), 1 + number % 8):
-            changed[at] ^= 1 << rng.integers(8)
+        for position in rng.integers(0, len(changed), 1 + number % 8):
+            changed[position] ^= 1 << rng.integers(8)
         archive.members[WEIGHTS] = bytes(changed)
         archive.write()
-        # With the right checksum a number may be another one; nothing else may come of it.
-        found[archive.path.stem] = {"path": str(archive.path), "words": "", "or_loads": True}
-    (folder / "cases.json").write_text(json.dumps(found))
-    return found
+        # The checksum is right, so that the file may load with other weights, but not crash.
+        cases[archive.path.stem] = {"path": str(archive.path), "message": "", "or_loads": True}
+    (folder / "cases.json").write_text(json.dumps(cases))
+    return cases
 
 
 def main(folder: Path) -> None:
-    """Loads every file in one process of bounded memory; prints what each said, as JSON."""
+    """Load every file in this process, and print the outcomes and the peak memory as JSON."""
     import keras_seqzoo as zoo
     from keras_seqzoo.errors import ArtifactError
 
     cases = json.loads((folder / "cases.json").read_text())
     expected = zoo.load(folder / "good.keras").get_weights()
-    used = peak_kilobytes()
-    said = {}
+    before = peak_kilobytes()
+    outcomes = {}
     for name, case in cases.items():
         try:
             model = zoo.load(case["path"], sha256=case.get("sha256"))
         except ArtifactError as error:
-            said[name] = str(error)
+            outcomes[name] = str(error)
         except BaseException as error:
-            said[name] = f"ESCAPED {type(error).__name__}: {error}"
+            outcomes[name] = f"ESCAPED {type(error).__name__}: {error}"
         else:
-            found = getattr(model, "get_weights", list)()
-            same = len(found) == len(expected) and all(map(np.array_equal, found, expected))
-            said[name] = "SAME" if same else "LOADED"
-    print(json.dumps({"said": said, "kilobytes": [used, peak_kilobytes()]}))
+            weights = getattr(model, "get_weights", list)()
+            same = len(weights) == len(expected) and all(map(np.array_equal, weights, expected))
+            outcomes[name] = "SAME" if same else "LOADED"
+    print(json.dumps({"outcomes": outcomes, "kilobytes": [before, peak_kilobytes()]}))
 
 
 def peak_kilobytes() -> int:
-    """The most memory that this process ever held."""
+    """The peak resident memory of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # `ru_maxrss` counts what the process that started this one held
+    if status.exists():  # `ru_maxrss` includes the peak of the parent process
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

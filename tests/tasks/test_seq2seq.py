@@ -432,7 +432,7 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
         SequencePairs([["a"]], [["b"]], source_units="words")
     model = zoo.get("gru_encoder_decoder", **preprocessor.model_arguments(), units=4)
     for source in ([[99, 1]], [[-1, 1]], [[0.5, 1.0]]):
-        with pytest.raises(DataError, match=r"ints from 0 to 5.*numbers of tokens"):
+        with pytest.raises(DataError, match=r"ints from 0 to 5.*token ids"):
             model.generate(np.array(source))
     assert model.generate(np.zeros((1, 3), int), max_length=2).sequences.shape == (1, 2)
     with pytest.raises(ArgumentError, match="without it"):

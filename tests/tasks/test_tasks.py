@@ -1,4 +1,4 @@
-"""Tasks: every entry trains on the data of its task, and entries of users do as the built-in ones."""
+"""Tasks: every entry trains on data of its task, and entries of users do as the built-in ones."""
 
 import importlib.metadata
 import json
@@ -182,7 +182,7 @@ def test_an_own_entry_trains_searches_evaluates_leaks_and_exports(own_tagger, tm
 
 @pytest.mark.filterwarnings("ignore:Nothing varies")
 def test_commands_take_an_own_entry(own_tagger, tmp_path):
-    x, y = signs()
+    x, _ = signs()
     folder = tmp_path / "data.ts"
     lines = ["@problemName signs", "@univariate false", "@dimensions 2", "@equalLength true",
              "@seriesLength 6", "@classLabel true up down", "@data"]  # fmt: skip

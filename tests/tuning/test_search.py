@@ -33,7 +33,7 @@ from keras_seqzoo.tuning import results
 from keras_seqzoo.tuning.study import storage
 from keras_seqzoo.tuning.trial import BestEpoch
 from keras_seqzoo.utils import files
-from keras_seqzoo.utils.random import derive, seeded
+from keras_seqzoo.utils.random import derive_seed, seeded
 
 pytestmark = pytest.mark.tensorflow
 
@@ -389,9 +389,9 @@ def test_generators_and_policy_of_the_user_are_as_before(tmp_path):
 
 
 def test_seeds_derive_from_seed_and_trial_and_neighbours_share_nothing():
-    seeds = [derive(seed, trial, "training") for seed in range(50) for trial in range(50)]
+    seeds = [derive_seed(seed, trial, "training") for seed in range(50) for trial in range(50)]
     assert len(set(seeds)) == len(seeds)
-    assert derive(0, 1, "training") != derive(0, 1, "sampler")
+    assert derive_seed(0, 1, "training") != derive_seed(0, 1, "sampler")
     with seeded(3):
         one = np.random.random()
     with seeded(3):

@@ -1,4 +1,4 @@
-"""Training on several devices, by several processes, and of more than memory holds."""
+"""Training on several devices, in several processes, and on data that exceed the memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.helpers import distributed
 PROGRAM = Path(distributed.__file__)
 
 
-def started(how: str, path: Path, **variables: str) -> subprocess.Popen:
+def start_training(mode: str, path: Path, **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), how, str(path)],
+        [sys.executable, str(PROGRAM), mode, str(path)],
         env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -32,48 +32,48 @@ def started(how: str, path: Path, **variables: str) -> subprocess.Popen:
     )
 
 
-def ended(*processes: subprocess.Popen) -> None:
+def wait_for(*processes: subprocess.Popen) -> None:
     for process in processes:
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-3000:]
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
 
 
-def same(expected: Path, received: Path) -> None:
-    with np.load(expected) as one, np.load(received) as other:
-        assert set(one) == set(other)
-        for key in one:
-            np.testing.assert_allclose(other[key], one[key], rtol=1e-5, atol=1e-6, err_msg=key)
+def assert_same_weights(expected: Path, actual: Path) -> None:
+    with np.load(expected) as expected_weights, np.load(actual) as weights:
+        assert set(expected_weights) == set(weights)
+        for key, value in expected_weights.items():
+            np.testing.assert_allclose(weights[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> Path:
-    """What one device ends at, which is not where it began."""
-    path = tmp_path_factory.mktemp("single") / "found.npz"
-    ended(started("single", path, KERAS_BACKEND="tensorflow"))
-    with np.load(path) as found:
-        names = {key.split(",")[0] for key in found}
+    """Weights before and after training on one device, which differ."""
+    path = tmp_path_factory.mktemp("single") / "weights.npz"
+    wait_for(start_training("single", path, KERAS_BACKEND="tensorflow"))
+    with np.load(path) as weights:
+        names = {key.split(",")[0] for key in weights}
         assert len(names) == 4
         for name in names:
-            before = [found[key] for key in found if key.startswith(f"{name}, before")]
-            after = [found[key] for key in found if key.startswith(f"{name}, after")]
-            moved = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
-            assert sum(size > 1e-4 for size in moved) >= 3, name  # kernel, recurrent kernel, bias
+            before = [weights[key] for key in weights if key.startswith(f"{name}, before")]
+            after = [weights[key] for key in weights if key.startswith(f"{name}, after")]
+            changes = [np.abs(a - b).max() for a, b in zip(before, after, strict=True)]
+            assert sum(size > 1e-4 for size in changes) >= 3, name  # kernel, recurrent kernel, bias
     return path
 
 
 @pytest.mark.tensorflow
-def test_two_devices_end_at_the_weights_of_one(single, tmp_path):
-    path = tmp_path / "found.npz"
-    ended(started("mirrored", path, KERAS_BACKEND="tensorflow"))
-    same(single, path)
+def test_training_on_two_devices_equals_training_on_one(single, tmp_path):
+    path = tmp_path / "weights.npz"
+    wait_for(start_training("mirrored", path, KERAS_BACKEND="tensorflow"))
+    assert_same_weights(single, path)
 
 
 @pytest.mark.tensorflow
-def test_two_processes_end_at_the_weights_of_one(single, tmp_path):
+def test_training_in_two_processes_equals_training_in_one(single, tmp_path):
     addresses = [f"localhost:{port}" for port in free_ports(2)]
     paths = [tmp_path / f"{number}.npz" for number in range(2)]
     workers = [
-        started(
+        start_training(
             "workers",
             path,
             KERAS_BACKEND="tensorflow",
@@ -83,33 +83,33 @@ def test_two_processes_end_at_the_weights_of_one(single, tmp_path):
         )
         for number, path in enumerate(paths)
     ]
-    ended(*workers)
+    wait_for(*workers)
     for path in paths:
-        same(single, path)
+        assert_same_weights(single, path)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
-def test_two_devices_of_jax_end_at_the_weights_of_one(tmp_path):
+def test_training_on_two_jax_devices_equals_training_on_one(tmp_path):
     one, two = tmp_path / "one.npz", tmp_path / "two.npz"
     flags = "--xla_force_host_platform_device_count=2"
-    ended(
-        started("single", one, KERAS_BACKEND="jax"),
-        started("data_parallel", two, KERAS_BACKEND="jax", XLA_FLAGS=flags),
+    wait_for(
+        start_training("single", one, KERAS_BACKEND="jax"),
+        start_training("data_parallel", two, KERAS_BACKEND="jax", XLA_FLAGS=flags),
     )
-    same(one, two)
+    assert_same_weights(one, two)
 
 
-def free_ports(number: int) -> list[int]:
-    held = [socket.socket() for _ in range(number)]
-    for one in held:
-        one.bind(("localhost", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for open_socket in sockets:
+        open_socket.bind(("localhost", 0))
+    ports = [open_socket.getsockname()[1] for open_socket in sockets]
+    for open_socket in sockets:
+        open_socket.close()
     return ports
 
 
-def test_across_workers_leaves_other_models_as_they_are():
+def test_across_workers_does_not_change_models_without_a_strategy():
     model = zoo.get("simple_rnn_identity", units=2)
     with pytest.raises(ArgumentError, match="compiled"):
         across_workers(model)
@@ -144,16 +144,16 @@ STREAMED = """
 
 
 @pytest.mark.tensorflow
-def test_data_that_are_larger_than_what_is_held_stream_through():
-    """Ten times the data, 0.4 GB of float32, take hardly more memory."""
+def test_fit_streams_a_dataset_in_bounded_memory():
+    """Ten times the data, 0.4 GB of float32, add less than 150 MB to the peak memory."""
     peaks = []
     for count in (10, 100):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(STREAMED).format(batches=count)],
             capture_output=True,
             text=True,
             timeout=300,
         )
-        assert done.returncode == 0, done.stderr[-3000:]
-        peaks.append(int(done.stdout.split()[-1]) / 1024)
+        assert process.returncode == 0, process.stderr[-3000:]
+        peaks.append(int(process.stdout.split()[-1]) / 1024)
     assert peaks[1] - peaks[0] < 150, f"{peaks} MB"

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from keras_seqzoo.tuning.study.storage import TrialStore
 from keras_seqzoo.utils import compat
-from keras_seqzoo.utils.random import derive
+from keras_seqzoo.utils.random import derive_seed
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -131,7 +131,7 @@ class StudyOracle(keras_tuner.Oracle):
             purpose = (
                 f"sampler of {self.trial_store.worker}" if self.trial_store.shared else "sampler"
             )
-            self._mirror.sampler = self.sampler(derive(self.seed, number, purpose))
+            self._mirror.sampler = self.sampler(derive_seed(self.seed, number, purpose))
         asked = self._mirror.ask()
         values = self._values(functools.partial(_suggest, asked))
         asked.set_user_attr("asked", {"values": values, **attributes})
