@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 
 import keras_seqzoo as zoo
 from keras_seqzoo import (
@@ -100,6 +101,16 @@ def labeled_sequences() -> data.LabeledSequences:
 
 
 @functools.cache
+def frame() -> pd.DataFrame:
+    """Readings as a DataFrame."""
+    return pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.1, 0.2]})
+
+
+def text_frame() -> pd.DataFrame:
+    """Texts and labels as a DataFrame."""
+    return pd.DataFrame({"text": ["a b", "c"], "label": ["x", "y"]})
+
+
 def tagged_sequences() -> data.LabeledSequences:
     sequences = [["a", "b"], ["b"], ["c", "a", "b"], ["a", "b"]]
     tags = [["O", "B-p"], ["O"], ["O", "O", "O"], ["B-p", "O"]]
@@ -273,7 +284,7 @@ ROWS = {
         zoo.data.read_sequence_pairs, source_units="tokens", target_units="tokens"
     ),
     "read_time_series": reader(
-        zoo.data.read_time_series, columns=None, missing="split", repeats="mean"
+        zoo.data.read_time_series, columns=None, missing="split", duplicates="mean"
     ),
     "read_conll": reader(data.read_conll, token_column=0, tag_column=-1),
     "read_conllu": reader(data.read_conllu, field="upos"),
@@ -323,7 +334,7 @@ ROWS = {
     # Training, searching, files.
     "train": Row(
         zoo.train,
-        lambda: {"0": "gru_tagger", "1": tagged_sequences(), "2": tagged_sequences(),
+        lambda: {"0": "gru_tagger", "1": tagged_sequences(), "validation_data": tagged_sequences(),
                  "validation_split": 0.5, "epochs": 1, "batch_size": 4, "learning_rate": 0.01,
                  "seed": 0, "verbose": 0, "units": 2, "embedding_dim": 2},
         slow=True,
@@ -338,8 +349,18 @@ ROWS = {
     "evaluate": Row(
         tasks.evaluate, lambda: {"0": end_to_end_tagger(), "1": tagged_sequences(), "batch_size": 4}
     ),
-    "measure_memory": Row(
-        tasks.measure_memory,
+    "task_for": Row(tasks.task_for, lambda: {"0": "gru_tagger", "units": 3}),
+    "task_of_model": Row(tasks.task_of_model, lambda: {"0": end_to_end_tagger()}),
+    "time_series_from_dataframe": Row(
+        data.time_series_from_dataframe,
+        lambda: {"0": frame(), "columns": None, "missing": "split", "duplicates": "mean"},
+    ),
+    "labeled_sequences_from_dataframe": Row(
+        data.labeled_sequences_from_dataframe,
+        lambda: {"0": text_frame(), "text": "text", "label": "label", "lower": False},
+    ),
+    "measure_sequence_leakage": Row(
+        tasks.measure_sequence_leakage,
         lambda: {"0": tagger(), "1": preprocessor(), "2": tagged_sequences(), "seed": 0},
     ),
     "end_to_end": Row(zoo.tasks.end_to_end, lambda: {"0": tagger(), "1": preprocessor()}),
@@ -609,6 +630,9 @@ RESULTS = (
     diagnostics.RecoverabilityReport,
     metrics.LabelScores, metrics.Seq2SeqScores, layers.GenerationOutput, tasks.SequenceLeakage,
     tasks.TrainingResult, tasks.WindowScores, tasks.ForecastScores, tuning.Search,
+    # Tasks and their options, which `task_for` and `train` make.
+    tasks.Task, tasks.WindowTask, tasks.LabelingTask, tasks.Seq2SeqTask, tasks.ReadingOptions,
+    tasks.TrainingOptions, tasks.Section,
 )  # fmt: skip
 
 

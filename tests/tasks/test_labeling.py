@@ -26,7 +26,7 @@ from keras_seqzoo.data import (
 from keras_seqzoo.data.sequence_preprocessor import MAX_CHARACTERS
 from keras_seqzoo.errors import ArgumentError, DataError, UnknownArgumentError, UnknownNameError
 from keras_seqzoo.layers import bio_constraints
-from keras_seqzoo.tasks.labeling import build
+from keras_seqzoo.tasks import task_for
 from keras_seqzoo.wrapping import preprocessor_of
 
 pytestmark = pytest.mark.tensorflow
@@ -442,6 +442,11 @@ class Traces(keras.layers.Layer):
     def call(self, inputs):
         self.count += 1
         return inputs
+
+
+def build(name: str, preprocessor: SequencePreprocessor, **arguments) -> keras.Model:
+    """A model of an entry for the classes of a preprocessor."""
+    return task_for(name).bound(preprocessor=preprocessor).build(**arguments)
 
 
 def counted(preprocessor: SequencePreprocessor) -> tuple[keras.Model, Traces]:
