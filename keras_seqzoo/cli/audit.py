@@ -69,7 +69,7 @@ def command(
             along = "target"
             sides = "right" if sides == "both" else sides  # targets are padded on the right only
         elif isinstance(x, dict):
-            along = list(x)  # tokens, and the characters of each
+            along = list(x)  # tokens and character ids
     else:
         x, block = options.read_windows(file, **reading)
     report = diagnostics.audit(

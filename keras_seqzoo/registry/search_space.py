@@ -79,7 +79,7 @@ def as_dimension(name: str, value: Any, default: Dimension | None = None) -> Dim
         name: str, the name of the dimension.
         value: `Dimension`, list of choices, or tuple `(low, high)`.
         default: `Dimension`, the entry's own dimension of that name, whose scale and condition
-            apply to `value`; None if it has none.
+            apply to `value`; None without one.
 
     Raises:
         ArgumentError: if `value` is something else.

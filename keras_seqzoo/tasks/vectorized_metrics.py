@@ -47,13 +47,13 @@ class Data(NamedTuple):
 
 
 class VectorizedMetrics(abc.ABC):
-    """What members learn from and are measured by.
+    """Training and validation data as tensors, and the metrics of all members of a population.
 
     Attributes:
-        logs: names in the logs of an epoch.
-        uses_states: whether `figures` looks at the recurrent states.
+        logs: keys of the logs of an epoch.
+        uses_states: whether `compute` needs the recurrent states.
         train: `Data` to train on.
-        validation: `Data` to measure on.
+        validation: `Data` to compute the metrics on.
     """
 
     logs: ClassVar[tuple[str, ...]]
@@ -72,38 +72,37 @@ class VectorizedMetrics(abc.ABC):
         """Why models like this one cannot be measured together, or None."""
 
     @abc.abstractmethod
-    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
-        """Figures by name, `(members,)` each, but for the losses.
+    def compute(self, packed: PackedModel, weights, columns, output, record) -> dict:
+        """Metrics by key, `(members,)` each; the losses are computed elsewhere.
 
         Args:
-            packed: the members.
-            weights: of `Pack`.
-            columns: of `Pack`.
-            output: of all validation rows.
-            record: all states by recurrent layer, with `uses_states`.
+            packed: models of the members as one.
+            weights: weights of the packed model.
+            columns: columns of each member in the packed weights.
+            output: outputs for all validation rows.
+            record: states of all steps by recurrent layer, with `uses_states`.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class IdentityMetrics(VectorizedMetrics):
-    """The objectives of the identity family.
+    """Identity error, state leakage and their sum, as the callback `StateLeakage` computes them.
 
-    The same figures as `StateLeakage` gives for one model, at a fraction of the cost: the output at
-    a cut depends on another row's past through the recurrent states alone, so that one pass over
-    the rows as they are gives all states, and one step from another row's states gives all swapped
-    outputs.
+    They cost a fraction of the callback's: the output at a cut depends on another row's past
+    through the recurrent states alone. One pass over the rows records all states, and one step from
+    another row's states gives all swapped outputs.
 
     Attributes:
-        train: what is trained on.
-        validation: what is measured on, swaps among.
-        chosen: `(batch,)`, the validation rows that are measured on; None for all.
-        present: `(cuts * batch, 1, features)`, of them the step that each keeps.
-        y: the aligned target, `(batch, time, features)`, or `(batch, features)` for a last step.
-        real: `(batch, time)` bool, or `(batch,)` for a last step.
-        varies: `(features,)` bool, targets that have a variance to compare an error with.
-        step: `(cuts, batch)`, the first step that a row keeps, and is scored at.
-        donor: `(cuts, batch)`, whose past it takes.
-        scored: `(cuts, batch)` bool, whether it takes part.
+        train: training data.
+        validation: validation data.
+        chosen: `(batch,)`, the validation rows that are measured; None for all.
+        present: `(cuts * batch, 1, features)`, the step that each row keeps.
+        y: the aligned target, `(batch, time, features)`, or `(batch, features)` of the last step.
+        real: `(batch, time)` bool, or `(batch,)` of the last step.
+        varies: `(features,)` bool, targets with a variance above round-off.
+        step: `(cuts, batch)`, the first step that a row keeps, at which it is scored.
+        donor: `(cuts, batch)`, the row whose past it takes.
+        scored: `(cuts, batch)` bool, whether the row is scored.
     """
 
     logs = ("loss", "val_loss", "val_state_leakage", "val_identity_error", "val_identity_cost")
@@ -171,7 +170,7 @@ class IdentityMetrics(VectorizedMetrics):
             scored=scored,
         )
 
-    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
+    def compute(self, packed: PackedModel, weights, columns, output, record) -> dict:
         """Identity error, state leakage and their sum."""
         y = output
         if self.chosen is not None:
@@ -254,7 +253,7 @@ def _noise(y, real: np.ndarray):
 
 
 def repeat_for_members(rows, members: int):
-    """`(batch, time, features)`, once for each member, on the axis before the last."""
+    """`(batch, time, features)` -> `(batch, time, members, features)`."""
     shape = rows.shape
     return tf.broadcast_to(rows[..., None, :], (*shape[:-1], members, shape[-1]))
 
@@ -296,19 +295,19 @@ class ClassMetrics(VectorizedMetrics):
             )
         return cls(*sets)
 
-    def figures(self, packed: PackedModel, weights, columns, output, record) -> dict:
-        """Of `(rows, [time,] members, classes)`."""
+    def compute(self, packed: PackedModel, weights, columns, output, record) -> dict:
+        """Scores of outputs `(rows, [time,] members, classes)`."""
         y, mask, classes = self.validation.y, self.validation.mask, output.shape[-1]
         true = tf.one_hot(tf.reshape(y, (-1,)), classes, dtype=output.dtype)  # (steps, classes)
         if mask is not None:
             true = true * tf.cast(tf.reshape(mask, (-1, 1)), output.dtype)
-        answers = tf.argmax(output, -1, output_type=tf.int32)
-        answers = tf.one_hot(
-            tf.reshape(answers, (-1, packed.members)), classes, dtype=output.dtype
+        predictions = tf.argmax(output, -1, output_type=tf.int32)
+        predictions = tf.one_hot(
+            tf.reshape(predictions, (-1, packed.members)), classes, dtype=output.dtype
         )  # (steps, members, classes)
         counted = tf.reduce_sum(true, -1)  # (steps,)
-        hits = tf.einsum("smc,sc->mc", answers, true)
-        predicted = tf.einsum("smc,s->mc", answers, counted)
+        hits = tf.einsum("smc,sc->mc", predictions, true)
+        predicted = tf.einsum("smc,s->mc", predictions, counted)
         support = tf.reduce_sum(true, 0)
         occurs = tf.cast(predicted + support > 0, output.dtype)
 

@@ -354,7 +354,7 @@ def cached_storage(database: optuna.storages.RDBStorage) -> optuna.storages.Base
 
 
 def zip_directory_size(file: BinaryIO) -> int | None:
-    """Return the size in bytes of the directory of a zip archive, or None if it has none.
+    """Return the size in bytes of the directory of a zip archive, or None where it is missing.
 
     Why: `zipfile.ZipFile` reads the whole directory at once. One of millions of members would fill
     the memory before their number is known.

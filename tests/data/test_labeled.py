@@ -377,7 +377,7 @@ def test_conll_columns_may_be_negative(write):
         (CONLL, {"tag_column": 3}, "`tag_column` must be one of the 3 columns"),
         (CONLL, {"token_column": -4}, "`token_column` must be one of the 3 columns"),
         (CONLL, {"tag_column": -3}, "must be two columns"),
-        ("\n \t\n-DOCSTART- O\n", {}, "which has none"),
+        ("\n \t\n-DOCSTART- O\n", {}, "which contains no tokens"),
     ],
 )
 def test_conll_rejects_missing_columns_and_malformed_lines(write, text, options, message):

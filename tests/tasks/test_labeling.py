@@ -801,7 +801,7 @@ def test_tags_of_the_bio_kind_come_in_order():
     crf = build("bilstm_crf_tagger", encode("bilstm_crf_tagger", plain), **SMALL).get_layer("crf")
     assert crf.allowed is None
     crf = build("bilstm_crf_tagger", preprocessor, constraints=None, **SMALL).get_layer("crf")
-    assert crf.allowed is None  # what is said counts
+    assert crf.allowed is None
     build("gru_tagger", preprocessor, **SMALL)  # which takes none
 
 

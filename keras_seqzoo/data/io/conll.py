@@ -103,7 +103,7 @@ def read_conll(
     first = next((line for _, line in numbered if _has_token(line)), None)
     if first is None:
         hint = "Give a file with a token and its tag in each line."
-        raise file_error(path, "a file of tagged tokens", "which has none", hint)
+        raise file_error(path, "a file of tagged tokens", "which contains no tokens", hint)
     split = _split_tabs if "\t" in first else split_spaces
     width = len(split(first))
     _check_columns(path, columns, width)

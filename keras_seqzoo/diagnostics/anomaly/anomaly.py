@@ -116,7 +116,7 @@ def anomaly(
     that each reading has one residual and one score.
 
     Shapes: `(steps, features)` -> scores `(steps,)`, at least 0; NaN where the model has no output:
-        a forecaster has none for the first reading of a segment.
+        a forecaster does not predict the first reading of a segment.
     Masking: readings that the model masks as padding have no score. Windows never span the gaps of
         a `TimeSeries`.
     State: none; stateful models are refused.

@@ -40,7 +40,7 @@ def residual_function(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from windows `(batch, time, features)` to reading minus output, the same shape.
 
-    The residual is NaN where the model has no output for a reading: a forecaster has none for the
+    The residual is NaN where the model does not predict a reading: a forecaster does not predict the
     first reading of a window.
 
     Raises:

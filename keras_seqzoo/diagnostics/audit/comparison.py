@@ -13,7 +13,7 @@ class Counterexample:
 
     Attributes:
         row: int, row of `x`.
-        step: int, step of the output, or None if it has none.
+        step: int, step of the output, or None for an output without steps.
         feature: int, feature of the output.
         size: float, the difference in units of round-off.
         expected: float, the value expected.

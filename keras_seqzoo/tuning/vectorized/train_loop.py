@@ -394,7 +394,7 @@ class Program:
             record = {}
         x = repeat_for_members(data.x, self.packed.members)
         output = self.packed(weights, given.columns, x, record=record)
-        figures = self.metrics.figures(self.packed, weights, given.columns, output, record)
+        figures = self.metrics.compute(self.packed, weights, given.columns, output, record)
         if "val_loss" in self.metrics.logs:
             penalty = self.packed.penalty(weights, given.columns, given.strengths)
             figures["val_loss"] = self._validation_loss(data, output) + penalty

@@ -269,7 +269,7 @@ def test_every_zoo_entry_passes_its_audit(name, title):
     # A target sequence starts at its first step, so that it is never padded on the left.
     options = {"along": "target", "sides": "right"} if decodes else {}
     if isinstance(x, dict) and not decodes:
-        options = {"along": list(x)}  # tokens, and the characters of each
+        options = {"along": list(x)}  # tokens and character ids
     report = zoo.audit(model, x, causal=causal, **options)
     assert report.passed, str(report)
     for check in ("repeats", "state", "rows", "inference"):
