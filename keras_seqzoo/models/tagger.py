@@ -50,8 +50,8 @@ def sequence_tagger(
 ) -> keras.Model:
     """Stacked recurrent layers, then for every step a tag, or a reading.
 
-    Takes readings (`features`) or tokens (`vocabulary_size`), and optionally the character ids of each
-    token. With `normalize`, readings are scaled inside the model, by statistics that
+    Takes readings (`features`) or tokens (`vocabulary_size`), and optionally the character ids of
+    each token. With `normalize`, readings are scaled inside the model, by statistics that
     `keras_seqzoo.adapt(model, x_train)` sets.
 
     Shapes: `(batch, time, features)` or int `(batch, time)` -> `(batch, time, classes)` with

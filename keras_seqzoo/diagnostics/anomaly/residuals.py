@@ -40,8 +40,8 @@ def residual_function(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function from windows `(batch, time, features)` to reading minus output, the same shape.
 
-    The residual is NaN where the model does not predict a reading: a forecaster does not predict the
-    first reading of a window.
+    The residual is NaN where the model does not predict a reading: a forecaster does not predict
+    the first reading of a window.
 
     Raises:
         ArgumentError: if `alone` is True and `kind` is not "identity".
