@@ -35,6 +35,8 @@ from keras_seqzoo.utils.argument_validation import (
 )
 from keras_seqzoo.utils.array_validation import as_array, as_mask
 
+__all__ = ["PairMetrics", "SequenceMetrics", "StateLeakage"]
+
 Logs = dict[str, float]
 
 

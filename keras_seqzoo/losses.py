@@ -11,6 +11,8 @@ from keras import ops
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.argument_validation import argument_message, check_rate
 
+__all__ = ["NormalizedMeanSquaredError", "SmoothedCrossentropy"]
+
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")
 class NormalizedMeanSquaredError(keras.losses.Loss):

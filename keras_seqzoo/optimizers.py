@@ -12,6 +12,8 @@ from keras_seqzoo.registry.entry import Entry
 from keras_seqzoo.utils import compat
 from keras_seqzoo.utils.argument_validation import argument_message, is_real
 
+__all__ = ["Adam"]
+
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class Adam(keras.optimizers.Adam):

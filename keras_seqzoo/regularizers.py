@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_seqzoo.utils.argument_validation import check_not_negative
 
+__all__ = ["SpectralNorm"]
+
 
 @keras.saving.register_keras_serializable(package="keras_seqzoo")
 class SpectralNorm(keras.regularizers.Regularizer):
