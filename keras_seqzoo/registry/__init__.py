@@ -7,6 +7,7 @@ from keras_seqzoo.registry.registry import (
     get,
     get_entry,
     list_models,
+    model_task,
     register,
     unregister,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "get",
     "get_entry",
     "list_models",
+    "model_task",
     "register",
     "unregister",
 ]

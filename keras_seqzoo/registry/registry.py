@@ -144,6 +144,20 @@ def get(name: str, /, **config: Any) -> keras.Model:
     return model
 
 
+def model_task(model: Any) -> str | None:
+    """The task of a model: as `get` or `zoo.load` set it, else that of the entry of its name.
+
+    Keras does not store `model.task` in a model file.
+
+    Args:
+        model: `keras.Model`, or a function of arrays, which has no task.
+    """
+    task, name = getattr(model, "task", None), getattr(model, "name", None)
+    if task is None and name in list_models():
+        return get_entry(name).task
+    return task
+
+
 def list_models(
     pattern: str | Iterable[str] = "*",
     *,

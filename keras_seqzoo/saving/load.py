@@ -90,8 +90,7 @@ def load(
         if isinstance(error, ArgumentError):
             raise
         raise ArtifactError(f"The model '{path}' cannot be read: {_first_line(error)}") from error
-    if model.name in registry.list_models():  # set by `registry.get`, not stored in the file
-        model.task = registry.get_entry(model.name).task
+    model.task = registry.model_task(model)
     return model
 
 

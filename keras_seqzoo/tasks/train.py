@@ -40,7 +40,8 @@ class TrainingResult:
         inner_model: the model inside it, on arrays; `model` itself where there is no preprocessing.
         preprocessor: `data.SequencePreprocessor` or `data.PairPreprocessor` between strings and
             arrays, or None.
-        scores: of the validation data, as `evaluate` returns them; None without validation data.
+        scores: of the validation data, as `evaluate` returns them, but of token encoder-decoders by
+            greedy search; None without validation data.
         history: `pandas.DataFrame`, a row per epoch.
         seconds: float, duration of training and validation.
         task: the task, bound to the data.
@@ -110,7 +111,7 @@ def train(
         min_count: int, at least 1, occurrences that a token needs to be in the vocabulary.
         sequence_length: int, steps of the windows that are cut from a time series; None is 50.
         sequence_stride: int, steps from window to window in training; None is half the length.
-        seed: int, at least 0, of everything random.
+        seed: int, at least 0, of everything random in training; scores do not depend on it.
         verbose: 0 is silent, 1 prints a line per epoch.
         **arguments: arguments of the constructor.
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import keras
 import numpy as np
 
-from keras_seqzoo import data, layers
+from keras_seqzoo import data, layers, registry
 from keras_seqzoo.callbacks import StateLeakage
 from keras_seqzoo.diagnostics import anomaly_score, leakage
 from keras_seqzoo.errors import ArgumentError, DataError
@@ -349,7 +349,7 @@ class WindowTask(Task):
 
     def _forecasts(self, model: keras.Model) -> bool:
         """Whether outputs are the next readings."""
-        return getattr(model, "task", None) == "forecasting"
+        return registry.model_task(model) == "forecasting"
 
     def _scores(self, model: keras.Model, x: Any, y: Any) -> WindowScores:
         block = self.options["block"]

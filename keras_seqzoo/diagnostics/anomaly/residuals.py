@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_seqzoo import registry
 from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.inspection import model_function
 from keras_seqzoo.utils.argument_validation import argument_message, check_bool, check_choice
@@ -25,7 +26,7 @@ def find_kind(model: Any, kind: str | None) -> str:
     if kind is not None:
         check_choice("kind", kind, KINDS)
         return kind
-    task = getattr(model, "task", None)
+    task = registry.model_task(model)
     if task not in KINDS:
         raise ArgumentError(
             argument_message("kind", f"one of {', '.join(KINDS)} for a model without a task", kind)
