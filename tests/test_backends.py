@@ -74,6 +74,7 @@ PROGRAM = """
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.slow
 def test_models_train_save_measure_leakage_and_generate(backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}")

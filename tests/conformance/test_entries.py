@@ -48,13 +48,14 @@ from tests.conformance.table import (
     select,
     take_rows,
 )
+from tests.helpers.marks import slow_except_default
 from tests.helpers.weight_gradients import weight_gradients
 
-every_case = pytest.mark.parametrize(("name", "case"), CASES)
+every_case = pytest.mark.parametrize(("name", "case"), slow_except_default(CASES))
 
 
 def cases_where(wanted) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(("name", "case"), select(wanted))
+    return pytest.mark.parametrize(("name", "case"), slow_except_default(select(wanted)))
 
 
 def takes_tokens(config) -> bool:
@@ -590,12 +591,16 @@ def is_causal(name: str, case: str) -> bool:
 PER_STEP = [(name, case) for name, case in CASES if TABLE[name][case].shape[1] == "time"]
 
 
-@pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if is_causal(*pair)])
+@pytest.mark.parametrize(
+    ("name", "case"), slow_except_default(pair for pair in PER_STEP if is_causal(*pair))
+)
 def test_causal_models_do_not_look_ahead(name, case):
     check_causality(cached_case(name, case))
 
 
-@pytest.mark.parametrize(("name", "case"), [pair for pair in PER_STEP if not is_causal(*pair)])
+@pytest.mark.parametrize(
+    ("name", "case"), slow_except_default(pair for pair in PER_STEP if not is_causal(*pair))
+)
 def test_non_causal_models_look_ahead(name, case):
     with pytest.raises(AssertionError):
         check_causality(cached_case(name, case))
@@ -677,6 +682,7 @@ def model_files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.slow
 def test_models_loaded_in_a_new_process_predict_the_same(loader, model_files):
     process = subprocess.run(
         [sys.executable, "-c", LOADERS[loader] + COMPARE, str(model_files)],
@@ -688,8 +694,9 @@ def test_models_loaded_in_a_new_process_predict_the_same(loader, model_files):
     assert process.stdout.split() == sorted(f"{name}-{case}" for name, case in CASES)
 
 
-# A selection of rows, because each export runs a verification.
+# Every entry, and a selection of other rows, because each export runs a verification.
 EXPORTED = [
+    *[(name, "default") for name in TABLE],
     ("simple_rnn_identity", "wide_input"),
     ("simple_rnn_identity", "nan_padding"),
     ("gru_classifier", "attention"),
@@ -700,7 +707,7 @@ EXPORTED = [
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize(("name", "case"), EXPORTED)
+@pytest.mark.parametrize(("name", "case"), slow_except_default(EXPORTED))
 def test_an_exported_artifact_equals_its_model(name, case, tmp_path):
     parity = zoo.export(cached_case(name, case)(), tmp_path / "served", verbose=0)
     assert 0 <= parity.difference <= 1e-5

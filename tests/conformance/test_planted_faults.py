@@ -28,6 +28,8 @@ from tests.conformance.test_entries import (
     padding_of,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def make_constructor(fault: str):
     """The constructor of an identity model with one fault."""

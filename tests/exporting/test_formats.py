@@ -55,6 +55,7 @@ MODELS = {
     "name", [pytest.param(name, marks=[pytest.mark.long] * (name == "pairs")) for name in MODELS]
 )
 @pytest.mark.parametrize("form", NAMES)
+@pytest.mark.slow
 def test_runtimes_serve_every_kind_of_model(form, name, tmp_path):
     require_packages(form)
     model = MODELS[name]()

@@ -22,6 +22,8 @@ from tests.conformance.table import (
 )
 from tests.conformance.test_entries import loss_of, targets
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"mixed_float16": 0.02, "mixed_bfloat16": 0.1}  # relative to the largest output
 
 

@@ -18,7 +18,7 @@ from keras_seqzoo.errors import SeqZooError
 from keras_seqzoo.utils import files
 from tests.helpers import faults
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.own_process]
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow, pytest.mark.own_process]
 
 X = np.random.default_rng(0).normal(size=(2, 5, 2)).astype("float32")
 # Number of events that change the folder, by scenario; pinned by a test below.

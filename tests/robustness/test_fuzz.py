@@ -80,6 +80,7 @@ def call_or_refuse(function, *arguments, **options):
 
 @FAST
 @given(argument=st.sampled_from(ARGUMENTS), value=junk)
+@pytest.mark.slow
 def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
     model = call_or_refuse(zoo.get, NAME, **{argument: value})
     assert model is None or isinstance(model, keras.Model)
@@ -94,6 +95,7 @@ def test_sizes_may_be_numpy_integers(kind):
 
 @SLOW
 @given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
+@pytest.mark.slow
 def test_any_values_of_several_arguments_build_or_are_refused(config):
     call_or_refuse(zoo.get, NAME, **config)
 
@@ -406,6 +408,7 @@ invalid_readouts = st.dictionaries(
     rows=rows_and_masks,
     options=st.one_of(valid_readouts, valid_readouts, invalid_readouts),
 )
+@pytest.mark.slow
 def test_any_recoverability_is_measured_or_refused(kind, rows, options):
     x, mask = rows
     report = call_or_refuse(
@@ -446,6 +449,7 @@ def test_any_anomaly_score_is_computed_or_refused(kind, rows):
         },
     ),
 )
+@pytest.mark.slow
 def test_any_anomaly_report_is_computed_or_refused(kind, x, x_train, options):
     report = call_or_refuse(zoo.anomaly, function(kind), x, x_train, **options)
     if report is not None:
@@ -532,6 +536,7 @@ def test_the_valid_arguments_of_each_row_are_accepted(name, tmp_path):
 @fuzz_warnings
 @example_counts("fast")
 @pytest.mark.parametrize("name", FAST_ROWS)
+@pytest.mark.slow
 def test_any_argument_is_accepted_or_refused(name, count, tmp_path):
     check_row(name, count, tmp_path)
 
@@ -539,5 +544,6 @@ def test_any_argument_is_accepted_or_refused(name, count, tmp_path):
 @fuzz_warnings
 @example_counts("slow")
 @pytest.mark.parametrize("name", SLOW_ROWS)
+@pytest.mark.slow
 def test_any_argument_of_a_slow_call_is_accepted_or_refused(name, count, tmp_path):
     check_row(name, count, tmp_path)

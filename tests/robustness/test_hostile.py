@@ -73,6 +73,7 @@ def test_load_refuses_a_hostile_file_with_its_reason_in_one_line(name, corpus):
     assert len(outcome) < 700
 
 
+@pytest.mark.slow
 def test_load_refuses_truncated_and_flipped_files(corpus):
     check_damaged_files(corpus)
 
@@ -90,6 +91,7 @@ def check_damaged_files(corpus: dict) -> None:
             assert re.search(case["message"], outcome), outcome
 
 
+@pytest.mark.slow
 def test_load_refuses_without_side_effects_and_in_bounded_memory(corpus):
     assert corpus["new_files"] == []
     assert corpus["unchanged"]
@@ -358,6 +360,7 @@ VALID_MODELS = {
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # Keras warns itself
 @pytest.mark.parametrize("name", VALID_MODELS)
+@pytest.mark.slow
 def test_load_returns_the_same_model_as_keras(name, tmp_path):
     VALID_MODELS[name]().save(tmp_path / "model.keras")
     loaded = zoo.load(tmp_path / "model.keras")

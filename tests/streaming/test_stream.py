@@ -19,6 +19,7 @@ from keras_seqzoo.errors import ArgumentError, DataError
 from keras_seqzoo.exporting.plan import ExportPlan
 from keras_seqzoo.streaming import CannotStep
 from tests.conformance.table import TABLE
+from tests.helpers.marks import slow_except_default
 
 NAN = float("nan")
 ROWS, STEPS = 3, 1_000
@@ -97,7 +98,7 @@ def test_every_causal_entry_is_in_the_streaming_tests():
     assert causal <= {name for name, title in STREAMS if title == "default"}
 
 
-@pytest.mark.parametrize(("name", "title"), STREAMS)
+@pytest.mark.parametrize(("name", "title"), slow_except_default(STREAMS))
 def test_a_thousand_steps_equal_the_whole_sequence(name, title):
     model = built(name, **TABLE[name][title].config)
     x = padded(model, random_inputs(model))

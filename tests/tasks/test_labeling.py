@@ -758,7 +758,12 @@ def test_training_follows_from_the_seed():
 
 def test_with_a_cosine_the_last_epoch_counts():
     text, unseen = learnable(40), learnable(20, seed=1)
-    options = QUICK | {"decay": "cosine", "epochs": 5, "learning_rate": 0.05, "patience": 1}
+    options = QUICK | {
+        "learning_rate_schedule": "cosine",
+        "epochs": 5,
+        "learning_rate": 0.05,
+        "patience": 1,
+    }
     trained = zoo.train("gru_classifier", text, validation_data=unseen, **options)
     assert len(trained.history) == 5
     assert trained.history["val_accuracy"].iloc[-1] == trained.scores.accuracy
@@ -769,12 +774,12 @@ def test_with_a_cosine_the_last_epoch_counts():
         trained.inner_model.get_weights(), alone.inner_model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(ArgumentError, match="`decay`"):
+    with pytest.raises(ArgumentError, match="`learning_rate_schedule`"):
         zoo.train(
             "gru_classifier",
             text,
             validation_data=None,
-            **options | {"validation_split": 0, "decay": "plateau"},
+            **options | {"validation_split": 0, "learning_rate_schedule": "plateau"},
         )
 
 

@@ -81,8 +81,8 @@ def test_training_ends_with_the_best_epoch_and_reproduces(trained):
     assert trained.scores.accuracy > 0.9
     assert trained.scores.accuracy == trained.history["val_accuracy"].max()
     again = zoo.train(
-        "attention_gru_encoder_decoder", reversals(400, 0), reversals(50, 1), epochs=2,
-        learning_rate=0.01, seed=3, verbose=0, **SMALL,
+        "attention_gru_encoder_decoder", reversals(400, 0),
+        validation_data=reversals(50, 1), epochs=2, learning_rate=0.01, seed=3, verbose=0, **SMALL,
     )  # fmt: skip
     np.testing.assert_allclose(again.history["loss"], trained.history["loss"][:2], rtol=1e-4)
 
@@ -137,7 +137,13 @@ def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
         zoo.train("vector_encoder_decoder", pairs, mask_value=None, validation_split=0, verbose=0)
     even = SequencePairs([source[:3] for source in sources], pairs.targets)
     trained = zoo.train(
-        "vector_encoder_decoder", even, even, mask_value=None, units=4, epochs=1, verbose=0
+        "vector_encoder_decoder",
+        even,
+        validation_data=even,
+        mask_value=None,
+        units=4,
+        epochs=1,
+        verbose=0,
     )
     assert trained.preprocessor.model_arguments()["mask_value"] is None
     assert trained.model.predict(np.stack(even.sources), verbose=0).shape == (4, 2, 2)

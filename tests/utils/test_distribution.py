@@ -19,6 +19,8 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.utils.distribution import across_workers
 from tests.helpers import distributed
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(distributed.__file__)
 
 

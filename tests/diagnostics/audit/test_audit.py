@@ -261,6 +261,7 @@ ENTRIES = [(name, "default") for name in TABLE] + [
 
 
 @pytest.mark.parametrize(("name", "title"), ENTRIES)
+@pytest.mark.slow
 def test_every_zoo_entry_passes_its_audit(name, title):
     model = seeded(zoo.get(name, **TABLE[name][title].config))
     x = inputs_of(name, model)

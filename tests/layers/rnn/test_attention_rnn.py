@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seqzoo.layers.rnn import attention_rnn, batch_splitting, cells
+from tests.helpers.marks import slow
 
 CELLS = {
     "rnn_tanh": cells.SimpleRNN,
@@ -124,7 +125,7 @@ def check(cell, tensors, source_mask, mask, atol, **options):
     assert_gradients_close(cell, actual[1], expected[1], atol)
 
 
-@pytest.mark.parametrize("keep_residuals", [True, False])
+@pytest.mark.parametrize("keep_residuals", [True, slow(False)])
 @pytest.mark.parametrize("masked", MASKS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_results_and_gradients_match_the_equations(cell, masked, keep_residuals):
@@ -132,8 +133,8 @@ def test_results_and_gradients_match_the_equations(cell, masked, keep_residuals)
     check(cell, random_tensors(cell), *masks(masked), 1e-11, keep_residuals=keep_residuals)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("batch", [1, 5, 6])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
+@pytest.mark.parametrize("batch", [slow(1), 5, slow(6)])
 @pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
 def test_split_batches_match_the_equations(cell, batch, jit_compile):
     cell = CELLS[cell](batch_splitting.MIN_TRAINING_WIDTH)
@@ -143,7 +144,7 @@ def test_split_batches_match_the_equations(cell, batch, jit_compile):
     check(cell, tensors, *masks("both", **sizes), 1e-8, jit_compile=jit_compile)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_compiled_training_step_with_dynamic_shapes_matches_the_equations(jit_compile):
     cell, (source_mask, mask) = cells.GRU(4), masks("both")
     tensors = random_tensors(cell)

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import keras_seqzoo as zoo
 from keras_seqzoo import layers
 from keras_seqzoo.layers.rnn import batch_splitting, bptt, cells
+from tests.helpers.marks import slow, slow_except
 
 pytestmark = pytest.mark.tensorflow
 
@@ -63,9 +64,11 @@ PADDINGS = {
     "empty_rows": empty_rows,
 }
 
-by_kind = pytest.mark.parametrize("kind", KINDS)
+by_kind = pytest.mark.parametrize("kind", slow_except(KERNELS, KINDS))
+every_padding = pytest.mark.parametrize("padding", slow_except(["whole", "scattered"], PADDINGS))
 by_kernel = pytest.mark.parametrize("kind", KERNELS)
 padded_or_not = pytest.mark.parametrize("padding", ["whole", "scattered"])
+zeros_or_repeated = pytest.mark.parametrize("zeros", [False, slow(True)], ids=["repeated", "zeros"])
 sequences_or_last = pytest.mark.parametrize("sequences", [True, False], ids=["sequences", "last"])
 without_gpu = pytest.mark.usefixtures("no_gpu")
 
@@ -192,10 +195,10 @@ def assert_equal(actual: dict, expected: dict):
 # ------------------------------------------------------------------------------------ against Keras
 
 
-@pytest.mark.parametrize("zeros", [False, True], ids=["repeated", "zeros"])
-@pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
+@zeros_or_repeated
+@pytest.mark.parametrize("backwards", [False, slow(True)], ids=["forwards", "backwards"])
 @sequences_or_last
-@pytest.mark.parametrize("padding", PADDINGS)
+@every_padding
 @by_kernel
 def test_results_and_gradients_match_keras(kind, padding, sequences, backwards, zeros):
     ours, theirs = pair(
@@ -212,8 +215,8 @@ def test_results_and_gradients_match_keras(kind, padding, sequences, backwards, 
     ("batch", "time"),
     [
         (3, 1),  # no previous step
-        (3, 2),
-        (1, 9),
+        slow(3, 2),
+        slow(1, 9),
         (7, 17),
     ],
 )
@@ -229,8 +232,8 @@ def test_any_batch_size_and_time_match_keras(kind, padding, batch, time):
     ("batch", "time"),
     [
         (7, 17),  # a row of padding makes the parts equal
-        (4, 9),  # parts of the same size
-        (1, 3),  # a part of padding alone where the batch size is dynamic
+        slow(4, 9),  # parts of the same size
+        slow(1, 3),  # a part of padding alone where the batch size is dynamic
         (5, 1),
     ],
 )
@@ -243,6 +246,7 @@ def test_layers_that_split_the_batch_match_keras(kind, padding, batch, time):
 
 
 @by_kernel
+@pytest.mark.slow
 def test_long_sequences_match_keras(kind):
     ours, theirs = pair(kind, units_to_split(kind), return_sequences=True)
     x, mask = random(4, 200, FEATURES), random_mask("right", 4, 200)
@@ -335,6 +339,7 @@ def test_static_and_dynamic_shapes_give_equal_results(kind, padding, batch, time
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @padded_or_not
 @by_kernel
+@pytest.mark.slow
 def test_xla_matches_keras_with_split_and_whole_batches(kind, padding, training):
     for units in (SMALL, units_to_split(kind) if training else 128):
         ours, theirs = pair(kind, units, return_sequences=True)
@@ -417,10 +422,10 @@ def numpy_rnn(kind, x, states, weights, mask=None, *, zeros=False):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance", "units"), [("float32", 1e-4, SMALL), ("float64", 1e-10, TINY)]
+    ("dtype", "tolerance", "units"), [slow("float32", 1e-4, SMALL), ("float64", 1e-10, TINY)]
 )
-@pytest.mark.parametrize("zeros", [False, True], ids=["repeated", "zeros"])
-@pytest.mark.parametrize("padding", PADDINGS)
+@zeros_or_repeated
+@every_padding
 @by_kind
 def test_results_match_the_equations(kind, padding, zeros, dtype, tolerance, units):
     x, mask = random(6, 11, FEATURES, dtype=dtype), random_mask(padding, 6, 11)
@@ -440,7 +445,7 @@ def test_results_match_the_equations(kind, padding, zeros, dtype, tolerance, uni
         np.testing.assert_allclose(array(result), reference, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@every_padding
 @by_kind
 def test_go_backwards_equals_the_reversed_sequence(kind, padding):
     x, mask = random(6, 11, FEATURES, dtype="float64"), random_mask(padding, 6, 11)
@@ -453,8 +458,8 @@ def test_go_backwards_equals_the_reversed_sequence(kind, padding):
         np.testing.assert_allclose(array(result), reference, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("padding", ["whole", "left", "scattered", "empty_rows"])
-@pytest.mark.parametrize("zeros", [False, True], ids=["repeated", "zeros"])
+@pytest.mark.parametrize("padding", ["whole", slow("left"), "scattered", slow("empty_rows")])
+@zeros_or_repeated
 @by_kind
 def test_gradients_match_finite_differences_of_the_equations(kind, zeros, padding):
     x, mask = random(4, 5, FEATURES, dtype="float64"), random_mask(padding, 4, 5)
@@ -540,7 +545,7 @@ def eager(function):
     return function
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("training", [True, slow(False)], ids=["training", "inference"])
 @padded_or_not
 @by_kind
 def test_second_gradients_match_keras(kind, padding, training):
@@ -557,6 +562,7 @@ def test_second_gradients_match_keras(kind, padding, training):
         ("lstm", "scattered", True, True),
     ],
 )
+@pytest.mark.slow
 def test_compiled_second_gradients_match_keras(kind, padding, training, jit_compile):
     compiled = functools.partial(tf.function, jit_compile=jit_compile)
     assert_gradient_penalty_matches_keras(compiled, kind, padding, training, return_sequences=True)
@@ -564,6 +570,7 @@ def test_compiled_second_gradients_match_keras(kind, padding, training, jit_comp
 
 @padded_or_not
 @by_kernel
+@pytest.mark.slow
 def test_second_gradients_with_a_split_batch_match_keras(kind, padding):
     assert_gradient_penalty_matches_keras(
         eager, kind, padding, True, units_to_split(kind), return_sequences=True
@@ -571,6 +578,7 @@ def test_second_gradients_with_a_split_batch_match_keras(kind, padding):
 
 
 @by_kernel
+@pytest.mark.slow
 def test_third_gradients_match_keras(kind):
     ours, theirs = pair(kind, TINY, return_sequences=True, dtype="float64")
     x, mask = tf.constant(random(3, 3, FEATURES, dtype="float64")), random_mask("scattered", 3, 3)
@@ -693,7 +701,7 @@ def test_block_diagonal_layers_equal_each_layer_alone(kind, sequences, broken):
 
 
 @sequences_or_last
-@pytest.mark.parametrize("padding", PADDINGS)
+@every_padding
 @by_kernel
 def test_layers_inside_keras_bidirectional_match_keras(kind, padding, sequences):
     ours, theirs = (
@@ -982,13 +990,13 @@ def test_dropout_with_a_seed_drops_the_same_inputs_as_keras(kind, padding):
 # --------------------------------------------------------------------------- padding and other rows
 
 
-@pytest.mark.parametrize("value", [1e3, NAN, INF])
+@pytest.mark.parametrize("value", [slow(1e3), NAN, slow(INF)])
 @pytest.mark.parametrize(
     ("units", "backwards"),
     [(SMALL, False), (SMALL, True), (units_to_split, False)],
     ids=["forwards", "backwards", "parts"],
 )
-@pytest.mark.parametrize("padding", ["left", "right", "scattered", "empty_rows"])
+@pytest.mark.parametrize("padding", [*map(slow, ["left", "right", "empty_rows"]), "scattered"])
 @by_kernel
 def test_padding_does_not_change_results_or_gradients(kind, padding, units, backwards, value):
     units = units(kind) if callable(units) else units
