@@ -76,6 +76,11 @@ class WindowTask(Task):
             )
         return data.read_time_series(path, columns=options.columns, missing=options.missing)
 
+    def prepare(self, examples: data.TimeSeries, options: ReadingOptions) -> data.TimeSeries:
+        """The series as it is, once there are windows in it: a search is not to fail at its end."""
+        _varying_windows(examples, options.sequence_length, options.sequence_length)
+        return examples
+
     def split(
         self, examples: data.TimeSeries, fractions: Sequence[float], *, seed: int
     ) -> list[data.TimeSeries]:
@@ -130,14 +135,7 @@ class WindowTask(Task):
             stride = length
         elif stride is None:
             stride = max(length // 2, 1)
-        windows = data.make_windows(series, sequence_length=length, sequence_stride=stride)
-        if len(windows) < 2 or (windows == windows[:1, :1]).all():
-            raise DataError(
-                "Each part of the time series must have at least 2 windows that vary. Received: "
-                f"{len(windows)} of {len(series)} readings. Use a shorter sequence_length, other "
-                "parts or a longer record."
-            )
-        return windows
+        return _varying_windows(series, length, stride)
 
     @property
     def size(self) -> int:
@@ -441,3 +439,15 @@ class WindowTask(Task):
             "<b>Memory horizon</b>: number of newest steps from which on state leakage stays below "
             "the threshold.",
         ]
+
+
+def _varying_windows(series: data.TimeSeries, length: int, stride: int) -> np.ndarray:
+    """Windows of a series; state leakage is not defined for fewer than two, or for constants."""
+    windows = data.make_windows(series, sequence_length=length, sequence_stride=stride)
+    if len(windows) < 2 or (windows == windows[:1, :1]).all():
+        raise DataError(
+            "A time series to train, validate or test on must have at least 2 windows that vary. "
+            f"Received: {len(windows)} in {len(series)} readings. Use a shorter sequence_length, "
+            "another split or a longer record."
+        )
+    return windows

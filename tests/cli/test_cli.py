@@ -44,8 +44,8 @@ def searched(tmp_path_factory):
 
 def test_search_ends_with_model_artifact_and_report(searched):
     folder, _, output = searched
-    assert "400 readings of oil, air" in output
-    assert "test, measured once" in output
+    assert "TimeSeries(400 steps, 2 features: oil, air;" in output
+    assert "test, evaluated once" in output
     for written in ("best.keras", "saved_model/saved_model.pb", "saved_model/parity.json"):
         assert (folder / "run" / written).is_file()
     report = (folder / "run" / "report.html").read_text()
@@ -178,7 +178,7 @@ def test_list_and_describe_print_and_speak_json():
         (["search", "simple_rnn_identity", "--set", "learning_rate=fast"], "above 0"),
         (
             ["search", "simple_rnn_identity", "--split", "60/39/1", "--sequence-length", "100"],
-            "to measure",
+            "at least 2 windows",
         ),
         (["search", "simple_rnn_identity", "--sequence-stride", "0"], "stride"),
         (["search", "simple_rnn_identity", "--columns", "oil"], "--data"),
