@@ -77,8 +77,8 @@ class VectorizedMetrics(abc.ABC):
 
         Args:
             packed: the members.
-            weights: of `Pack`.
-            columns: of `Pack`.
+            weights: of `PackedWeights`.
+            columns: of `PackedWeights`.
             output: of all validation rows.
             record: all states by recurrent layer, with `uses_states`.
         """
