@@ -169,7 +169,7 @@ def run_keras_seqzoo(
 ) -> list[float]:
     """`zoo.search` with a sampler that proposes the given trials."""
     import keras_seqzoo as zoo
-    from keras_seqzoo.tuning.study.oracle import Given
+    from keras_seqzoo.tuning.study.oracle import FixedSampler
 
     (x, y), validation = readings()
     remaining = iter(trials[1:])  # the first trial has the defaults, set to those of trials[0]
@@ -184,7 +184,7 @@ def run_keras_seqzoo(
         batch_size=BATCH,
         population=len(trials),
         pruning=pruning,
-        sampler=lambda seed: Given(next(remaining)),
+        sampler=lambda seed: FixedSampler(next(remaining)),
         directory=directory,
         report=False,
         verbose=0,

@@ -125,8 +125,8 @@ def command(
     }
     exported = None if no_export else directory / SAVED_MODEL
     notes = (*getattr(train, "notes", ()), *([_PLANTED_FAULT] if data is None else []))
-    with search.once("report and export") as claimed:
-        if claimed:
+    with search.writer_lock("report and export") as is_writer:
+        if is_writer:
             command_line = shlex.join(["keras-seqzoo", *sys.argv[1:]])
             write_report(search, scores=scores, command=command_line, notes=notes)
             if overwrite:  # what the old search left is not this model

@@ -163,7 +163,7 @@ class IdentityMetrics(VectorizedMetrics):
             chosen=rows_measured,
             present=tf.constant(present, dtype),
             y=tf.constant(y, dtype),
-            real=real,
+            real=np.asarray(real),
             varies=varies,
             step=step,
             donor=donor,

@@ -1,4 +1,4 @@
-"""Searches. The only place that knows KerasTuner and Optuna."""
+"""Hyperparameter search. The only package that imports KerasTuner and Optuna."""
 
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel, hypermodel
 from keras_seqzoo.tuning.search import search

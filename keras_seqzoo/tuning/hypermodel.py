@@ -1,4 +1,4 @@
-"""An entry of the zoo as a KerasTuner `HyperModel`."""
+"""KerasTuner `HyperModel`s of registered models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keras_seqzoo.utils.argument_validation import (
     unknown_name_message,
 )
 
-_OPTIMIZER = ("learning_rate", "global_clipnorm")  # arguments of Adam that may vary
+_OPTIMIZER = ("learning_rate", "global_clipnorm")  # arguments of Adam in a search space
 _REGULARIZERS = {
     "l1": lambda strength: keras.regularizers.L1(strength),
     "l2": lambda strength: keras.regularizers.L2(strength),
@@ -33,21 +33,21 @@ _REGULARIZERS = {
 def hypermodel(
     name: str, *, space: Mapping[str, Any] | None = None, block: int = 1, **fixed: Any
 ) -> ZooHyperModel:
-    """An entry with its own search space, for any of KerasTuner's tuners.
+    """A KerasTuner hypermodel of an entry with its search space, for any KerasTuner tuner.
 
     Args:
         name: str, one of `list_models()`.
-        space: mapping that replaces or adds dimensions: a list gives choices, a tuple
-            `(low, high)` a range, for instance `{"units": (4, 64)}`.
-        block: int, number of consecutive windows that overlap, for `keras_seqzoo.leakage`.
-        **fixed: arguments of the constructor, and dimensions of the space, that do not vary;
-            `global_clipnorm` clips gradients, as Keras's optimizers do.
+        space: mapping that replaces or adds dimensions of the search space: a list of choices, or
+            a range `(low, high)`, for instance `{"units": (4, 64)}`.
+        block: int, number of consecutive windows that overlap, as in `keras_seqzoo.leakage`.
+        **fixed: fixed arguments of the constructor and fixed dimensions of the search space;
+            `global_clipnorm` clips gradients, as in Keras's optimizers.
 
     Returns:
-        A `keras_tuner.HyperModel`. Its `objective` is what a tuner should optimize.
+        A `keras_tuner.HyperModel`. Its `objective` is the default objective of its task.
 
     Raises:
-        UnknownNameError, UnknownArgumentError, ArgumentError: as `get` does.
+        UnknownNameError, UnknownArgumentError, ArgumentError: as `get`.
 
     Example:
 
@@ -64,20 +64,20 @@ def hypermodel(
 
 
 def split_fixed(name: str, fixed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Dimensions of the search space, and arguments of the constructor or the task."""
+    """Split arguments into dimensions of the search space, and arguments of constructor or task."""
     task = task_for(name)
-    of_task = {*task.entry.arguments(), *task.option_defaults}
-    dimensions = {key: value for key, value in fixed.items() if key not in of_task}
-    return dimensions, {key: value for key, value in fixed.items() if key in of_task}
+    task_arguments = {*task.entry.arguments(), *task.option_defaults}
+    dimensions = {key: value for key, value in fixed.items() if key not in task_arguments}
+    return dimensions, {key: value for key, value in fixed.items() if key in task_arguments}
 
 
 class ZooHyperModel(keras_tuner.HyperModel):
-    """The models of a task, with a search space.
+    """KerasTuner hypermodel of a task.
 
     Args:
-        task: `keras_seqzoo.tasks.Task`, bound to data where `fit` is to use that data.
+        task: `keras_seqzoo.tasks.Task`. `Search` needs a task that is bound to data.
         space: mapping that replaces or adds dimensions, as in `hypermodel`.
-        **fixed: arguments of the constructor, and dimensions of the space, that do not vary.
+        **fixed: fixed arguments of the constructor and fixed dimensions of the search space.
     """
 
     def __init__(self, task: Task, *, space: Mapping[str, Any] | None = None, **fixed: Any):
@@ -93,12 +93,12 @@ class ZooHyperModel(keras_tuner.HyperModel):
             for key, value in (space or {}).items()
         }
         dimensions = {**entry.space, **replaced}
-        known = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
-        known += [key for key in _OPTIMIZER if key not in known]
+        accepted = [*self.arguments, *(key for key in dimensions if key not in self.arguments)]
+        accepted += [key for key in _OPTIMIZER if key not in accepted]
         for key in (*self.fixed, *replaced):
-            if key not in known or (key in replaced and not self._is_used(key)):
+            if key not in accepted or (key in replaced and not self._is_used(key)):
                 raise errors.UnknownArgumentError(
-                    unknown_name_message(f"argument of {entry.name}:", key, known)
+                    unknown_name_message(f"argument of {entry.name}:", key, accepted)
                 )
         for key, value in self.fixed.items():
             if key not in self.arguments and not (is_real(value) and value > 0):
@@ -117,18 +117,18 @@ class ZooHyperModel(keras_tuner.HyperModel):
         return keras_tuner.Objective(*self.task.objective)
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
-        """Registers every dimension, conditional ones under their conditions."""
+        """Declare every dimension, conditional ones under their conditions."""
         self.sample(hp)
 
     def sample(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        """The values of this trial, by dimension; those that are not active are left out."""
+        """Values of the active dimensions in a trial."""
         values = {key: _declare(hp, key, value) for key, value in self.dimensions.items()}
         return {key: value for key, value in values.items() if value is not None}
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The compiled model of this trial."""
         values = {**self.sample(hp), **{key: _fresh(value) for key, value in self.fixed.items()}}
-        optimizer = {"learning_rate": 1e-3}
+        optimizer: dict[str, Any] = {"learning_rate": 1e-3}
         optimizer |= {name: values.pop(name) for name in _OPTIMIZER if name in values}
         model = self.task.build(**_constructor_arguments(values))
         self.task.compile(model, self.task.optimizer(**optimizer))
@@ -145,10 +145,10 @@ class ZooHyperModel(keras_tuner.HyperModel):
         validation_split: float = 0.0,
         **kwargs: Any,
     ) -> keras.callbacks.History:
-        """Trains one trial on data of the task, or on what `Model.fit` takes.
+        """Train the model of a trial on data of the task, or on data for `Model.fit`.
 
         Raises:
-            ArgumentError: without validation data, where the task measures its metrics on it.
+            ArgumentError: without validation data, if the metrics of the task need it.
         """
         return self.task.fit_data(
             model,
@@ -160,7 +160,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
         )
 
     def adapt_like(self, model: keras.Model, adapted: keras.Model) -> None:
-        """Adapts a model as one with the same layers was adapted; the data is not read again."""
+        """Copy adapted statistics from a model with the same layers, without reading the data."""
         for layer in model.layers:
             if isinstance(layer, layers.Normalization) and adapted.get_layer(layer.name).adapted:
                 weights = adapted.get_layer(layer.name).weights
@@ -170,7 +170,7 @@ class ZooHyperModel(keras_tuner.HyperModel):
             model.loss.variance = adapted.loss.variance
 
     def _is_used(self, key: str) -> bool:
-        """Whether `build` would use a dimension of that name."""
+        """Whether `build` uses a dimension of that name."""
         if key in self.arguments or key in _OPTIMIZER:
             return True
         return key.endswith("_strength") and _regularizer_of(key) in self.arguments
@@ -179,38 +179,38 @@ class ZooHyperModel(keras_tuner.HyperModel):
 def _without_fixed(
     dimensions: Mapping[str, Dimension], fixed: Mapping[str, Any]
 ) -> dict[str, Dimension]:
-    """What still varies: a fixed parent settles whether its dependents are there at all."""
-    left = {}
+    """The dimensions that vary. A fixed parent decides whether its dependents are active."""
+    varying = {}
     for key, value in dimensions.items():
-        settled = [parent for parent in value.when if parent in fixed]
-        if key in fixed or any(fixed[parent] not in value.when[parent] for parent in settled):
+        fixed_parents = [parent for parent in value.when if parent in fixed]
+        if key in fixed or any(fixed[parent] not in value.when[parent] for parent in fixed_parents):
             continue
         when = {name: values for name, values in value.when.items() if name not in fixed}
-        left[key] = dataclasses.replace(value, when=when)
-    return left
+        varying[key] = dataclasses.replace(value, when=when)
+    return varying
 
 
 def _fresh(value: Any) -> Any:
-    """An initializer without a seed draws once; every trial needs its own, from its own seed."""
+    """A copy of an initializer, which draws from the seed of the trial."""
     if isinstance(value, keras.initializers.Initializer):
         return type(value).from_config(value.get_config())
     return value
 
 
-def _declare(hp: keras_tuner.HyperParameters, name: str, what: Dimension) -> Any:
-    if what.when:
-        (parent, values), *others = what.when.items()
+def _declare(hp: keras_tuner.HyperParameters, name: str, dimension: Dimension) -> Any:
+    if dimension.when:
+        (parent, values), *others = dimension.when.items()
         with hp.conditional_scope(parent, list(values)):
-            return _declare(hp, name, dataclasses.replace(what, when=dict(others)))
-    if isinstance(what, Choice):
-        return hp.Choice(name, list(what.values), default=what.default, ordered=False)
-    kind = hp.Int if isinstance(what, Int) else hp.Float
-    sampling = "log" if what.log else "linear"
-    return kind(name, what.low, what.high, sampling=sampling, default=what.default)
+            return _declare(hp, name, dataclasses.replace(dimension, when=dict(others)))
+    if isinstance(dimension, Choice):
+        return hp.Choice(name, list(dimension.values), default=dimension.default, ordered=False)
+    kind = hp.Int if isinstance(dimension, Int) else hp.Float
+    sampling = "log" if dimension.log else "linear"
+    return kind(name, dimension.low, dimension.high, sampling=sampling, default=dimension.default)
 
 
 def _constructor_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    """Puts kind and strength of a regularizer together: `("l1", 0.1)` becomes `L1(0.1)`."""
+    """Combine kind and strength of a regularizer: `("l1", 0.1)` becomes `L1(0.1)`."""
     arguments = {key: value for key, value in values.items() if not key.endswith("_strength")}
     for key, value in values.items():
         regularizer = _regularizer_of(key)
@@ -223,4 +223,5 @@ def _constructor_arguments(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _regularizer_of(strength: str) -> str:
+    """Name of the regularizer argument that a strength belongs to."""
     return strength.removesuffix("_strength") + "_regularizer"

@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: one live line, or one line per trial in a log file."""
+"""Progress of a search: a progress bar on a terminal, else one line per trial."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-_SILENCE = 30.0  # seconds without a line in a log file
+_LOG_INTERVAL = 30.0  # seconds between lines of a log while trials train together
 
 
 class SearchProgress:
-    """Trials done, the best figures so far, time left. A context manager."""
+    """Context manager that shows finished trials, the best metrics so far, and the time left."""
 
     def __init__(self, done: int, total: int, *, verbose: int):
         self.console = Console(quiet=not verbose)
-        self.said = time.monotonic()
+        self.last_message = time.monotonic()
         self.started, self.done, self.at_start, self.total = time.monotonic(), done, done, total
         self.bar = Progress(
             TextColumn("[bold]search"),
@@ -38,32 +38,43 @@ class SearchProgress:
     def __exit__(self, *_) -> None:
         self.bar.stop()
 
-    def advanced(self, trials: int, share: float) -> None:
-        """Moves the bar while trials train together, each by that share of what it does next."""
-        self.bar.update(self.task, completed=self.done + trials * share)
-        if not self.console.is_terminal and time.monotonic() - self.said > _SILENCE:
-            self.say(f"{trials} trials train together: {share:.0%} of the way to the next look.")
+    def on_epochs_end(self, trials: int, fraction: float) -> None:
+        """Move the bar while trials train together.
 
-    def trial_ended(self, number: int, text: str, best: str) -> None:
-        """Moves the bar; where there is no terminal, writes a line."""
+        Args:
+            trials: int, number of trials that train.
+            fraction: float in [0, 1], finished part of the epochs of this round.
+        """
+        self.bar.update(self.task, completed=self.done + trials * fraction)
+        if not self.console.is_terminal and time.monotonic() - self.last_message > _LOG_INTERVAL:
+            self.print(f"Training {trials} trials together: {fraction:.0%} of this round's epochs.")
+
+    def on_trial_end(self, number: int, text: str, best: str) -> None:
+        """Move the bar; without a terminal, print a line.
+
+        Args:
+            number: int, number of the trial.
+            text: str, its metrics, or why there are none.
+            best: str, metrics of the best trial so far.
+        """
         self.done += 1
         self.bar.update(self.task, completed=self.done, best=best)
         if not self.console.is_terminal:
             pace = (time.monotonic() - self.started) / (self.done - self.at_start)
             left = _duration((self.total - self.done) * pace)
-            self.say(
+            self.print(
                 f"{self.done}/{self.total} done, trial {number}: {text}; best {best}; {left} left"
             )
 
-    def say(self, text: str) -> None:
-        """Prints a sentence above the bar."""
-        self.said = time.monotonic()
+    def print(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.last_message = time.monotonic()
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
 def quiet_tensorflow() -> Iterator[None]:
-    """Drops TensorFlow's advice about retracing: every trial is another model, so it must trace."""
+    """Hide TensorFlow's retracing warning: every trial has a new model, which must be traced."""
 
     def keep(record: logging.LogRecord) -> bool:
         return "retracing" not in record.getMessage()

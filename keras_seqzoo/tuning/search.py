@@ -1,4 +1,4 @@
-"""`search`: hyperparameter search over an entry of the zoo."""
+"""`search`: hyperparameter search of a registered model."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def search(
     verbose: int = 1,
     **fixed: Any,
 ) -> Search:
-    """Searches the hyperparameters of an entry, and returns the best trained model.
+    """Search the hyperparameters of an entry, and return the search with its best trained model.
 
     The directory then holds `best.keras` (for `keras_seqzoo.load`), `report.html`, and `study.db`,
-    an Optuna study with every trial. The same call again resumes an interrupted search and ends as
-    an uninterrupted one; with a higher `max_trials` it continues.
+    an Optuna study with every trial. The same call resumes an interrupted search, whose results
+    are then those of an uninterrupted search. With a higher `max_trials` it adds trials.
 
     Shapes: windows are `(windows, time, features)`, in time order. With overlapping windows give
         `validation_data`, so that no reading is on both sides.
@@ -61,48 +61,50 @@ def search(
         x: training data, as in `keras_seqzoo.train`. The best model of labeled sequences or pairs
             is end-to-end.
         y: targets of windows, as in `keras_seqzoo.train`.
-        validation_data: as `x`, or a pair (x, y); default a part of `x`.
-        validation_split: float in (0, 1), that part: the last one of a time series or of windows,
-            else drawn at random with the same share of every class.
+        validation_data: data like `x`, or a pair (x, y); default a part of `x`.
+        validation_split: float in (0, 1), fraction of `x` for validation: the last part of a time
+            series or of windows, else a random part with the same fraction of every class.
         max_trials: int, number of trials.
-        epochs: int, per trial. A trial's score and weights are those of its best epoch.
+        epochs: int, epochs per trial. The score and weights of a trial are those of its best epoch.
         batch_size: int.
-        population: int, trials that are proposed at once and, where they differ only in weights,
-            units, regularizers, dropout and learning rate, trained together: many times faster than
-            one by one. 1 trains one by one, and each proposal uses all earlier results. Trials also
-            train one by one with other `callbacks` than one `EarlyStopping`, with texts, with a CRF
-            or BIO tags, and with encoder-decoders.
-        pruning: bool, stop unpromising trials early, by successive halving: after a ninth and a
-            third of the epochs the best third by the objective continues. Only where trials train
-            together.
-        objective: name of a key of the logs, a `keras_tuner.Objective`, or a list of them. The
-            default is "val_identity_cost" of the identity family, the sum of identity error and
-            state leakage; "val_identity_error" of autoencoders and forecasters, which are to
-            remember; "val_f1" of taggers; "val_accuracy" of classifiers and encoder-decoders of
-            tokens; "val_error" of encoder-decoders of readings. Two,
+        population: int, number of trials that are proposed at once. Trials that differ only in
+            weights, units, regularizers, dropout and learning rate train together, which is many
+            times faster than one by one. With 1, trials train one by one, and each proposal uses
+            all earlier results. Trials also train one by one with `callbacks` other than one
+            `EarlyStopping`, with texts, with a CRF or BIO tags, and with encoder-decoders.
+        pruning: bool, stop unpromising trials early by successive halving: after a ninth and a
+            third of the epochs the best third by the objective continues. It applies only to trials
+            that train together.
+        objective: key of the logs, a `keras_tuner.Objective`, or a list of them. The default is
+            "val_identity_cost" for the identity task, the sum of identity error and state leakage;
+            "val_identity_error" for autoencoders and forecasters, which need memory; "val_f1" for
+            taggers; "val_accuracy" for classifiers and encoder-decoders of tokens; "val_error" for
+            encoder-decoders of readings. Several objectives, such as
             `["val_identity_error", "val_state_leakage"]`, are sampled for their Pareto front.
         sampler: "tpe", "random", "nsga2", or a function from a seed to an Optuna sampler.
         directory: path; default `runs/NAME`.
-        storage: str, address of a database, such as "postgresql://user@host/base", in which any
-            number of machines that make the same call work on one study, named as the last part
-            of `directory`; default a file in the directory. `directory` must be shared by all: it
-            holds the weights. Trials of a worker that died are run by another.
+        storage: str, address of a database such as "postgresql://user@host/base"; default a file
+            in the directory. Machines that make the same call work on one study, which is named
+            after the last part of `directory`. They must share `directory`, which holds the
+            weights. Trials of a worker that died run again in another worker.
         overwrite: bool, start over instead of resuming.
         seed: int, at least 0. The same seed gives the same trials and scores.
         callbacks: Keras callbacks, copied for every trial; `EarlyStopping("val_identity_cost",
-            mode="min", patience=5)` can monitor the objectives.
-        hyperparameters: `keras_tuner.HyperParameters` that override dimensions of the space.
-        space: mapping that replaces dimensions, as in `keras_seqzoo.hypermodel`.
-        block: int, number of consecutive windows that overlap, for `keras_seqzoo.leakage`.
-        max_leakage: float, choose the trial with the lowest error within this state leakage.
-        max_error: float, choose the trial with the lowest state leakage within this error.
+            mode="min", patience=5)` monitors an objective.
+        hyperparameters: `keras_tuner.HyperParameters` that override dimensions of the search space.
+        space: mapping that replaces dimensions of the space, as in `keras_seqzoo.hypermodel`.
+        block: int, number of consecutive windows that overlap, as in `keras_seqzoo.leakage`.
+        max_leakage: float, choose the trial with the lowest error among those with at most this
+            state leakage.
+        max_error: float, choose the trial with the lowest state leakage among those with at most
+            this error.
         report: bool, write `report.html`.
         verbose: 0 is silent; 1 shows progress.
-        **fixed: arguments of the constructor, options of the task (such as `sequence_length`), and
-            dimensions of the space, that do not vary.
+        **fixed: fixed arguments of the constructor, options of the task (such as
+            `sequence_length`), and fixed dimensions of the search space.
 
     Returns:
-        A `Search` that has run.
+        The finished `Search`.
 
     Raises:
         UnknownNameError, UnknownArgumentError, ArgumentError: for an argument that cannot be used.
@@ -147,7 +149,7 @@ def search(
     )
     search.search()
     if report:
-        with search.once("report") as claimed:
-            if claimed:
+        with search.writer_lock("report") as is_writer:
+            if is_writer:
                 write_report(search)
     return search

@@ -1,4 +1,4 @@
-"""One trial trained. Knows neither where its parameters come from nor where its weights go."""
+"""Training of a single trial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from keras_seqzoo.utils.random import seeded
 
 @dataclasses.dataclass(frozen=True)
 class TrialResult:
-    """A trained model, the figures of its best epoch, and the curves of all."""
+    """The result of one trial.
+
+    Attributes:
+        model: the trained model, with the weights of its best epoch.
+        metrics: logs of the best epoch.
+        epoch: int, the best epoch, from 0.
+        history: logs of all epochs.
+        seconds: float, training time.
+    """
 
     model: keras.Model
     metrics: dict[str, float]
@@ -40,14 +48,14 @@ def run_trial(
     callbacks: Sequence[keras.callbacks.Callback],
     seed: int,
 ) -> TrialResult:
-    """Builds and trains one trial; everything random in it follows from `seed`.
+    """Build and train one trial. All its random numbers are derived from `seed`.
 
     Raises:
         FailedTrialError: if no epoch had a finite objective.
     """
     started = time.monotonic()
     best = BestEpoch(objectives)
-    with seeded(seed), _gradients_released():
+    with seeded(seed), _temporary_gradients():
         model = hypermodel.build(hp)
         hypermodel.task.adapt(model)
         history = hypermodel.task.fit(
@@ -60,44 +68,49 @@ def run_trial(
         )
     if best.metrics is None:
         last = {key: values[-1] for key, values in history.history.items()}
-        raise FailedTrialError(diverged(objectives, last))
+        raise FailedTrialError(divergence_message(objectives, last))
     model.set_weights(best.weights)
     return TrialResult(model, best.metrics, best.epoch, history.history, time.monotonic() - started)
 
 
-def release(*, kernels: bool) -> None:
-    """Frees what finished trials left: models, which are cycles, and TensorFlow's kernels of each.
+def free_memory(*, clear_kernels: bool) -> None:
+    """Free the memory of finished trials.
 
-    Without its kernels a compiled program would be compiled again.
+    Models are reference cycles, which only the garbage collector frees.
+
+    Args:
+        clear_kernels: bool, whether to clear TensorFlow's kernel cache too. Compiled programs that
+            are still in use would then be compiled again.
     """
     gc.collect()
-    if kernels and keras.backend.backend() == "tensorflow":
+    if clear_kernels and keras.backend.backend() == "tensorflow":
         compat.clear_kernel_cache()
 
 
 @contextlib.contextmanager
-def _gradients_released() -> Iterator[None]:
-    """Forgets the gradients that were registered inside; nothing trained there trains on.
+def _temporary_gradients() -> Iterator[None]:
+    """Remove the gradients that are registered inside the context.
 
-    TensorFlow registers the gradient of each call of a function that brings its own, as the
-    recurrent layers do, for as long as the process lives, and with it the whole graph.
+    TensorFlow registers the gradient of every call of a function with a custom gradient, such as
+    those of the recurrent layers, and keeps it and its graph until the process ends. Models that
+    were trained inside cannot be trained further.
     """
     if keras.backend.backend() != "tensorflow":
         yield
         return
-    known = compat.registered_gradients()
+    registered = compat.registered_gradients()
     try:
         yield
     finally:
-        for name in compat.registered_gradients() - known:
+        for name in compat.registered_gradients() - registered:
             compat.remove_gradient(name)
 
 
-def diverged(objectives: list[keras_tuner.Objective], last: dict[str, float]) -> str:
-    """What is said of a trial without a finite epoch."""
-    names = ", ".join(one.name for one in objectives)
+def divergence_message(objectives: list[keras_tuner.Objective], last: dict[str, float]) -> str:
+    """Error message for a trial without a finite epoch; `last` are the logs of its last epoch."""
+    names = ", ".join(objective.name for objective in objectives)
     return (
-        f"No epoch had a finite {names}: training diverged. The last epoch gave "
+        f"No epoch had a finite {names}: training diverged. Logs of the last epoch: "
         f"{ {name: round(value, 6) for name, value in last.items()} }."
     )
 
@@ -105,7 +118,8 @@ def diverged(objectives: list[keras_tuner.Objective], last: dict[str, float]) ->
 class BestEpoch(keras.callbacks.Callback):
     """Keeps the weights and the logs of the epoch with the best objective, in memory.
 
-    Several objectives are summed, as in KerasTuner. An epoch that is not finite never counts.
+    Several objectives are summed, as in KerasTuner. Epochs whose objectives are not finite are
+    ignored.
     """
 
     def __init__(self, objectives: list[keras_tuner.Objective]):
@@ -117,18 +131,22 @@ class BestEpoch(keras.callbacks.Callback):
         self.epoch = 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Compares this epoch with the best so far."""
-        missing = [one.name for one in self.objectives if one.name not in logs]
+        """Keep this epoch if it is the best so far."""
+        logs = logs or {}
+        missing = [objective.name for objective in self.objectives if objective.name not in logs]
         if missing:
             raise keras_tuner.errors.FatalValueError(
                 f"`objective` must be in the logs of an epoch. Received: {', '.join(missing)}; the "
                 f"logs have {', '.join(logs)}."
             )
         values = [
-            -logs[one.name] if one.direction == "max" else logs[one.name] for one in self.objectives
+            -logs[objective.name] if objective.direction == "max" else logs[objective.name]
+            for objective in self.objectives
         ]
         cost = float(sum(values))
         if np.isfinite(values).all() and cost < self.cost:
             self.cost, self.epoch = cost, epoch
             self.metrics = {name: float(value) for name, value in logs.items()}
+            if self.model is None:
+                raise RuntimeError("`BestEpoch` must be set to a model, as `Model.fit` does.")
             self.weights = self.model.get_weights()

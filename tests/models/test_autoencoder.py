@@ -11,7 +11,7 @@ from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import LastState
 from keras_seqzoo.layers.seq2seq.code_decoder import previous_real_step
 from keras_seqzoo.models import decoder, encoder
-from keras_seqzoo.tuning.vectorized.packed_model import Packed
+from keras_seqzoo.tuning.vectorized.packed_model import PackedModel
 from tests.conformance.table import build_case, make_inputs, pad, prepare, readings
 
 NAN = float("nan")
@@ -168,7 +168,7 @@ def test_training_compiled_by_xla_equals_eager_training():
 @pytest.mark.tensorflow
 def test_autoencoders_have_no_packed_rule():
     models = [zoo.get("gru_autoencoder", units=units, code_size=2) for units in (4, 8)]
-    assert Packed.obstacle(*models) == "there is no rule for LastState"
+    assert PackedModel.obstacle(*models) == "there is no rule for LastState"
 
 
 @pytest.mark.parametrize("name", ["linear_rnn_autoencoder", "gru_autoencoder"])

@@ -1,4 +1,4 @@
-"""`report.html`: a search as one self-contained page."""
+"""The report of a search: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keras_seqzoo.tuning.report import plots
 from keras_seqzoo.tuning.tuner import REPORT, Search
 from keras_seqzoo.utils import files
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -38,11 +38,11 @@ STYLE = {
 
 
 def write_report(search: Search, **details: Any) -> Path:
-    """Writes `report.html`, one self-contained file, into the directory of a search.
+    """Write `report.html` into the directory of a search and return its path.
 
     Args:
         search: a search that has run.
-        **details: of `render_report`.
+        **details: arguments of `render_report`.
     """
     with quiet_tensorflow():
         text = render_report(search, **details)
@@ -56,14 +56,14 @@ def render_report(
     command: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> str:
-    """The page as a string.
+    """The report as HTML.
 
     Args:
         search: a search that has run.
         scores: scores of the chosen model by the name of the data, "validation" first; default
-            those of the validation data.
-        command: str that repeats the search.
-        notes: sentences about the data.
+            scores on the validation data.
+        command: str, command that repeats the search; default the call in Python.
+        notes: tuple of str, sentences about the data.
     """
     task, results, chosen = search.task, search.results, int(search.chosen.trial_id)
     scores = scores or {"validation": task.validation_scores(search.best_model)}
@@ -97,52 +97,55 @@ def render_report(
         )
 
 
-def _trial_sections(search: Search, score: str) -> list[Section]:
-    """Learning curves, importance of hyperparameters, and the score against each of them."""
+def _trial_sections(search: Search, metric: str) -> list[Section]:
+    """Learning curves, hyperparameter importances, and a metric against each hyperparameter."""
     results, chosen = search.results, int(search.chosen.trial_id)
     sections = []
     for title, text, figure in (
-        ("Learning curves", "The objective after each epoch of every trial.",
-         plots.objective_curves(search, chosen)),
+        ("Learning curves", "Objective of every trial after each epoch.",
+         plots.learning_curve_figure(search, chosen)),
         ("Hyperparameter importance",
-         "How well each hyperparameter separates the best trials from the others (PED-ANOVA). "
-         "Hyperparameters that only some trials have are left out.",
-         plots.importance_bars(search)),
+         "How well each hyperparameter separates the best trials from the others (PED-ANOVA); the "
+         "importances sum to 1. Hyperparameters that only some trials have are left out.",
+         plots.importance_figure(search)),
     ):  # fmt: skip
         if figure is not None:
             sections.append(Section(title, text, (figure,)))
-    metric = score if score in results else search.oracle.objectives[0].name
+    if metric not in results:
+        metric = search.oracle.objectives[0].name
     for name, dimension in search.hypermodel.dimensions.items():
-        if name in results and not dimension.when and results[name].nunique() > 1:
+        if name in results and not dimension.when and len(results[name].dropna().unique()) > 1:
             label = name.replace("_", " ")
-            figure = plots.score_against(results, chosen, name, metric)
-            sections.append(Section(f"Objective against {label}", "Complete trials.", (figure,)))
+            figure = plots.slice_figure(results, chosen, name, metric)
+            text = "Objective of every complete trial; the chosen trial is circled."
+            sections.append(Section(f"Objective against {label}", text, (figure,)))
     return sections
 
 
 def svg(figure: Figure) -> markupsafe.Markup:
-    """A figure as part of a page."""
+    """A figure as inline SVG."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Without its own size the picture takes the width that the page gives it.
+    # Without a size of its own, the figure fills the width of its section.
     return markupsafe.Markup(re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2))
 
 
-def trial_table(results: pd.DataFrame, score: str, *, maximize: bool) -> dict[str, Any]:
-    """The trials with the best score first."""
+def trial_table(results: pd.DataFrame, metric: str, *, maximize: bool) -> dict[str, Any]:
+    """Columns and rows of the table of trials, sorted by a metric, the best trial first."""
     columns = [
         column
         for column in results.columns
-        if column not in ("message", "loss", "val_loss") and results[column].notna().any()
+        if column not in ("message", "loss", "val_loss")
+        and not results[column].isna().to_numpy().all()
     ]
-    known = score in results
-    order = results.sort_values(score, ascending=not maximize) if known else results
+    if metric in results:
+        results = results.sort_values(metric, ascending=not maximize)
     rows = [
         {"pareto": bool(row.get("pareto", False)), "trial": int(row["trial"]),
          "cells": [_cell(row[column]) for column in columns]}
-        for _, row in order.iterrows()
+        for row in results.to_dict("records")
     ]  # fmt: skip
     return {
         "columns": [column.replace("val_", "").replace("_", " ") for column in columns],
@@ -161,22 +164,22 @@ def _cell(value: Any) -> str:
 
 
 def python_call(search: Search) -> str:
-    """The call that repeats a search."""
-    options = search.settings
+    """The Python call that repeats a search."""
+    settings = search.settings
     arguments = {
         "max_trials": search.oracle.max_trials,
         **{
-            key: options[key]
+            key: settings[key]
             for key in ("epochs", "batch_size", "population", "pruning", "seed", "sampler")
         },
-        "objective": [name for name, _ in options["objective"]],
+        "objective": [name for name, _ in settings["objective"]],
         **{key: value for key, value in search.budget.items() if value is not None},
         "directory": str(search.path),
         "block": search.task.options["block"],
         **search.hypermodel.fixed,
     }
-    listed = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return f"keras_seqzoo.search({search.hypermodel.name!r}, {search.task.python_data}, {listed})"
+    keywords = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"keras_seqzoo.search({search.hypermodel.name!r}, {search.task.python_data}, {keywords})"
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Figures of a search's report that every task has."""
+"""Figures of a search report that do not depend on the task."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from keras_seqzoo.tasks.window_figures import CHOSEN
-from keras_seqzoo.tuning.results import curves, importances
+from keras_seqzoo.tuning.results import learning_curves, param_importances
 
 if TYPE_CHECKING:
     from keras_seqzoo.tuning.tuner import Search
 
 
-def objective_curves(search: Search, chosen: int) -> Figure | None:
-    """The objective after each epoch, of every trial."""
-    names = [one.name for one in search.oracle.objectives]
+def learning_curve_figure(search: Search, chosen: int) -> Figure | None:
+    """Objective of every trial against the epoch; None if no trial has a finite value."""
+    names = [objective.name for objective in search.oracle.objectives]
     metric = names[0] if len(names) == 1 else "val_identity_cost"
-    trials = curves(search.oracle, metric)
-    if not trials:
+    curves = learning_curves(search.oracle, metric)
+    if not curves:
         return None
     figure = Figure(figsize=(6.2, 3.6), layout="constrained")
     ax = figure.add_subplot()
@@ -30,7 +30,7 @@ def objective_curves(search: Search, chosen: int) -> Figure | None:
         "failed": {"color": "#9aa0a8", "alpha": 0.3, "linewidth": 0.8, "zorder": 2},
     }
     labeled = set()
-    for trial, (state, values) in trials.items():
+    for trial, (state, values) in curves.items():
         style = "chosen" if trial == chosen else state
         label = None if style in labeled else style
         labeled.add(style)
@@ -41,41 +41,45 @@ def objective_curves(search: Search, chosen: int) -> Figure | None:
             marker="." if len(values) == 1 else None,
             **styles[style],
         )
-    finite = [value for _, values in trials.values() for value in values]
+    finite = [value for _, values in curves.values() for value in values]
     ax.set(xlabel="epoch", ylabel=metric.removeprefix("val_").replace("_", " "))
     ax.set_yscale("log" if min(finite) > 0 else "linear")
     ax.legend(frameon=False, fontsize="small")
     return figure
 
 
-def importance_bars(search: Search) -> Figure | None:
-    """Which parameters tell the best trials from the others."""
-    shares = importances(search.oracle)
-    if not shares:
+def importance_figure(search: Search) -> Figure | None:
+    """Bars of the importance of each hyperparameter; None if there are too few trials."""
+    importances = param_importances(search.oracle)
+    if not importances:
         return None
-    figure = Figure(figsize=(6.2, 0.9 + 0.45 * len(shares)), layout="constrained")
+    figure = Figure(figsize=(6.2, 0.9 + 0.45 * len(importances)), layout="constrained")
     ax = figure.add_subplot()
-    names = list(reversed(shares))
-    ax.barh([name.replace("_", " ") for name in names], [shares[name] for name in names])
-    ax.set(xlabel="share", xlim=(0, 1))
+    names = list(reversed(importances))
+    ax.barh([name.replace("_", " ") for name in names], [importances[name] for name in names])
+    ax.set(xlabel="importance", xlim=(0, 1))
     return figure
 
 
-def score_against(results: pd.DataFrame, chosen: int, name: str, score: str) -> Figure:
-    """The score of every complete trial against one parameter."""
+def slice_figure(results: pd.DataFrame, chosen: int, name: str, metric: str) -> Figure:
+    """A metric of every complete trial against one hyperparameter."""
     figure = Figure(figsize=(6.2, 3.2), layout="constrained")
     ax = figure.add_subplot()
-    complete = results[results["state"] == "complete"]
-    values = complete[name]
-    numeric = pd.api.types.is_numeric_dtype(values)
-    ax.scatter(values, complete[score], s=36, color="#5b6570")
-    best = complete["trial"] == chosen
+    complete = results.loc[results["state"] == "complete"]
+    values = complete[name].to_numpy()
+    scores = complete[metric].to_numpy()
+    ax.scatter(values, scores, s=36, color="#5b6570")
+    is_chosen = complete["trial"].to_numpy() == chosen
     ax.scatter(
-        values[best], complete[score][best], s=150, facecolors="none", edgecolors=CHOSEN,
+        values[is_chosen], scores[is_chosen], s=150, facecolors="none", edgecolors=CHOSEN,
         linewidths=2, label="chosen",
     )  # fmt: skip
-    ax.set(xlabel=name.replace("_", " "), ylabel=score.removeprefix("val_"))
-    if numeric and (values > 0).all() and values.max() / values.min() > 20:
+    ax.set(xlabel=name.replace("_", " "), ylabel=metric.removeprefix("val_").replace("_", " "))
+    if (
+        pd.api.types.is_numeric_dtype(values)
+        and values.min() > 0
+        and values.max() / values.min() > 20
+    ):
         ax.set_xscale("log")
     ax.legend(frameon=False, fontsize="small")
     return figure

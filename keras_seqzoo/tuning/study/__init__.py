@@ -1,1 +1,1 @@
-"""The Optuna study behind a search: oracle, trial store, successive halving."""
+"""The Optuna study of a search: oracle, trial store, successive halving."""

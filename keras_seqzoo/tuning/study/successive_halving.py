@@ -1,8 +1,9 @@
-"""Successive halving: at a few rungs, trials that are clearly behind end.
+"""Successive halving: early stopping of trials that are clearly worse than others.
 
-A trial goes on if at its rung it is among the best third of the trials that got there, of its own
-population and of earlier ones: the rule of Li et al., 2020 (https://arxiv.org/abs/1810.05934,
-asynchronous successive halving), without its dependence on which worker was faster.
+A trial continues if at its rung it is in the best third of the trials that reached that rung, of
+its own population and of earlier ones. This is the rule of asynchronous successive halving (Li et
+al., 2020, https://arxiv.org/abs/1810.05934), but the result does not depend on which worker was
+faster.
 """
 
 from __future__ import annotations
@@ -10,28 +11,32 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-FACTOR, RUNGS = 3, 3
+REDUCTION_FACTOR, NUM_RUNGS = 3, 3
 
 
-def rungs(epochs: int) -> list[int]:
-    """After how many epochs trials are compared; the last is the end.
+def rung_epochs(epochs: int) -> list[int]:
+    """Numbers of epochs after which trials are compared; the last is `epochs`.
 
-    >>> rungs(20)
+    >>> rung_epochs(20)
     [3, 7, 20]
     """
-    return sorted({math.ceil(epochs / FACTOR**power) for power in range(RUNGS)})
+    return sorted({math.ceil(epochs / REDUCTION_FACTOR**power) for power in range(NUM_RUNGS)})
 
 
-def survives(costs: Sequence[float], rivals: Sequence[Sequence[float]]) -> bool:
-    """Whether a trial with these costs, one after each epoch so far, goes on.
+def is_promoted(costs: Sequence[float], cohort: Sequence[Sequence[float]]) -> bool:
+    """Whether a trial continues to the next rung.
 
-    `rivals` are the costs of all it is compared with, itself included; those with fewer epochs are
-    left out. A cost is as good as the best so far, and one that is not finite is the worst.
+    A trial counts with its lowest cost so far; without a finite cost it counts as the worst.
+
+    Args:
+        costs: cost of the trial after each epoch so far.
+        cohort: costs of all trials it is compared with, itself included. Trials with fewer epochs
+            are left out.
     """
-    reached = [_best(other[: len(costs)]) for other in rivals if len(other) >= len(costs)]
-    ahead = sum(other < _best(costs) for other in reached)
-    return ahead < math.ceil(len(reached) / FACTOR)
+    reached = [_lowest(other[: len(costs)]) for other in cohort if len(other) >= len(costs)]
+    better = sum(other < _lowest(costs) for other in reached)
+    return better < math.ceil(len(reached) / REDUCTION_FACTOR)
 
 
-def _best(costs: Sequence[float]) -> float:
+def _lowest(costs: Sequence[float]) -> float:
     return min((cost for cost in costs if math.isfinite(cost)), default=math.inf)

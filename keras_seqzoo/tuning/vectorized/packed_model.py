@@ -1,19 +1,20 @@
-"""One graph that runs several members side by side.
+"""Packed models: several models of one kind that run as one model.
 
-Members are models of one kind that differ in weights and in units. Packed, a layer has the units of
-all members next to one another, its kernels a block for each member, and zeros elsewhere; these
-have no gradient, so that no member touches another. Units of any number fit without padding, and
-the products are large: on a CPU ten times faster than a batch of small ones.
+The models are called members. They may differ in their weights and in their number of units. A
+packed layer holds the units of all members next to each other. Its kernel is block-diagonal: one
+block per member, and zeros elsewhere that have no gradient, so that members do not affect each
+other. Members with different numbers of units need no padding, and the matrix products are large:
+on a CPU this is ten times faster than a batch of small products.
 
-Tensors inside: where the width of a member does not depend on its units, `(..., members, width)`,
-else `(..., units of all members)`; what is twice as wide as a member has units, as two directions
-are, is two such parts, one after the other.
+Shapes: the output of a layer is `(..., members, width)` if its width does not depend on the number
+of units, else `(..., units of all members)`. A bidirectional layer outputs the units of all members
+of the forward direction, then those of the backward direction.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -26,21 +27,21 @@ from keras_seqzoo.layers.rnn import bptt
 from keras_seqzoo.tuning.vectorized import philox
 from keras_seqzoo.utils import compat
 
-_RECURRENT = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
-_MATRICES = ("kernel", "recurrent_kernel", "context")  # weights that have rows; others are biases
-_SEEDS = 2**31 - 2  # Keras takes seeds modulo this
-# Without weights of their members' own, and working on the last axes alone.
-_AS_THEY_ARE = (layers.Normalization, layers.StepMask, layers.ApplyMask)
+_NUM_GATES: dict[type, int] = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}
+_WEIGHTS_WITH_ROWS = ("kernel", "recurrent_kernel", "context")  # the other weights are biases
+_SEED_MODULUS = 2**31 - 2  # Keras reduces seeds by this modulus
+# Layers without trainable weights that act on each feature by itself.
+_UNCHANGED_LAYERS = (layers.Normalization, layers.StepMask, layers.ApplyMask)
 _REGULARIZERS = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
 
 
-class Pack(NamedTuple):
-    """What is packed, as arrays or tensors, one of each for every trainable weight.
+class PackedWeights(NamedTuple):
+    """Packed trainable weights, as arrays or tensors; one element per weight.
 
     Attributes:
-        weights: kernels of blocks, and biases.
-        rows: the member that each row belongs to, -1 for none; of biases, empty.
-        columns: the same of columns.
+        weights: block-diagonal kernels, and concatenated biases.
+        rows: int, the member of each row, -1 for none; empty for biases.
+        columns: int, the member of each column, -1 for none.
     """
 
     weights: list
@@ -48,15 +49,15 @@ class Pack(NamedTuple):
     columns: list
 
 
-class Dropping(NamedTuple):
-    """What dropout needs in a step.
+class DropoutInputs(NamedTuple):
+    """Rates and seeds of dropout in a training step.
 
     Attributes:
-        rates: `(layers, members)`, of `Packed.dropouts`.
-        seeds: int32 `(layers, members, 2)`, of the first step.
-        step: int, steps done.
-        times: int `(members,)`, how long the batch of each is for itself; None where all are as
-            long as they are here.
+        rates: `(layers, members)`, for the layers in `PackedModel.dropout_layers`.
+        seeds: int32 `(layers, members, 2)`, seeds of the first step.
+        step: int, number of earlier steps.
+        times: int `(members,)`, number of time steps in each member's own batch; None if all equal
+            the number of time steps here.
     """
 
     rates: Any
@@ -66,47 +67,50 @@ class Dropping(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Size:
-    """An axis of a member's weight: `constant`, or `by_unit` parts of `units` each."""
+class _AxisSize:
+    """Size of an axis of a member's weight: `constant + per_unit * units`."""
 
     constant: int
-    by_unit: int
+    per_unit: int
 
     @classmethod
-    def of(cls, sizes: Sequence[int], units: Sequence[int]) -> _Size:
-        by_unit = (sizes[1] - sizes[0]) // (units[1] - units[0]) if units[0] != units[1] else 0
-        return cls(sizes[0] - by_unit * units[0], by_unit)
+    def infer(cls, sizes: Sequence[int], units: Sequence[int]) -> _AxisSize:
+        """Infer it from the sizes in two models with those numbers of units."""
+        per_unit = (sizes[1] - sizes[0]) // (units[1] - units[0]) if units[0] != units[1] else 0
+        return cls(sizes[0] - per_unit * units[0], per_unit)
 
-    def of_all(self, members: int, units: int) -> int:
-        return members * self.constant + units * self.by_unit
+    def packed_size(self, members: int, units: int) -> int:
+        """Size of the axis for that many members with that many units in all."""
+        return members * self.constant + units * self.per_unit
 
-    def places(self, sizes: Sequence[int], of_all: int) -> list[np.ndarray]:
-        """Where the entries of members of these sizes are, among those of `of_all` units."""
-        parts = max(self.by_unit, 1)
+    def positions(self, sizes: Sequence[int], units: int) -> list[np.ndarray]:
+        """Indices of each member's entries on the packed axis; `units` are those of all members."""
+        parts = max(self.per_unit, 1)
         ends = np.cumsum(sizes) // parts
-        starts = np.arange(parts)[:, None] * of_all
+        starts = np.arange(parts)[:, None] * units
         return [
             (starts + np.arange(end - size // parts, end)).reshape(-1)
             for size, end in zip(sizes, ends, strict=True)
         ]
 
 
-class Packed:
-    """The graph of `model`, for up to `members` members of `units` units in all.
+class PackedModel:
+    """Runs up to `members` members, with up to `units` units in all, in the graph of `model`.
 
     Args:
-        model: a Functional model of one input and one output, with every regularizer and dropout
-            that a member can have; see `obstacle`.
-        wider: one that differs in its units, unless all members have the same.
-        model_units: of both.
-        members: int.
-        units: int.
+        model: a Functional model without an `obstacle`, with every regularizer and dropout layer
+            that a member can have.
+        wider_model: the same model with more units; `model` itself if all members have the same
+            number of units.
+        model_units: numbers of units of `model` and `wider_model`.
+        members: int, largest number of members.
+        units: int, largest number of units of all members.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        wider: keras.Model,
+        wider_model: keras.Model,
         model_units: tuple[int, int],
         *,
         members: int,
@@ -114,50 +118,59 @@ class Packed:
     ):
         self.model, self.members, self.units = model, members, units
         self.variables = model.trainable_variables
-        self._index = {id(variable): at for at, variable in enumerate(self.variables)}
+        self._index = {id(variable): index for index, variable in enumerate(self.variables)}
         self._gates = [1] * len(self.variables)
         for layer in model.layers:
             for variable in layer.trainable_variables:
-                self._gates[self._index[id(variable)]] = _RECURRENT.get(type(_one_way(layer)), 1)
+                gates = _NUM_GATES.get(type(_forward_layer(layer)), 1)
+                self._gates[self._index[id(variable)]] = gates
         self._regularized = {
-            at for at, variable in enumerate(self.variables) if variable.regularizer
+            index for index, variable in enumerate(self.variables) if variable.regularizer
         }
-        self.dropouts = [layer.name for layer in model.layers if _dropout_of(layer) is not None]
-        self._rows: list[_Size | None] = []
-        self._columns: list[_Size] = []
-        for at, pair in enumerate(zip(self.variables, wider.trainable_variables, strict=True)):
-            shapes = [tuple(one.shape) for one in pair]
-            gates = self._gates[at]
-            self._columns.append(_Size.of([shape[-1] // gates for shape in shapes], model_units))
+        self.dropout_layers = [
+            layer.name for layer in model.layers if _dropout_of(layer) is not None
+        ]
+        self._rows: list[_AxisSize | None] = []
+        self._columns: list[_AxisSize] = []
+        pairs = zip(self.variables, wider_model.trainable_variables, strict=True)
+        for index, pair in enumerate(pairs):
+            shapes = [tuple(variable.shape) for variable in pair]
+            gates = self._gates[index]
+            self._columns.append(
+                _AxisSize.infer([shape[-1] // gates for shape in shapes], model_units)
+            )
             rows = None
-            if pair[0].name in _MATRICES:
-                rows = _Size.of([shape[0] for shape in shapes], model_units)
+            if pair[0].name in _WEIGHTS_WITH_ROWS:
+                rows = _AxisSize.infer([shape[0] for shape in shapes], model_units)
             self._rows.append(rows)
 
     @staticmethod
-    def obstacle(model: keras.Model, wider: keras.Model) -> str | None:
-        """Why models like these cannot be packed, or None."""
+    def obstacle(model: keras.Model, wider_model: keras.Model) -> str | None:
+        """Why models like these cannot be packed, or None.
+
+        The checks stay in one function, as a list that is read from top to bottom.
+        """
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             return "it has several inputs or outputs"
-        for layer, other in zip(model.layers, wider.layers, strict=True):
+        for layer, other in zip(model.layers, wider_model.layers, strict=True):
             varies = tuple(layer.output.shape) != tuple(other.output.shape)
             if isinstance(layer, keras.layers.InputLayer):
                 continue
-            if type(layer) in _AS_THEY_ARE:
+            if type(layer) in _UNCHANGED_LAYERS:
                 if varies:
-                    return f"layer {layer.name!r} would need statistics for each unit"
+                    return f"layer {layer.name!r} has statistics for each unit"
                 continue
-            if type(_one_way(layer)) in _RECURRENT:
-                one = _one_way(layer)
-                if one.implementation_path != "fused" or one.stateful:
+            if type(_forward_layer(layer)) in _NUM_GATES:
+                forward_layer = _forward_layer(layer)
+                if forward_layer.implementation_path != "fused" or forward_layer.stateful:
                     return f"layer {layer.name!r} keeps state, or has no fused kernel"
                 call = compat.inbound_nodes(layer)[0].arguments
                 if len(call.args) > 1 or call.kwargs.get("initial_state") is not None:
-                    return f"layer {layer.name!r} starts from a given state"
-                if one.go_backwards:
+                    return f"layer {layer.name!r} has an initial state"
+                if forward_layer.go_backwards:
                     return f"layer {layer.name!r} runs backwards"
-                if one is not layer and not _concatenates(layer):
-                    return f"layer {layer.name!r} does not put two like directions side by side"
+                if forward_layer is not layer and not _concatenates(layer):
+                    return f"layer {layer.name!r} does not concatenate two equal directions"
             elif type(layer) is layers.Pooling:
                 pass
             elif type(layer) is keras.layers.Dropout:
@@ -182,109 +195,110 @@ class Packed:
         return None
 
     def units_of(self, model: keras.Model) -> int:
-        """Of the units in all, how many a member takes."""
-        for at, size in enumerate(self._columns):
-            if size.by_unit:
-                width = model.trainable_variables[at].shape[-1] // self._gates[at]
-                return (width - size.constant) // size.by_unit
+        """Number of units of a member."""
+        for index, size in enumerate(self._columns):
+            if size.per_unit:
+                width = model.trainable_variables[index].shape[-1] // self._gates[index]
+                return (width - size.constant) // size.per_unit
         return 0
 
     def covers(self, model: keras.Model) -> bool:
-        """Whether a member has no regularizer and no dropout that `model` of all lacks."""
+        """Whether `model` has every regularizer and dropout layer of a member."""
         return all(
-            at in self._regularized
-            for at, variable in enumerate(model.trainable_variables)
+            index in self._regularized
+            for index, variable in enumerate(model.trainable_variables)
             if variable.regularizer
-        ) and {layer.name for layer in model.layers if _dropout_of(layer)} <= {*self.dropouts}
+        ) and {layer.name for layer in model.layers if _dropout_of(layer)} <= {*self.dropout_layers}
 
-    # Members in and out.
+    # Packing and unpacking.
 
-    def pack(self, members: Sequence[Sequence[np.ndarray]]) -> Pack:
-        """Puts the trainable weights of members side by side."""
-        found = Pack([], [], [])
-        for at, gates in enumerate(self._gates):
-            blocks = [member[at] for member in members]
-            shape = self._shape(at, blocks[0].shape)
+    def pack(self, members: Sequence[Sequence[np.ndarray]]) -> PackedWeights:
+        """Pack the trainable weights of members."""
+        pack = PackedWeights([], [], [])
+        for index, gates in enumerate(self._gates):
+            blocks = [member[index] for member in members]
+            shape = self._packed_shape(index, blocks[0].shape)
             packed = np.zeros((*shape[:-1], gates, shape[-1]), blocks[0].dtype)
-            rows = np.full(0 if self._rows[at] is None else shape[0], -1, np.int32)
+            rows = np.full(0 if self._rows[index] is None else shape[0], -1, np.int32)
             columns = np.full((gates, shape[-1]), -1, np.int32)
-            for number, (block, place) in enumerate(
-                zip(blocks, self._places(at, blocks), strict=True)
-            ):
-                packed[place] = _by_gate(block, gates)
-                columns[:, place[-1].reshape(-1)] = number
+            indices = self._block_indices(index, blocks)
+            for member, (block, block_index) in enumerate(zip(blocks, indices, strict=True)):
+                packed[block_index] = _split_gates(block, gates)
+                columns[:, block_index[-1].reshape(-1)] = member
                 if len(rows):
-                    rows[place[0].reshape(-1)] = number
-            found.weights.append(packed.reshape(*shape[:-1], -1))
-            found.rows.append(rows)
-            found.columns.append(columns.reshape(-1))
-        return found
+                    rows[block_index[0].reshape(-1)] = member
+            pack.weights.append(packed.reshape(*shape[:-1], -1))
+            pack.rows.append(rows)
+            pack.columns.append(columns.reshape(-1))
+        return pack
 
     def unpack(
         self, packed: Sequence[np.ndarray], members: Sequence[Sequence[np.ndarray]]
     ) -> list[list[np.ndarray]]:
-        """The weights of each member; `members` have the shapes. Undoes `pack`."""
-        found: list[list[np.ndarray]] = [[] for _ in members]
-        for at, (weight, gates) in enumerate(zip(packed, self._gates, strict=True)):
-            blocks = [member[at] for member in members]
-            weight = _by_gate(weight, gates)
-            for place, block, member in zip(self._places(at, blocks), blocks, found, strict=True):
-                member.append(weight[place].reshape(block.shape))
-        return found
+        """Inverse of `pack`: the weights of each member; `members` has the shapes."""
+        unpacked: list[list[np.ndarray]] = [[] for _ in members]
+        for index, (weight, gates) in enumerate(zip(packed, self._gates, strict=True)):
+            blocks = [member[index] for member in members]
+            weight = _split_gates(weight, gates)
+            indices = self._block_indices(index, blocks)
+            for block_index, block, member in zip(indices, blocks, unpacked, strict=True):
+                member.append(weight[block_index].reshape(block.shape))
+        return unpacked
 
-    def _shape(self, at: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Of a packed weight, its last axis of one gate."""
+    def _packed_shape(self, index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a packed weight with a last axis of one gate."""
         sizes = (self.members, self.units)
-        rows, columns = self._rows[at], self._columns[at]
-        front = shape[:-1] if rows is None else (rows.of_all(*sizes),)
-        return (*front, columns.of_all(*sizes))
+        rows, columns = self._rows[index], self._columns[index]
+        front = shape[:-1] if rows is None else (rows.packed_size(*sizes),)
+        return (*front, columns.packed_size(*sizes))
 
-    def _places(self, at: int, blocks: Sequence[np.ndarray]) -> list[tuple]:
-        """Where each block is, in a weight whose last axes are gates and columns."""
-        places = []
-        columns = self._columns[at]
-        widths = [block.shape[-1] // self._gates[at] for block in blocks]
-        for number, column in enumerate(columns.places(widths, self.units)):
-            if self._rows[at] is None:
-                places.append((..., column))
-                continue
-            rows = self._rows[at].places([len(block) for block in blocks], self.units)
-            gates = np.arange(self._gates[at])
-            places.append(np.ix_(rows[number], gates, column))
-        return places
+    def _block_indices(self, index: int, blocks: Sequence[np.ndarray]) -> list[tuple]:
+        """Index of each member's block in a packed weight whose last axes are gates and columns."""
+        row_size, gates = self._rows[index], np.arange(self._gates[index])
+        widths = [block.shape[-1] // len(gates) for block in blocks]
+        columns = self._columns[index].positions(widths, self.units)
+        if row_size is None:
+            return [(..., column) for column in columns]
+        rows = row_size.positions([len(block) for block in blocks], self.units)
+        return [np.ix_(row, gates, column) for row, column in zip(rows, columns, strict=True)]
 
-    def strengths(self, model: keras.Model) -> np.ndarray:
-        """What `penalty` takes of a member: L1 and L2 of each trainable weight, `(weights, 2)`."""
-        found = np.zeros((len(self.variables), 2))
-        for at, variable in enumerate(model.trainable_variables):
+    def regularizer_strengths(self, model: keras.Model) -> np.ndarray:
+        """L1 and L2 strength of each trainable weight of a member, `(weights, 2)`."""
+        strengths = np.zeros((len(self.variables), 2))
+        for index, variable in enumerate(model.trainable_variables):
             if variable.regularizer:
-                found[at] = [getattr(variable.regularizer, name, 0.0) for name in ("l1", "l2")]
-        return found
+                strengths[index] = [
+                    getattr(variable.regularizer, name, 0.0) for name in ("l1", "l2")
+                ]
+        return strengths
 
-    def dropping(self, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
-        """Of a member, rates `(layers,)` and seeds `(layers, 2)` of `Dropping`."""
-        rates, seeds = np.zeros(len(self.dropouts)), np.zeros((len(self.dropouts), 2), np.int32)
-        named = {layer.name: _dropout_of(layer) for layer in model.layers}
-        for at, name in enumerate(self.dropouts):
-            if named.get(name):
-                rates[at], generator = named[name]
-                seeds[at] = keras.ops.convert_to_numpy(generator.state) % _SEEDS
+    def dropout_settings(self, model: keras.Model) -> tuple[np.ndarray, np.ndarray]:
+        """Dropout rates `(layers,)` and seeds `(layers, 2)` of a member."""
+        layers_count = len(self.dropout_layers)
+        rates, seeds = np.zeros(layers_count), np.zeros((layers_count, 2), np.int32)
+        settings = {layer.name: _dropout_of(layer) for layer in model.layers}
+        for index, name in enumerate(self.dropout_layers):
+            setting = settings.get(name)
+            if setting is not None:
+                rates[index], generator = setting
+                seeds[index] = keras.ops.convert_to_numpy(generator.state) % _SEED_MODULUS
         return rates, seeds
 
     # In the graph.
 
-    def own(self, pack: Pack, dtype) -> list:
-        """1 within the members' blocks, 0 elsewhere; of the shape of each weight."""
-        found = []
-        for rows, columns in zip(pack.rows, pack.columns, strict=True):
-            own = columns >= 0
-            if rows.shape[0]:
-                own = own & (rows[:, None] == columns)
-            found.append(tf.cast(own, dtype))
-        return found
+    @staticmethod
+    def block_masks(rows: Sequence, columns: Sequence, dtype) -> list:
+        """For each weight a mask that is 1 inside the blocks of the members and 0 elsewhere."""
+        masks = []
+        for row_members, column_members in zip(rows, columns, strict=True):
+            mask = column_members >= 0
+            if row_members.shape[0]:
+                mask = mask & (row_members[:, None] == column_members)
+            masks.append(tf.cast(mask, dtype))
+        return masks
 
-    def by_member(self, values, columns):
-        """Sums over each member's entries of something shaped like a weight -> `(members,)`."""
+    def sum_by_member(self, values, columns):
+        """Sum a tensor with the shape of a weight over each member's columns -> `(members,)`."""
         if len(values.shape) > 1:
             values = tf.reduce_sum(values, range(len(values.shape) - 1))
         return tf.linalg.matvec(
@@ -292,16 +306,16 @@ class Packed:
         )
 
     @staticmethod
-    def by_column(values, columns):
-        """Of each column the value of its member, `(members,)` -> `(columns,)`."""
+    def expand_to_columns(values, columns):
+        """Repeat the value of each member for its columns, `(members,)` -> `(columns,)`."""
         return tf.gather(values, tf.maximum(columns, 0))
 
     def penalty(self, weights: Sequence, columns: Sequence, strengths):
-        """The regularizers' penalties, `(members,)`; `strengths` are `(weights, members, 2)`."""
+        """Regularization penalty of each member; `strengths` are `(weights, members, 2)`."""
         total = tf.zeros((self.members,), weights[0].dtype)
-        for at in sorted(self._regularized):
-            for kind, values in enumerate((tf.abs(weights[at]), weights[at] ** 2)):
-                total += strengths[at, :, kind] * self.by_member(values, columns[at])
+        for index in sorted(self._regularized):
+            for kind, values in enumerate((tf.abs(weights[index]), weights[index] ** 2)):
+                total += strengths[index, :, kind] * self.sum_by_member(values, columns[index])
         return total
 
     def __call__(
@@ -310,155 +324,151 @@ class Packed:
         columns: Sequence,
         x,
         *,
-        dropping: Dropping | None = None,
+        dropout: DropoutInputs | None = None,
         states: dict[str, Sequence] | None = None,
         record: dict[str, tuple] | None = None,
     ):
-        """Runs all members.
+        """Run all members.
 
         Args:
-            weights: of `Pack`.
-            columns: of `Pack`.
+            weights: `PackedWeights.weights`.
+            columns: `PackedWeights.columns`.
             x: `(batch, time, members, features)`.
-            dropping: what dropout needs, in training; None elsewhere.
-            states: by recurrent layer, what to start from, `(batch, units)` each; default zeros.
-            record: a dictionary that is filled, by recurrent layer, with all its states before the
-                first step and after each, `(time + 1, batch, units)`.
+            dropout: rates and seeds in training; None in inference.
+            states: initial states by the name of the recurrent layer, `(batch, units)` each;
+                default zeros.
+            record: a dict that is filled with the states of each recurrent layer before the first
+                step and after each step, `(time + 1, batch, units)`.
 
         Returns:
             `(batch, [time,] members, width)`.
         """
+        training = dropout is not None
 
-        def run(operation) -> Callable:
-            def rule(*args, **kwargs):
-                if type(operation) is keras.layers.Dense:
-                    return self._dense(operation, weights, *args)
-                if type(operation) is keras.layers.Dropout:
-                    return self._dropped(operation, columns, *args, dropping)
-                if type(operation) is layers.Pooling:
-                    return self._pooled(operation, weights, columns, *args, kwargs.get("mask"))
-                if type(operation) is layers.Bidirectional:
-                    return self._both_ways(
-                        operation, weights, columns, *args, kwargs.get("mask"), dropping is not None
-                    )
-                if type(operation) in _RECURRENT:
-                    (x,), mask = args, kwargs.get("mask")
-                    if dropping is not None and operation.name in self.dropouts:
-                        step = tf.ones_like(x[:, 0])
-                        x = x * self._dropped(operation, columns, step, dropping)[:, None]
-                    return self._recurrent(
-                        operation, weights, columns, x, mask, dropping is not None, states, record
-                    )
-                return operation.call(*args)
+        def call(layer, x, *inputs, mask=None, **_):
+            if type(layer) is keras.layers.Dense:
+                return self._dense(layer, weights, x)
+            if type(layer) is keras.layers.Dropout:
+                return self._dropout(layer, columns, x, dropout)
+            if type(layer) is layers.Pooling:
+                return self._pooling(layer, weights, columns, x, mask)
+            if type(layer) is layers.Bidirectional:
+                return self._bidirectional(layer, weights, columns, x, mask, training)
+            if type(layer) in _NUM_GATES:
+                if dropout is not None and layer.name in self.dropout_layers:
+                    first_step = tf.ones_like(x[:, 0])  # one mask for all steps, as in Keras
+                    x = x * self._dropout(layer, columns, first_step, dropout)[:, None]
+                return self._recurrent(layer, weights, columns, x, mask, training, states, record)
+            return layer.call(x, *inputs)
 
-            return rule
+        return compat.run_through_graph(self.model, [x], call)
 
-        return compat.run_through_graph(
-            self.model, [x], lambda operation, *args, **kwargs: run(operation)(*args, **kwargs)
-        )
-
-    def _at(self, variable) -> int:
+    def _weight_index(self, variable) -> int:
         return self._index[id(variable)]
 
-    def _side_by_side(self, x, at: int):
-        """Inputs of the weight's rows with all members on one axis."""
-        if self._rows[at].by_unit:
+    def _merge_members(self, x, index: int):
+        """Inputs of a weight, with the features of all members on one axis."""
+        size = self._rows[index]
+        if size is None or size.per_unit:
             return x
         return tf.reshape(x, (*_sizes(x)[:-2], x.shape[-2] * x.shape[-1]))
 
-    def _apart(self, y, at: int):
-        """Outputs of the weight's columns with members on an axis of their own, if they can."""
-        size = self._columns[at]
-        if size.by_unit:
+    def _split_members(self, y, index: int):
+        """Outputs of a weight, with an axis of members if their width does not depend on units."""
+        size = self._columns[index]
+        if size.per_unit:
             return y
         return tf.reshape(y, (*_sizes(y)[:-1], self.members, size.constant))
 
     def _dense(self, layer, weights, x):
-        at = self._at(layer.kernel)
-        y = tf.tensordot(self._side_by_side(x, at), weights[at], 1)
+        index = self._weight_index(layer.kernel)
+        y = tf.tensordot(self._merge_members(x, index), weights[index], 1)
         if layer.bias is not None:
-            y = y + weights[self._at(layer.bias)]
-        return layer.activation(self._apart(_contained(y), at))
+            y = y + weights[self._weight_index(layer.bias)]
+        return layer.activation(self._split_members(_replace_overflow(y), index))
 
-    def _dropped(self, layer, columns, x, dropping: Dropping | None):
-        """`tf.nn.experimental.stateless_dropout` with the numbers that the member has alone."""
-        if dropping is None:
+    def _dropout(self, layer, columns, x, dropout: DropoutInputs | None):
+        """`tf.nn.experimental.stateless_dropout` with the random numbers of each single member."""
+        if dropout is None:
             return x
-        at = self.dropouts.index(layer.name)
-        owners, widths, local = self._columns_before(layer, columns, x)
-        rate = tf.gather(dropping.rates[at], owners)
-        seeds = (dropping.seeds[at] + [0, dropping.step]) % _SEEDS
-        # Row by row, the place in a tensor of the member's own width, and of its batch's own time.
-        sizes, axes = _sizes(x), len(owners.shape)
+        position = self.dropout_layers.index(layer.name)
+        members, widths, features = self._input_layout(layer, columns, x)
+        rate = tf.gather(dropout.rates[position], members)
+        seeds = (dropout.seeds[position] + [0, dropout.step]) % _SEED_MODULUS
+        # Index of each element in the flattened input of the single member, which has the width of
+        # that member and the number of time steps of its batch.
+        sizes, axes = _sizes(x), len(members.shape)
         front = sizes[:-axes]  # batch, or batch and time
         rows = tf.reshape(tf.range(front[0]), (-1, *[1] * (len(front) - 1 + axes)))
         if len(front) > 1:
-            times = front[1] if dropping.times is None else tf.gather(dropping.times, owners)
+            times = front[1] if dropout.times is None else tf.gather(dropout.times, members)
             rows = rows * times + tf.reshape(tf.range(front[1]), (-1, *[1] * axes))
-        index = tf.broadcast_to(rows * widths + local, sizes)
+        index = tf.broadcast_to(rows * widths + features, sizes)
         seeds = [
-            tf.broadcast_to(tf.gather(one, owners), sizes) for one in tf.unstack(seeds, axis=-1)
+            tf.broadcast_to(tf.gather(seed, members), sizes) for seed in tf.unstack(seeds, axis=-1)
         ]
         kept = philox.uniform(seeds, index, x.dtype) >= rate
         return tf.where(kept, x / (1 - rate), 0)
 
-    def _columns_before(self, layer, columns, x):
-        """Of the last axis, or two, of the input: whose each is, how wide that one, and where."""
-        before = _producer(layer)
-        while not isinstance(before, keras.layers.InputLayer):
-            one = _one_way(before)
-            if type(one) is keras.layers.Dense or type(one) in _RECURRENT:
-                dense = type(one) is keras.layers.Dense
-                at = self._at(one.kernel if dense else one.cell.recurrent_kernel)
-                owners, by_unit = columns[at], self._columns[at].by_unit
-                break
-            before = _producer(before)
-        else:
-            by_unit = 0
-        if by_unit:
-            whose = owners[: self.units]
-            units = tf.reduce_sum(tf.one_hot(whose, self.members, axis=0, dtype=tf.int32), 1)
-            whose = tf.maximum(whose, 0)
-            local = tf.range(self.units) - tf.gather(tf.cumsum(units, exclusive=True), whose)
-            parts = x.shape[-1] // self.units
-            widths = tf.gather(units, whose)
-            local = tf.concat([part * widths + local for part in range(parts)], 0)
-            return tf.tile(whose, (parts,)), tf.tile(parts * widths, (parts,)), local
-        owners = tf.tile(tf.range(self.members)[:, None], (1, x.shape[-1]))
-        return owners, x.shape[-1], tf.range(x.shape[-1])
+    def _input_layout(self, layer, columns, x):
+        """For each element of the last axis or axes of a layer's input: its member, the width of
+        that member, and the index of the feature in that member.
+        """
+        producer = _producer(layer)
+        source = None  # the weight whose columns the input has
+        while source is None and not isinstance(producer, keras.layers.InputLayer):
+            forward_layer = _forward_layer(producer)
+            if type(forward_layer) is keras.layers.Dense:
+                source = self._weight_index(forward_layer.kernel)
+            elif type(forward_layer) in _NUM_GATES:
+                source = self._weight_index(forward_layer.cell.recurrent_kernel)
+            else:
+                producer = _producer(producer)
+        if source is None or not self._columns[source].per_unit:
+            members = tf.tile(tf.range(self.members)[:, None], (1, x.shape[-1]))
+            return members, x.shape[-1], tf.range(x.shape[-1])
+        members = columns[source][: self.units]
+        units = tf.reduce_sum(tf.one_hot(members, self.members, axis=0, dtype=tf.int32), 1)
+        members = tf.maximum(members, 0)
+        features = tf.range(self.units) - tf.gather(tf.cumsum(units, exclusive=True), members)
+        directions = x.shape[-1] // self.units
+        widths = tf.gather(units, members)
+        features = tf.concat([direction * widths + features for direction in range(directions)], 0)
+        widths = tf.tile(directions * widths, (directions,))
+        return tf.tile(members, (directions,)), widths, features
 
-    def _weights_of(self, cell, weights) -> tuple:
-        """Kernels and biases of a cell, as `bptt.run` takes them."""
-        kernel, recurrent_kernel = (
-            weights[self._at(one)] for one in (cell.kernel, cell.recurrent_kernel)
-        )
+    def _cell_weights(self, cell, weights) -> tuple:
+        """Kernels and biases of a cell, as `bptt.run` expects them."""
+        kernel = weights[self._weight_index(cell.kernel)]
+        recurrent_kernel = weights[self._weight_index(cell.recurrent_kernel)]
         if cell.bias is None:
             return kernel, recurrent_kernel, tf.zeros_like(kernel[0]), None
-        bias = weights[self._at(cell.bias)]
+        bias = weights[self._weight_index(cell.bias)]
         biases = (bias[0], bias[1]) if len(bias.shape) == 2 else (bias, None)
         return kernel, recurrent_kernel, *biases
 
-    def _by_unit(self, mask, cell, weights, columns):
-        """A mask of members `(batch, time, members)` -> of units."""
+    def _expand_mask(self, mask, cell, weights, columns):
+        """Repeat a mask for units, `(batch, time, members)` -> `(batch, time, units)`."""
         if mask is None:
             return None
-        at = self._at(cell.recurrent_kernel)
-        owners = columns[at][: weights[at].shape[0]]
-        return tf.gather(mask, tf.maximum(owners, 0), axis=2)
+        index = self._weight_index(cell.recurrent_kernel)
+        members = columns[index][: weights[index].shape[0]]
+        return tf.gather(mask, tf.maximum(members, 0), axis=2)
 
-    def _recurrent(self, layer, weights, columns, x, mask, training, states, record):
+    def _recurrent(self, layer: Any, weights, columns, x, mask, training, states, record):
         cell = layer.cell
-        inner = self._at(cell.recurrent_kernel)
-        x = self._side_by_side(x, self._at(cell.kernel))
-        units = weights[inner].shape[0]
-        mask = self._by_unit(mask, cell, weights, columns)
+        recurrent_index = self._weight_index(cell.recurrent_kernel)
+        x = self._merge_members(x, self._weight_index(cell.kernel))
+        units = weights[recurrent_index].shape[0]
+        mask = self._expand_mask(mask, cell, weights, columns)
         if states is None:
             zeros = tf.zeros((_sizes(x)[0], units), x.dtype)
             initial = [zeros] * (2 if isinstance(layer, layers.LSTM) else 1)
         else:
             initial = states[layer.name]
-        recurrence = dataclasses.replace(layer.fused_cell(), units=units)
-        arguments = (recurrence, x, initial, *self._weights_of(cell, weights))
+        recurrence: Any = layer.fused_cell()
+        recurrence = dataclasses.replace(recurrence, units=units)
+        arguments = (recurrence, x, initial, *self._cell_weights(cell, weights))
         if record is None:
             steps, last = bptt.run(
                 *arguments,
@@ -470,85 +480,87 @@ class Packed:
         else:
             record[layer.name] = histories = bptt.record_states(*arguments, mask=mask)
             steps = tf.transpose(histories[0][1:], (1, 0, 2)) if layer.return_sequences else None
-            last = [one[-1] for one in histories]
+            last = [history[-1] for history in histories]
         output, steps, _ = layer._outputs(steps, last, mask)
-        return self._apart(steps if layer.return_sequences else output, inner)
+        return self._split_members(steps if layer.return_sequences else output, recurrent_index)
 
-    def _both_ways(self, layer, weights, columns, x, mask, training):
-        """`layers.Bidirectional` of members that have as many units in either direction."""
-        cells = layer.forward_layer.cell, layer.backward_layer.cell
-        x = self._side_by_side(x, self._at(cells[0].kernel))
-        mask = self._by_unit(mask, cells[0], weights, columns)
-        both = zip(*(self._weights_of(cell, weights) for cell in cells), strict=True)
-        both = [None if one[0] is None else tf.stack(one) for one in both]
-        units = both[1].shape[-2]
+    def _bidirectional(self, layer, weights, columns, x, mask, training):
+        """`layers.Bidirectional` of members with as many units in each direction."""
+        forward: Any = layer.forward_layer
+        cells = forward.cell, layer.backward_layer.cell
+        x = self._merge_members(x, self._weight_index(cells[0].kernel))
+        mask = self._expand_mask(mask, cells[0], weights, columns)
+        directions = zip(*(self._cell_weights(cell, weights) for cell in cells), strict=True)
+        stacked = [None if pair[0] is None else tf.stack(pair) for pair in directions]
+        units = weights[self._weight_index(cells[0].recurrent_kernel)].shape[0]
         zeros = tf.zeros((2, _sizes(x)[0], units), x.dtype)
         steps, states = bptt.run(
-            dataclasses.replace(layer.forward_layer.fused_cell(), units=units),
+            dataclasses.replace(forward.fused_cell(), units=units),
             x,
-            [zeros] * (2 if isinstance(layer.forward_layer, layers.LSTM) else 1),
-            *both,
+            [zeros] * (2 if isinstance(forward, layers.LSTM) else 1),
+            *stacked,
             mask=mask,
             keep_residuals=training,
             return_sequences=layer.return_sequences,
             contain_overflow=True,
         )
         if steps is None:
-            found = tf.concat((states[0][0], states[0][1]), -1)
+            output = tf.concat((states[0][0], states[0][1]), -1)
         elif mask is None:
-            found = steps
+            output = steps
         else:
-            found = tf.where(tf.concat((mask, mask), -1), steps, 0)
-        if self._columns[self._at(cells[0].recurrent_kernel)].by_unit:
-            return found
-        found = tf.reshape(found, (*_sizes(found)[:-1], 2, self.members, -1))
-        found = tf.stack(tf.unstack(found, axis=-3), axis=-2)
-        return tf.reshape(found, (*_sizes(found)[:-2], -1))
+            output = tf.where(tf.concat((mask, mask), -1), steps, 0)
+        if self._columns[self._weight_index(cells[0].recurrent_kernel)].per_unit:
+            return output
+        output = tf.reshape(output, (*_sizes(output)[:-1], 2, self.members, -1))
+        output = tf.stack(tf.unstack(output, axis=-3), axis=-2)
+        return tf.reshape(output, (*_sizes(output)[:-2], -1))
 
-    def _pooled(self, layer, weights, columns, x, mask):
-        """`layers.Pooling`, each member over its own real steps."""
-        unit_wide = len(x.shape) == 3
+    def _pooling(self, layer, weights, columns, x, mask):
+        """`layers.Pooling`, for each member over its own real steps."""
+        has_units = len(x.shape) == 3  # else an axis of members
         if mask is None:
             real = tf.ones_like(x[..., :1], tf.bool)
-        elif unit_wide:
-            real = self._of_each_column(mask, columns, x)
+        elif has_units:
+            real = self._expand_to_units(mask, columns, x)
         else:
             real = mask[..., None]
         if layer.pooling == "max":
             lowest = tf.fill(_sizes(x), tf.constant(-np.inf, x.dtype))
             highest = tf.reduce_max(tf.where(real, x, lowest), 1)
             return tf.where(tf.reduce_any(real, 1), highest, 0)
-        share = tf.cast(real, x.dtype)
+        step_weights = tf.cast(real, x.dtype)
         if layer.pooling == "attention":
-            at, inner = self._at(layer.kernel), self._at(layer.context)
-            seen = tf.tensordot(self._side_by_side(x, at), weights[at], 1)
-            seen = tf.tanh(_contained(seen) + weights[self._at(layer.bias)])
-            scores = tf.tensordot(seen, weights[inner], 1)  # (batch, time, members)
+            index = self._weight_index(layer.kernel)
+            keys = tf.tensordot(self._merge_members(x, index), weights[index], 1)
+            keys = tf.tanh(_replace_overflow(keys) + weights[self._weight_index(layer.bias)])
+            context = weights[self._weight_index(layer.context)]
+            scores = tf.tensordot(keys, context, 1)  # (batch, time, members)
             if mask is not None:
                 scores = tf.where(mask, scores, -1e4)
             scores = tf.exp(scores - tf.reduce_max(scores, 1, keepdims=True))
-            if unit_wide:
-                share = share * self._of_each_column(scores, columns, x)
+            if has_units:
+                step_weights = step_weights * self._expand_to_units(scores, columns, x)
             else:
-                share = share * scores[..., None]
-        share = share / tf.maximum(tf.reduce_sum(share, 1, keepdims=True), 1e-7)
-        return tf.reduce_sum(share * x, 1)
+                step_weights = step_weights * scores[..., None]
+        total = tf.maximum(tf.reduce_sum(step_weights, 1, keepdims=True), 1e-7)
+        return tf.reduce_sum(step_weights / total * x, 1)
 
-    def _of_each_column(self, values, columns, x):
-        """`(..., members)` -> `(..., columns)` of something as wide as members have units."""
-        at = next(at for at, size in enumerate(self._columns) if size.by_unit)
-        owners = tf.tile(columns[at][: self.units], (x.shape[-1] // self.units,))
-        return tf.gather(values, tf.maximum(owners, 0), axis=-1)
+    def _expand_to_units(self, values, columns, x):
+        """Repeat values for the units of `x`, `(..., members)` -> `(..., units)`."""
+        index = next(index for index, size in enumerate(self._columns) if size.per_unit)
+        members = tf.tile(columns[index][: self.units], (x.shape[-1] // self.units,))
+        return tf.gather(values, tf.maximum(members, 0), axis=-1)
 
 
 @custom_gradient
-def _contained(y):
-    """What overflows in one member, there or on the way back, must not reach the others."""
+def _replace_overflow(y):
+    """Replace overflow in the forward and the backward pass, so that it stays in one member."""
 
-    def back(upstream):
+    def backward(upstream):
         return bptt.replace_overflow(upstream, bptt.LARGEST_GRADIENT)
 
-    return bptt.replace_overflow(y, bptt.LARGEST_STATE), back
+    return bptt.replace_overflow(y, bptt.LARGEST_STATE), backward
 
 
 def _producer(layer) -> keras.Layer:
@@ -556,31 +568,32 @@ def _producer(layer) -> keras.Layer:
     return compat.keras_history(compat.inbound_nodes(layer)[0].input_tensors[0]).operation
 
 
-def _one_way(layer):
-    """The first of two directions; a layer itself that has one."""
+def _forward_layer(layer) -> Any:
+    """The forward layer of a bidirectional layer; any other layer itself."""
     return layer.forward_layer if type(layer) is layers.Bidirectional else layer
 
 
 def _concatenates(layer) -> bool:
-    """Whether two directions are alike, and their outputs side by side."""
+    """Whether two directions are equal in all but weights, and their outputs are concatenated."""
     inputs_dropped = layer.forward_layer.cell.dropout or layer.backward_layer.cell.dropout
     return layer.merge_mode == "concat" and not inputs_dropped and layer.fuses_directions(True)
 
 
 def _dropout_of(layer) -> tuple[float, Any] | None:
-    """A layer's rate and the generator of its seeds, if it drops anything out."""
+    """Dropout rate of a layer and its seed generator; None if the layer has no dropout."""
     if type(layer) is keras.layers.Dropout and layer.rate:
         return layer.rate, layer.seed_generator
-    if type(layer) in _RECURRENT and layer.cell.dropout:
+    if type(layer) in _NUM_GATES and layer.cell.dropout:
         return layer.cell.dropout, layer.cell.seed_generator
     return None
 
 
-def _by_gate(weight: np.ndarray, gates: int) -> np.ndarray:
+def _split_gates(weight: np.ndarray, gates: int) -> np.ndarray:
+    """Split the last axis of a weight into gates and units."""
     return weight.reshape(*weight.shape[:-1], gates, weight.shape[-1] // gates)
 
 
 def _sizes(x) -> list:
-    """The static sizes where they are known, else the dynamic ones."""
+    """The shape of a tensor, with dynamic sizes where a static one is unknown."""
     dynamic = tf.shape(x)
     return [dynamic[axis] if size is None else size for axis, size in enumerate(x.shape)]

@@ -1,4 +1,4 @@
-"""Trials and their trial_store: each ends exactly once, whoever dies when."""
+"""The trial store: every trial finishes exactly once, whichever worker dies at whichever time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from keras_seqzoo.tasks.vectorized_metrics import IdentityMetrics
 from keras_seqzoo.tuning import tuner
 from keras_seqzoo.tuning.study import storage, successive_halving
 from keras_seqzoo.tuning.study.oracle import StudyOracle
-from keras_seqzoo.tuning.study.storage import TrialStore, sqlite
+from keras_seqzoo.tuning.study.storage import TrialStore, sqlite_url
 from keras_seqzoo.tuning.trial import TrialResult
 from keras_seqzoo.utils import files
 
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.tensorflow
 TRIALS, POPULATION, EPOCHS = 14, 4, 9
 
 
-class StandIn:
-    """A population whose curves follow from seed and parameters at once, without any training."""
+class FakePopulation:
+    """A population whose learning curves are a function of seed and hyperparameters."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -49,7 +49,7 @@ class StandIn:
         return True
 
     def start(self, member):
-        return StandInRun(member)
+        return FakeRun(member)
 
     def advance(self, runs, until):
         for run, last in zip(runs, until, strict=True):
@@ -59,15 +59,15 @@ class StandIn:
     def finish(self, run):
         epoch = int(np.argmin(run.history["loss"]))
         metrics = {name: curve[epoch] for name, curve in run.history.items()}
-        return TrialResult(StandInModel(), metrics, epoch, run.history, 0.0)
+        return TrialResult(FakeModel(), metrics, epoch, run.history, 0.0)
 
 
-class StandInModel:
+class FakeModel:
     def get_weights(self):
         return [np.zeros(2)]
 
 
-class StandInRun:
+class FakeRun:
     error, continues = None, True
 
     def __init__(self, member):
@@ -82,12 +82,12 @@ class StandInRun:
 
 
 class Killed(BaseException):
-    """The process is gone: nothing may be written from here on."""
+    """Simulates the death of the process: nothing is written afterwards."""
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    monkeypatch.setattr(tuner, "Population", StandIn)
+def fake_population(monkeypatch):
+    monkeypatch.setattr(tuner, "Population", FakePopulation)
     monkeypatch.setattr(tuner, "is_worthwhile", lambda *_: True)
     monkeypatch.setattr(tuner.Search, "_smoke_test", lambda self: None)
     monkeypatch.setattr(tuner.Search, "_finish", lambda self: None)
@@ -105,19 +105,19 @@ def search(directory, **options):
 
 
 def writes(monkeypatch, die_at: int | None) -> list[str]:
-    """Counts what is written, and dies before or after the write of that number."""
-    seen: list[str] = []
+    """Record all writes, and raise `Killed` before or after the write with number `die_at`."""
+    written: list[str] = []
 
-    def counted(name, genuine):
+    def counted(name, original):
         def write(*args, **kwargs):
-            seen.append(name)
-            if len(seen) == die_at:
+            written.append(name)
+            if len(written) == die_at:
                 raise Killed
-            answer = genuine(*args, **kwargs)
-            seen.append(name + ", done")
-            if len(seen) == die_at:
+            result = original(*args, **kwargs)
+            written.append(name + ", done")
+            if len(written) == die_at:
                 raise Killed
-            return answer
+            return result
 
         return write
 
@@ -126,7 +126,7 @@ def writes(monkeypatch, die_at: int | None) -> list[str]:
         monkeypatch.setattr(storage, name, counted(name, getattr(storage, name)))
     monkeypatch.setattr(TrialStore, "create", counted("create", TrialStore.create))
     monkeypatch.setattr(files, "replacing", counted("weights", files.replacing))
-    return seen
+    return written
 
 
 def interrupted(directory, monkeypatch, die_at) -> None:
@@ -137,15 +137,17 @@ def interrupted(directory, monkeypatch, die_at) -> None:
 
 
 @pytest.fixture
-def whole(tmp_path, stand_in, monkeypatch):
-    """An uninterrupted search, and how often it writes."""
+def uninterrupted(tmp_path, fake_population, monkeypatch):
+    """Results of an uninterrupted search, and its number of writes."""
     with monkeypatch.context() as patch:
-        seen = writes(patch, None)
-        return search(tmp_path / "whole"), len(seen)
+        written = writes(patch, None)
+        return search(tmp_path / "uninterrupted"), len(written)
 
 
-def test_a_search_killed_at_any_write_ends_as_the_uninterrupted_one(tmp_path, whole, monkeypatch):
-    expected, count = whole
+def test_search_killed_at_any_write_resumes_to_the_uninterrupted_results(
+    tmp_path, uninterrupted, monkeypatch
+):
+    expected, count = uninterrupted
     assert set(expected["state"]) == {"complete", "pruned"}
     step = int(os.environ.get("KERAS_SEQZOO_EVERY_WRITE", "9"))
     for die_at in range(1, count, step):
@@ -155,19 +157,19 @@ def test_a_search_killed_at_any_write_ends_as_the_uninterrupted_one(tmp_path, wh
         shutil.rmtree(directory)
 
 
-def test_a_search_killed_again_and_again_ends_as_the_uninterrupted_one(
-    tmp_path, whole, monkeypatch
+def test_search_killed_repeatedly_resumes_to_the_uninterrupted_results(
+    tmp_path, uninterrupted, monkeypatch
 ):
-    expected, _ = whole
+    expected, _ = uninterrupted
     rng = np.random.default_rng(1)
     for _ in range(6):
-        with contextlib.suppress(pytest.fail.Exception):  # it may have nothing left to write
+        with contextlib.suppress(pytest.fail.Exception):  # the search may have finished
             interrupted(tmp_path / "run", monkeypatch, int(rng.integers(2, 40)))
     pd.testing.assert_frame_equal(search(tmp_path / "run"), expected)
 
 
-def test_pruning_spends_less_on_those_that_are_behind(whole):
-    table, _ = whole
+def test_pruned_trials_train_for_fewer_epochs_and_are_worse(uninterrupted):
+    table, _ = uninterrupted
     assert table["epochs"][table["state"] == "pruned"].max() < EPOCHS
     assert (table["epochs"][table["state"] == "complete"] == EPOCHS).all()
     worst = table.sort_values("val_identity_cost")["state"].tolist()
@@ -176,35 +178,39 @@ def test_pruning_spends_less_on_those_that_are_behind(whole):
 
 
 @given(st.integers(1, 300))
-def test_rungs_rise_to_the_last_epoch(epochs):
-    found = successive_halving.rungs(epochs)
-    assert found[-1] == epochs and found[0] >= 1
-    assert found == sorted(set(found))
+def test_rungs_increase_to_the_last_epoch(epochs):
+    rungs = successive_halving.rung_epochs(epochs)
+    assert rungs[-1] == epochs and rungs[0] >= 1
+    assert rungs == sorted(set(rungs))
 
 
-def test_the_best_third_survives():
-    rivals = [[float(rank)] for rank in range(9)]
-    assert [successive_halving.survives(one, rivals) for one in rivals] == [True] * 3 + [False] * 6
-    # The best epoch so far counts, what got less far does not, and nan is the worst.
-    assert successive_halving.survives([0.5, 7.0], [[0.5, 7.0], [0.1], [0.6, 0.6], [math.nan, 9.0]])
-    assert not successive_halving.survives([math.nan], [[math.nan], [1.0], [2.0]])
-    assert successive_halving.survives([math.nan], [[math.nan]])
+def test_best_third_of_a_cohort_is_promoted():
+    cohort = [[float(rank)] for rank in range(9)]
+    assert [successive_halving.is_promoted(costs, cohort) for costs in cohort] == (
+        [True] * 3 + [False] * 6
+    )
+    # The lowest cost so far counts; trials with fewer epochs are left out; NaN is the worst.
+    assert successive_halving.is_promoted(
+        [0.5, 7.0], [[0.5, 7.0], [0.1], [0.6, 0.6], [math.nan, 9.0]]
+    )
+    assert not successive_halving.is_promoted([math.nan], [[math.nan], [1.0], [2.0]])
+    assert successive_halving.is_promoted([math.nan], [[math.nan]])
 
 
 # ----------------------------------------------------------------------------- the trial store
 
 
-def opened(path, shared=True) -> TrialStore:
+def open_store(path, shared=True) -> TrialStore:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return TrialStore(sqlite(path), "study", ["minimize"], {}, shared=shared)
+    return TrialStore(sqlite_url(path), "study", ["minimize"], {}, shared=shared)
 
 
-def oracle_of(book: TrialStore, max_trials=4) -> StudyOracle:
+def make_oracle(store: TrialStore, max_trials=4) -> StudyOracle:
     hp = keras_tuner.HyperParameters()
     hp.Float("rate", 0.0, 1.0)
     objective = keras_tuner.Objective("cost", "min")
     return StudyOracle(
-        book, objective=objective, max_trials=max_trials, seed=0, sampler="random",
+        store, objective=objective, max_trials=max_trials, seed=0, sampler="random",
         hyperparameters=hp,
     )  # fmt: skip
 
@@ -215,17 +221,17 @@ def tell(oracle, trial, cost=1.0):
     )
 
 
-def test_a_trial_is_taken_by_one_alone(tmp_path):
-    one, other = opened(tmp_path / "s.db"), opened(tmp_path / "s.db")
-    one.beat()
-    (trial,) = oracle_of(one).ask(1, 0)
-    held = one.trials()[int(trial.trial_id)]
-    one.put_back(held)
-    assert [book.take(held) for book in (other, one)] == [True, False]
+def test_queued_trial_is_claimed_by_one_worker_only(tmp_path):
+    first, second = open_store(tmp_path / "s.db"), open_store(tmp_path / "s.db")
+    first.record_heartbeat()
+    (trial,) = make_oracle(first).ask(1, 0)
+    queued = first.trials()[int(trial.trial_id)]
+    first.requeue(queued)
+    assert [store.claim(queued) for store in (second, first)] == [True, False]
 
 
-def test_workers_never_make_more_trials_than_asked_for_nor_the_same(tmp_path):
-    oracles = [oracle_of(opened(tmp_path / "s.db"), max_trials=9) for _ in range(3)]
+def test_concurrent_workers_create_exactly_max_trials_different_trials(tmp_path):
+    oracles = [make_oracle(open_store(tmp_path / "s.db"), max_trials=9) for _ in range(3)]
     threads = [threading.Thread(target=oracle.ask, args=(5, 0)) for oracle in oracles]
     for thread in threads:
         thread.start()
@@ -234,22 +240,20 @@ def test_workers_never_make_more_trials_than_asked_for_nor_the_same(tmp_path):
     running = oracles[0].trial_store.trials(TrialState.RUNNING)
     assert [trial.number for trial in running] == list(range(9))
     rates = [trial.params["rate"] for trial in running]
-    assert len(set(rates)) >= 9 - 2  # at most the defaults more than once
+    assert len(set(rates)) >= 9 - 2  # only the defaults may repeat
 
 
-def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(storage, "GRACE", 0.3)
-    slow, quick = (oracle_of(opened(tmp_path / "s.db")) for _ in range(2))
-    slow.trial_store.beat()
+def test_stale_trial_runs_in_another_worker_and_its_late_result_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_TIMEOUT", 0.3)
+    slow, quick = (make_oracle(open_store(tmp_path / "s.db")) for _ in range(2))
+    slow.trial_store.record_heartbeat()
     (first,) = slow.ask(1, 0)
     quick.reload()
     assert quick.claimed_by_others()
-    slow.trial_store.beat()
+    slow.trial_store.record_heartbeat()
     time.sleep(0.4)
-    slow.trial_store.beat()
-    quick.reload()  # it was heard of
+    slow.trial_store.record_heartbeat()
+    quick.reload()  # its heartbeat is recent
     assert quick.trial_store.trials(TrialState.RUNNING)
     time.sleep(0.4)
     quick.reload()
@@ -263,10 +267,10 @@ def test_what_a_silent_worker_held_is_run_by_another_and_its_late_answer_dropped
     assert len(quick.trial_store.trials()) == 1
 
 
-def test_a_worker_that_died_right_after_asking_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "GRACE", 0.2)
-    died, other = (oracle_of(opened(tmp_path / "s.db")) for _ in range(2))
-    died.trial_store.beat()
+def test_trials_of_a_worker_that_died_right_after_asking_are_requeued(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_TIMEOUT", 0.2)
+    died, other = (make_oracle(open_store(tmp_path / "s.db")) for _ in range(2))
+    died.trial_store.record_heartbeat()
     died.ask(2, 0)
     other.reload()
     time.sleep(0.3)
@@ -274,42 +278,42 @@ def test_a_worker_that_died_right_after_asking_is_noticed(tmp_path, monkeypatch)
     assert len(other.trial_store.trials(TrialState.WAITING)) == 2
 
 
-def test_a_worker_beats_while_it_trains(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "BEAT", 0.02)
-    book = opened(tmp_path / "s.db")
+def test_worker_records_heartbeats_while_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.02)
+    store = open_store(tmp_path / "s.db")
 
-    def beats():
-        return book.study.user_attrs["worker " + book.worker]
+    def heartbeats():
+        return store.study.user_attrs["worker " + store.worker]
 
-    with book.heartbeat():
-        before = beats()
+    with store.heartbeat():
+        before = heartbeats()
         time.sleep(0.3)
-        assert beats() > before
-    after = beats()
+        assert heartbeats() > before
+    after = heartbeats()
     time.sleep(0.1)
-    assert beats() == after
+    assert heartbeats() == after
 
 
-def test_of_workers_that_share_a_study_one_writes_what_is_there_in_the_end(
-    tmp_path, stand_in, monkeypatch
+def test_one_of_the_workers_that_share_a_study_writes_the_outputs(
+    tmp_path, fake_population, monkeypatch
 ):
     written = []
     monkeypatch.setattr(tuner.Search, "_finish", lambda self: written.append(self))
-    options = {"storage": sqlite(tmp_path / "s.db"), "max_trials": 5}
+    options = {"storage": sqlite_url(tmp_path / "s.db"), "max_trials": 5}
     tables = [search(tmp_path / "shared", **options) for _ in range(2)]
     assert len(written) == 1
     pd.testing.assert_frame_equal(*tables)
     search(tmp_path / "shared", **options | {"max_trials": 7})
-    assert len(written) == 2  # there is more to write
+    assert len(written) == 2  # more trials are finished
 
 
-def test_storage_and_overwrite_do_not_go_together(tmp_path):
+def test_storage_with_overwrite_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="delete-study"):
-        search(tmp_path, storage=sqlite(tmp_path / "s.db"), overwrite=True)
+        search(tmp_path, storage=sqlite_url(tmp_path / "s.db"), overwrite=True)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "postgresql://nobody@localhost:1/none"])
-def test_a_storage_that_cannot_be_read_is_refused_in_one_sentence(tmp_path, url):
+def test_unreadable_storage_is_refused_with_one_sentence(tmp_path, url):
     if url.startswith("postgresql"):
         pytest.importorskip("psycopg")
     with pytest.raises(SearchError, match="cannot be read"):
@@ -320,17 +324,17 @@ def test_a_storage_that_cannot_be_read_is_refused_in_one_sentence(tmp_path, url)
 
 
 def _postgres_programs() -> Path | None:
-    """The newest server programs of Debian's packages, or those on the path."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if found:
-        return found[-1].parent
+    """Folder of the newest PostgreSQL programs: of a Debian package, or on the path."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if installed:
+        return installed[-1].parent
     program = shutil.which("initdb")
     return Path(program).resolve().parent if program else None
 
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
-    """Address of a server of its own, on a free port; it needs a user that is not root."""
+    """Address of a new PostgreSQL server on a free port, run by a user that is not root."""
     pytest.importorskip("psycopg", reason="psycopg is not installed: the extra [postgres]")
     programs = _postgres_programs()
     if programs is None:
@@ -370,8 +374,8 @@ WORKER = """
     from tests.tuning.study import test_storage as t
     from keras_seqzoo.tuning import tuner
     from keras_seqzoo.tuning.study import storage
-    storage.BEAT, storage.GRACE, tuner._PATIENCE = 0.3, 2.0, 0.2
-    class Slow(t.StandIn):
+    storage.HEARTBEAT_INTERVAL, storage.HEARTBEAT_TIMEOUT, tuner._POLL_INTERVAL = 0.3, 2.0, 0.2
+    class Slow(t.FakePopulation):
         def advance(self, runs, until):
             for step in super().advance(runs, until):
                 time.sleep({pause})
@@ -394,7 +398,7 @@ def start_worker(directory, url, *, pause, trials) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", script], text=True, **pipes)
 
 
-def let_go(worker: subprocess.Popen) -> None:
+def release(worker: subprocess.Popen) -> None:
     worker.stdin.write("\n")
     worker.stdin.flush()
 
@@ -405,41 +409,41 @@ def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres)
     pause = {"pause": 0.15, "trials": trials}
     first, killed, late = (start_worker(directory, postgres, **pause) for _ in range(3))
     for worker in (first, killed, late):
-        assert worker.stdout.readline() == "started\n"  # imports take their time
+        assert worker.stdout.readline() == "started\n"  # imports are slow
     url = postgres.replace("postgresql:", "postgresql+psycopg:")
-    # Makes the tables: Optuna's clash where two who begin at once both make them.
-    database, book = optuna.storages.RDBStorage(url), None
+    # Creates the tables: Optuna fails if two workers create them at once.
+    database, store = optuna.storages.RDBStorage(url), None
     for worker in (first, killed):
-        let_go(worker)
-    while True:  # until the one to be killed holds trials and has ended some
+        release(worker)
+    while True:  # until the worker to be killed has running and finished trials
         time.sleep(0.2)
         assert first.poll() is None and killed.poll() is None
-        if book is None:
+        if store is None:
             with contextlib.suppress(KeyError):
-                book = optuna.load_study(study_name="many", storage=database)
+                store = optuna.load_study(study_name="many", storage=database)
             continue
-        workers = {trial.user_attrs["worker"] for trial in book.trials}
-        mine = [worker for worker in workers if f"/{killed.pid}/" in worker]
-        states = {t.state for t in book.trials if t.user_attrs["worker"] in mine}
+        workers = {trial.user_attrs["worker"] for trial in store.trials}
+        killed_workers = [worker for worker in workers if f"/{killed.pid}/" in worker]
+        states = {t.state for t in store.trials if t.user_attrs["worker"] in killed_workers}
         if {TrialState.RUNNING, TrialState.PRUNED} <= states:
             break
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
-    held = [
+    stale = [
         trial.number
-        for trial in book.trials
-        if trial.state is TrialState.RUNNING and trial.user_attrs["worker"] in mine
+        for trial in store.trials
+        if trial.state is TrialState.RUNNING and trial.user_attrs["worker"] in killed_workers
     ]
-    let_go(late)
+    release(late)
     for worker in (first, late):
         out, _ = worker.communicate(timeout=120)
         assert worker.returncode == 0
-        assert out.split()[-1] == str(trials)  # every worker ends with all results
-    assert held
-    assert [trial.number for trial in book.trials] == list(range(trials))
-    assert {trial.state for trial in book.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
-    ended_by = {trial.number: trial.user_attrs["worker"] for trial in book.trials}
-    assert not any(ended_by[number] in mine for number in held)
-    assert any(f"/{late.pid}/" in worker for worker in ended_by.values())
+        assert out.split()[-1] == str(trials)  # every worker has all results
+    assert stale
+    assert [trial.number for trial in store.trials] == list(range(trials))
+    assert {trial.state for trial in store.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    finished_by = {trial.number: trial.user_attrs["worker"] for trial in store.trials}
+    assert not any(finished_by[number] in killed_workers for number in stale)
+    assert any(f"/{late.pid}/" in worker for worker in finished_by.values())
     database.remove_session()
     database.engine.dispose()

@@ -1,4 +1,4 @@
-"""Trials trained together against the same trials trained alone by `model.fit`."""
+"""Populations against the same trials trained one by one by `Model.fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keras_seqzoo.tasks.window_data import Windows, split_windows
 from keras_seqzoo.tuning.hypermodel import ZooHyperModel
 from keras_seqzoo.tuning.trial import TrialResult, run_trial
 from keras_seqzoo.tuning.vectorized import philox, population
-from keras_seqzoo.tuning.vectorized.packed_model import Packed
+from keras_seqzoo.tuning.vectorized.packed_model import PackedModel
 from keras_seqzoo.tuning.vectorized.population import Member, Population
 
 pytestmark = pytest.mark.tensorflow
@@ -31,7 +31,7 @@ def recurrent_identity(
     *, features=FEATURES, units=8, cell="GRU", recurrent_regularizer=None, dropout=0.0,
     name="recurrent_identity",
 ):  # fmt: skip
-    """Like the entry, with any cell, a second recurrent layer, and dropout in three places."""
+    """An identity model with any cell, a second recurrent layer, and dropout in three places."""
     inputs = keras.Input((None, features))
     x = layers.Normalization(name="scale")(inputs)
     options = {"return_sequences": True, "dropout": dropout}
@@ -86,16 +86,16 @@ def rows(padded: bool = False) -> Windows:
 
 
 def members(hypermodel: ZooHyperModel, values: list[dict]) -> list[Member]:
-    found = []
-    for seed, given in enumerate(values):
+    result = []
+    for seed, overrides in enumerate(values):
         hp = keras_tuner.HyperParameters()
         hypermodel.declare_hyperparameters(hp)
-        hp.values |= given
-        found.append(Member(hp, seed + 10))
-    return found
+        hp.values |= overrides
+        result.append(Member(hp, seed + 10))
+    return result
 
 
-# More than one call's members, with every regularizer.
+# Members of more than one call, with every kind of regularizer.
 VALUES = [
     {"units": 8, "recurrent_regularizer": "none"},
     {"units": 3, "recurrent_regularizer": "l1", "recurrent_strength": 0.1},
@@ -104,8 +104,10 @@ VALUES = [
 ]
 
 
-def together(hypermodel, given, batch_size=16, epochs=EPOCHS, stopping=None, until=()):
-    """What comes of members; `until` are epochs at which all are put together anew."""
+def train_population(
+    hypermodel, population_members, batch_size=16, epochs=EPOCHS, stopping=None, until=()
+):
+    """Results of members trained as a population, regrouped at the epochs in `until`."""
     trained = Population(
         hypermodel,
         objectives=OBJECTIVES,
@@ -113,7 +115,7 @@ def together(hypermodel, given, batch_size=16, epochs=EPOCHS, stopping=None, unt
         batch_size=batch_size,
         stopping=stopping,
     )
-    runs = [trained.start(member) for member in given]
+    runs = [trained.start(member) for member in population_members]
     for epoch in (*until, epochs):
         for _ in trained.advance(runs, [epoch] * len(runs)):
             pass
@@ -127,12 +129,12 @@ def together(hypermodel, given, batch_size=16, epochs=EPOCHS, stopping=None, unt
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    """Few units in a call, so that there are several."""
-    monkeypatch.setattr(population, "UNITS", 12)
+def few_units_per_call(monkeypatch):
+    """Allow few units per call, so that the members need several calls."""
+    monkeypatch.setattr(population, "MAX_UNITS", 12)
 
 
-def alone(hypermodel, member, batch_size=16, epochs=EPOCHS):
+def train_single(hypermodel, member, batch_size=16, epochs=EPOCHS):
     return run_trial(
         hypermodel,
         member.hp,
@@ -144,16 +146,16 @@ def alone(hypermodel, member, batch_size=16, epochs=EPOCHS):
     )
 
 
-def assert_same(found: TrialResult, expected: TrialResult, tolerance: float):
-    assert found.epoch == expected.epoch
-    for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
-        ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
-    assert set(found.history) == set(expected.history)
+def assert_same(result: TrialResult, expected: TrialResult, tolerance: float):
+    assert result.epoch == expected.epoch
+    for actual, reference in zip(result.model.weights, expected.model.weights, strict=True):
+        actual, reference = map(keras.ops.convert_to_numpy, (actual, reference))
+        np.testing.assert_allclose(actual, reference, rtol=0, atol=tolerance)
+    assert set(result.history) == set(expected.history)
     for name, curve in expected.history.items():
-        # Figures of fit are computed from float32 outputs of `predict`.
-        np.testing.assert_allclose(found.history[name], curve, rtol=1e-5, atol=1e-7, err_msg=name)
-        assert found.metrics[name] == found.history[name][found.epoch]
+        # Metrics of fit are computed from float32 outputs of `predict`.
+        np.testing.assert_allclose(result.history[name], curve, rtol=1e-5, atol=1e-7, err_msg=name)
+        assert result.metrics[name] == result.history[name][result.epoch]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def assert_same(found: TrialResult, expected: TrialResult, tolerance: float):
     [(True, True, 0.2), (False, True, None), (True, False, None)],
     ids=["sequences, padded, clipped", "last, padded", "sequences"],
 )
-def test_a_member_ends_where_fit_ends(sequences, padded, clip, float64):
+def test_member_has_the_weights_and_logs_of_fit(sequences, padded, clip, float64):
     data = rows(padded)
     hypermodel = hypermodel_of(
         "simple_rnn_identity",
@@ -170,96 +172,100 @@ def test_a_member_ends_where_fit_ends(sequences, padded, clip, float64):
         mask_value=np.nan if padded else None,
         global_clipnorm=clip,
     )
-    given = members(hypermodel, VALUES)
+    population_members = members(hypermodel, VALUES)
     steps = EPOCHS * 3 * -(-len(data.x) // 16)
     assert steps > 100 and len(data.x) % 16  # the last batch is not full
-    found = together(hypermodel, given, epochs=3 * EPOCHS)
-    for place in (0, 1, 3) if sequences else (2,):
-        expected = alone(hypermodel, given[place], epochs=3 * EPOCHS)
-        assert_same(found[place], expected, 1e-8)
+    results = train_population(hypermodel, population_members, epochs=3 * EPOCHS)
+    for index in (0, 1, 3) if sequences else (2,):
+        expected = train_single(hypermodel, population_members[index], epochs=3 * EPOCHS)
+        assert_same(results[index], expected, 1e-8)
 
 
 @pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
-def test_members_of_every_cell_end_where_fit_ends_with_dropout(entry, cell, float64):
+def test_member_with_dropout_has_the_weights_and_logs_of_fit_for_every_cell(entry, cell, float64):
     hypermodel = hypermodel_of(entry, rows(), cell=cell)
     values = [VALUES[1] | {"dropout": 0.3}, VALUES[2] | {"dropout": 0.0}, VALUES[3]]
-    given = members(hypermodel, values)
-    found = together(hypermodel, given, epochs=3 * EPOCHS)
-    for place in (0, 1):
-        expected = alone(hypermodel, given[place], epochs=3 * EPOCHS)
-        assert_same(found[place], expected, 1e-8)
+    population_members = members(hypermodel, values)
+    results = train_population(hypermodel, population_members, epochs=3 * EPOCHS)
+    for index in (0, 1):
+        expected = train_single(hypermodel, population_members[index], epochs=3 * EPOCHS)
+        assert_same(results[index], expected, 1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_random_numbers_are_those_of_tensorflow(dtype):
+def test_philox_numbers_equal_those_of_tensorflow(dtype):
     for seed in ((123, 7), (0, 0), (2**31 - 3, 12345)):
         expected = tf.random.stateless_uniform([1001], seed, dtype=dtype)
-        seeds = [tf.constant(one) for one in seed]
-        found = tf.function(philox.uniform, jit_compile=True)(
-            [tf.fill((1001,), one) for one in seeds], tf.range(1001), dtype=tf.as_dtype(dtype)
+        seeds = [tf.constant(word) for word in seed]
+        results = tf.function(philox.uniform, jit_compile=True)(
+            [tf.fill((1001,), word) for word in seeds], tf.range(1001), dtype=tf.as_dtype(dtype)
         )
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(results, expected)
 
 
-def test_in_float32_a_member_drifts_from_fit_by_round_off_alone():
+def test_member_in_float32_differs_from_fit_by_round_off_only():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
-    given = members(hypermodel, VALUES[:2])
-    found = together(hypermodel, given, epochs=3)
-    for one, member in zip(found, given, strict=True):
-        expected = alone(hypermodel, member, epochs=3)
-        for ours, theirs in zip(one.model.weights, expected.model.weights, strict=True):
-            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=2e-5)
+    population_members = members(hypermodel, VALUES[:2])
+    results = train_population(hypermodel, population_members, epochs=3)
+    for result, member in zip(results, population_members, strict=True):
+        expected = train_single(hypermodel, member, epochs=3)
+        for actual, reference in zip(result.model.weights, expected.model.weights, strict=True):
+            np.testing.assert_allclose(actual.numpy(), reference.numpy(), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(("monitor", "mode", "start"), [("val_identity_cost", "min", 1)])
-def test_members_stop_early_as_with_the_callback_of_keras(monitor, mode, start):
+def test_members_stop_early_as_with_the_keras_callback(monitor, mode, start):
     stopping = keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=1, min_delta=0.02, start_from_epoch=start
     )
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
-    given = members(hypermodel, VALUES[:4])
-    found = [
-        one.history[monitor] for one in together(hypermodel, given, epochs=9, stopping=stopping)
+    population_members = members(hypermodel, VALUES[:4])
+    results = [
+        result.history[monitor]
+        for result in train_population(hypermodel, population_members, epochs=9, stopping=stopping)
     ]
-    ran = []
-    for place, member in enumerate(given):
+    epochs_run = []
+    for index, member in enumerate(population_members):
         expected = run_trial(
             hypermodel, member.hp, objectives=OBJECTIVES, epochs=9, batch_size=16,
             callbacks=[stopping], seed=member.seed,
         )  # fmt: skip
-        np.testing.assert_allclose(found[place], expected.history[monitor], rtol=1e-3)
-        ran.append(len(found[place]))
-    assert len(set(ran)) > 1 and min(ran) < 9
+        np.testing.assert_allclose(results[index], expected.history[monitor], rtol=1e-3)
+        epochs_run.append(len(results[index]))
+    assert len(set(epochs_run)) > 1 and min(epochs_run) < 9
 
 
-def test_the_figures_are_those_of_the_callback():
+def test_population_metrics_equal_those_of_the_callback():
     data = rows()
     hypermodel = hypermodel_of("simple_rnn_identity", data, block=3)
-    (found,) = together(hypermodel, members(hypermodel, VALUES[1:2]), epochs=2)
+    (result,) = train_population(hypermodel, members(hypermodel, VALUES[1:2]), epochs=2)
     callback = StateLeakage(data.x_val, block=3)
-    callback.set_model(found.model)
+    callback.set_model(result.model)
     for name, value in callback.measure().items():
-        assert found.metrics["val_" + name] == pytest.approx(value, rel=1e-4)
+        assert result.metrics["val_" + name] == pytest.approx(value, rel=1e-4)
 
 
-def test_a_member_that_diverges_touches_no_other():
+def test_diverging_member_does_not_affect_other_members():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
     values = [VALUES[1], VALUES[2]]
-    expected = together(hypermodel, members(hypermodel, values), epochs=2)
+    expected = train_population(hypermodel, members(hypermodel, values), epochs=2)
     values = [VALUES[1], VALUES[2], {"units": 4, "learning_rate": float("inf")}]
-    *found, lost = together(hypermodel, members(hypermodel, values), epochs=2)
-    assert "diverged" in str(lost)
-    for one, other in zip(found, expected, strict=True):
-        assert one.history == other.history
+    *results, failure = train_population(hypermodel, members(hypermodel, values), epochs=2)
+    assert "diverged" in str(failure)
+    for result, expected_result in zip(results, expected, strict=True):
+        assert result.history == expected_result.history
 
 
-def test_members_can_be_put_together_anew_between_epochs():
+def test_members_can_be_regrouped_between_epochs():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
-    given = members(hypermodel, VALUES[:3])
-    whole = together(hypermodel, given)
-    for one, other in zip(together(hypermodel, given, until=(1, 4)), whole, strict=True):
-        np.testing.assert_allclose(one.history["loss"], other.history["loss"], rtol=1e-5)
-        assert one.epoch == other.epoch
+    population_members = members(hypermodel, VALUES[:3])
+    uninterrupted = train_population(hypermodel, population_members)
+    regrouped = train_population(hypermodel, population_members, until=(1, 4))
+    for result, expected_result in zip(regrouped, uninterrupted, strict=True):
+        np.testing.assert_allclose(
+            result.history["loss"], expected_result.history["loss"], rtol=1e-5
+        )
+        assert result.epoch == expected_result.epoch
 
 
 @pytest.mark.parametrize(
@@ -269,15 +275,15 @@ def test_members_can_be_put_together_anew_between_epochs():
         ({"kernel_regularizer": keras.regularizers.OrthogonalRegularizer()}, "no rule"),
     ],
 )
-def test_what_cannot_be_stacked_says_why(options, reason):
+def test_obstacle_names_the_reason(options, reason):
     model = zoo.get("simple_rnn_identity", **options)
-    assert reason in Packed.obstacle(model, model)
-    sound = zoo.get("simple_rnn_identity")
-    assert Packed.obstacle(sound, sound) is None
+    assert reason in PackedModel.obstacle(model, model)
+    packable = zoo.get("simple_rnn_identity")
+    assert PackedModel.obstacle(packable, packable) is None
 
 
-def test_a_search_trains_what_cannot_be_stacked_one_by_one(tmp_path):
-    found = zoo.search(
+def test_search_trains_models_with_an_obstacle_one_by_one(tmp_path):
+    search = zoo.search(
         "simple_rnn_identity",
         rows().x,
         activation="selu",
@@ -287,10 +293,10 @@ def test_a_search_trains_what_cannot_be_stacked_one_by_one(tmp_path):
         verbose=0,
         report=False,
     )
-    assert (found.results["state"] == "complete").all()
+    assert (search.results["state"] == "complete").all()
 
 
-def test_a_search_leaves_the_seeds_of_the_user_alone(tmp_path):
+def test_search_does_not_change_the_random_state_of_the_user(tmp_path):
     keras.utils.set_random_seed(5)
     expected = [keras.random.uniform((2,)) for _ in range(2)]
     keras.utils.set_random_seed(5)

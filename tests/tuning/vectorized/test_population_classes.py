@@ -1,4 +1,4 @@
-"""Classifiers and taggers trained together against the same trials trained alone."""
+"""Populations of classifiers and taggers against the same trials trained one by one."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ MEMBERS = [
 
 
 def examples(target: str, *, unequal: bool, count: int = 110) -> LabeledSequences:
-    """How far a walk has gone, in three classes: at every step, or in the end."""
+    """Random walks, labeled with the class of the position at every step or at the end."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(4, 12, count) if unequal else np.full(count, 10)
     sequences = [rng.normal(size=(length, 2)).astype(np.float32) for length in lengths]
-    walks = [np.digitize(np.cumsum(one[:, 0]), (-1, 1)) for one in sequences]
-    names = [np.array(["down", "near", "up"])[walk].tolist() for walk in walks]
+    walks = [np.digitize(np.cumsum(sequence[:, 0]), (-1, 1)) for sequence in sequences]
+    labels = [np.array(["down", "near", "up"])[walk].tolist() for walk in walks]
     if target == "tags":
-        return LabeledSequences(sequences, tags=names)
-    return LabeledSequences(sequences, labels=[one[-1] for one in names])
+        return LabeledSequences(sequences, tags=labels)
+    return LabeledSequences(sequences, labels=[walk_labels[-1] for walk_labels in labels])
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def examples(target: str, *, unequal: bool, count: int = 110) -> LabeledSequence
         ("gru_classifier", True, {"units": 4, "bidirectional": True, "pooling": "mean"}),
     ],
 )
-def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkeypatch):
-    monkeypatch.setattr(population, "UNITS", 10)  # two calls
+def test_member_has_the_weights_and_logs_of_fit(name, unequal, fixed, float64, monkeypatch):
+    monkeypatch.setattr(population, "MAX_UNITS", 10)  # two calls
     target = "tags" if name.endswith("tagger") else "labels"
     data = examples(target, unequal=unequal)
     task = task_for(name, **fixed).with_data(data, validation_split=0.3)
@@ -70,18 +70,18 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
     for _ in trained.advance(runs, [EPOCHS] * len(runs)):
         pass
     assert EPOCHS * -(-task.size // BATCH) > 100 and task.size % BATCH
-    for place in (0, 1):
-        found = trained.finish(runs[place])
+    for index in (0, 1):
+        result = trained.finish(runs[index])
         expected = run_trial(
-            hypermodel, members[place].hp, objectives=OBJECTIVES, epochs=EPOCHS,
-            batch_size=BATCH, callbacks=(), seed=members[place].seed,
+            hypermodel, members[index].hp, objectives=OBJECTIVES, epochs=EPOCHS,
+            batch_size=BATCH, callbacks=(), seed=members[index].seed,
         )  # fmt: skip
-        assert found.epoch == expected.epoch
-        assert set(found.history) == set(expected.history)
+        assert result.epoch == expected.epoch
+        assert set(result.history) == set(expected.history)
         for key, curve in expected.history.items():
-            np.testing.assert_allclose(found.history[key], curve, rtol=1e-6, err_msg=key)
-        for ours, theirs in zip(found.model.weights, expected.model.weights, strict=True):
-            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-8)
+            np.testing.assert_allclose(result.history[key], curve, rtol=1e-6, err_msg=key)
+        for actual, reference in zip(result.model.weights, expected.model.weights, strict=True):
+            np.testing.assert_allclose(actual.numpy(), reference.numpy(), rtol=0, atol=1e-8)
         assert len(set(expected.history["val_f1"])) > 3
 
 
@@ -96,7 +96,7 @@ def test_a_member_ends_where_it_ends_alone(name, unequal, fixed, float64, monkey
         (LabeledSequences([np.ones((3, 1))] * 8, tags=[["O", "B-x", "I-x"]] * 8), "entities"),
     ],
 )
-def test_what_trains_one_by_one_says_why(data, reason):
+def test_population_obstacle_names_the_reason(data, reason):
     name = "gru_tagger" if data.tags else "gru_classifier"
     task = task_for(name).with_data(data, validation_data=data)
     assert reason in task.population_obstacle
@@ -111,12 +111,12 @@ def walks(count: int = 90, time: int = 12):
 SMALL = {"max_trials": 8, "epochs": 8, "verbose": 0, "space": {"units": (3, 6)}}
 
 
-def test_arrays_with_numbers_of_classes_give_a_model_of_numbers(tmp_path):
+def test_integer_targets_give_a_model_that_outputs_probabilities(tmp_path):
     x, y = walks()
-    found = zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
-    assert found.oracle.objectives[0].name == "val_f1"
-    assert found._population is not None
-    probabilities = found.best_model.predict(x, verbose=0)
+    result = zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
+    assert result.oracle.objectives[0].name == "val_f1"
+    assert result._population is not None
+    probabilities = result.best_model.predict(x, verbose=0)
     assert probabilities.shape == (*y.shape, 3)
     loaded = zoo.load(tmp_path / "best.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), probabilities, atol=1e-6)
@@ -128,25 +128,25 @@ def test_arrays_with_numbers_of_classes_give_a_model_of_numbers(tmp_path):
     )
 
 
-def test_arrays_with_names_and_padding_give_a_model_of_names(tmp_path):
+def test_string_targets_with_padding_give_an_end_to_end_model(tmp_path):
     x, y = walks()
-    names = np.array(["down", "near", "up"])[y]
+    classes = np.array(["down", "near", "up"])[y]
     lengths = np.random.default_rng(2).integers(6, 13, len(x))
     x[np.arange(12) >= lengths[:, None]] = -9
-    labels = names[np.arange(len(x)), lengths - 1]
-    found = zoo.search(
+    labels = classes[np.arange(len(x)), lengths - 1]
+    result = zoo.search(
         "gru_classifier", x, labels, mask_value=-9.0, directory=tmp_path, report=False, **SMALL
     )
-    assert preprocessor_of(found.best_model) == found.rows.preprocessor
-    assert found.rows.preprocessor.mask_value == -9
-    answers = found.best_model.predict(x, verbose=0)
-    assert set(answers["labels"]) <= {b"down", b"near", b"up"}
+    assert preprocessor_of(result.best_model) == result.task.preprocessor
+    assert result.task.preprocessor.mask_value == -9
+    predictions = result.best_model.predict(x, verbose=0)
+    assert set(predictions["labels"]) <= {b"down", b"near", b"up"}
     row, length = 3, lengths[3]
-    alone = found.best_model.predict(x[row : row + 1, :length], verbose=0)["probabilities"]
-    np.testing.assert_allclose(alone[0], answers["probabilities"][row], atol=1e-6)
+    alone = result.best_model.predict(x[row : row + 1, :length], verbose=0)["probabilities"]
+    np.testing.assert_allclose(alone[0], predictions["probabilities"][row], atol=1e-6)
 
 
-def test_a_search_of_classes_gives_what_it_gives_one_by_one(tmp_path):
+def test_search_with_a_population_equals_the_search_one_by_one(tmp_path):
     x, y = walks()
     options = SMALL | {"sampler": "random", "report": False}
     together = zoo.search("gru_classifier", x, y[:, -1], directory=tmp_path / "a", **options)
@@ -170,7 +170,7 @@ def test_a_search_of_classes_gives_what_it_gives_one_by_one(tmp_path):
         (np.full((9, 12, 2), np.nan), np.ones((9, 12), int), DataError, "mask_value="),
     ],
 )
-def test_arrays_that_cannot_be_searched_are_refused(x, y, error, message, tmp_path):
+def test_invalid_arrays_are_refused(x, y, error, message, tmp_path):
     with pytest.raises(error, match=message):
         zoo.search("gru_tagger", x, y, directory=tmp_path, **SMALL)
 
@@ -186,12 +186,12 @@ def test_arrays_that_cannot_be_searched_are_refused(x, y, error, message, tmp_pa
         ({"validation_data": walks()[0]}, ArgumentError, "a pair"),
     ],
 )
-def test_what_does_not_fit_the_arrays_is_refused(options, error, message, tmp_path):
+def test_arguments_that_contradict_the_arrays_are_refused(options, error, message, tmp_path):
     with pytest.raises(error, match=message):
         zoo.search("gru_tagger", *walks(), directory=tmp_path, **SMALL, **options)
 
 
-def test_classes_at_padded_steps_are_none():
+def test_classes_at_padded_steps_are_ignored():
     x, y = walks()
     x[:, 8:], y[:, 8:] = -9, 99
     task = task_for("gru_tagger", mask_value=-9.0)
@@ -203,23 +203,23 @@ def test_classes_at_padded_steps_are_none():
         task.with_data(x, y, validation_split=0.25)
     with pytest.raises(DataError, match="of one length"):
         unmasked = task_for("gru_tagger").with_data(*walks(), validation_split=0.25).preprocessor
-        unmasked.batches(rows_of_two_lengths())
+        unmasked.batches(sequences_of_two_lengths())
 
 
-def rows_of_two_lengths() -> LabeledSequences:
+def sequences_of_two_lengths() -> LabeledSequences:
     return LabeledSequences([np.ones((3, 2)), np.ones((2, 2))], tags=[["0"] * 3, ["1"] * 2])
 
 
-def test_numbers_and_names_of_the_same_classes_are_other_data():
+def test_integer_and_string_targets_have_different_fingerprints():
     x, y = walks()
-    one, other = (
-        task_for("gru_tagger").with_data(x, given, validation_split=0.25)
-        for given in (y, y.astype(str))
+    integers, strings = (
+        task_for("gru_tagger").with_data(x, targets, validation_split=0.25)
+        for targets in (y, y.astype(str))
     )
-    assert one.fingerprint() != other.fingerprint()
+    assert integers.fingerprint() != strings.fingerprint()
 
 
-def test_a_trial_that_diverges_alone_has_no_score():
+def test_diverged_single_trial_fails():
     data = examples("labels", unequal=True)
     hypermodel = ZooHyperModel(task_for("gru_classifier").with_data(data, validation_split=0.3))
     hp = keras_tuner.HyperParameters()
@@ -232,7 +232,7 @@ def test_a_trial_that_diverges_alone_has_no_score():
         )  # fmt: skip
 
 
-def test_examples_are_padded_with_what_the_model_masks():
+def test_sequences_are_padded_with_the_mask_value_of_the_model():
     data = examples("labels", unequal=True)
     trained = zoo.train(
         "gru_classifier", data, validation_data=data, mask_value=-9.0, units=4, epochs=1, verbose=0
