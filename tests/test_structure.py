@@ -1,4 +1,4 @@
-"""Structure of the package: import order, public names, documentation, the words of the field."""
+"""Structure of the package: import order, public names, documentation, terminology."""
 
 import inspect
 import json

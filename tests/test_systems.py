@@ -18,7 +18,7 @@ def readings(features, steps, rows=256, seed=0):
 
 
 def train_identity(x, *, epochs=40, **config):
-    """A train_identity `simple_rnn_identity`."""
+    """A trained `simple_rnn_identity`."""
     model = zoo.get("simple_rnn_identity", features=x.shape[-1], **config)
     zoo.adapt(model, x)
     model.compile(
@@ -105,11 +105,11 @@ def test_raw_readings_saturate_tanh_and_scaled_readings_do_not():
         assert least <= np.mean(saturated) <= most, saturated
 
 
-# B: output shapes of classifiers, taggers, forecasters and encoder-decoders.
+# Output shapes of classifiers, taggers, forecasters and encoder-decoders.
 
 
 def test_simple_rnn_classifier_predicts_from_the_last_real_state():
-    """B1: 4 sequences of 20 steps and 10 features, 20 units, 3 classes."""
+    """4 sequences of 20 steps and 10 features, 20 units, 3 classes."""
     model = zoo.get("simple_rnn_classifier", features=10, units=20, classes=3, mask_value=0.0)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 20, 10)).astype("float32")
@@ -124,7 +124,7 @@ def test_simple_rnn_classifier_predicts_from_the_last_real_state():
 
 
 def test_simple_rnn_tagger_learns_a_tag_for_every_step():
-    """B2: 4 sequences of 20 steps and 10 features, 20 units; the tag is the largest feature."""
+    """4 sequences of 20 steps and 10 features, 20 units; the tag is the largest feature."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 20, 10)).astype("float32")
     tags = x[..., :5].argmax(axis=-1)
@@ -139,7 +139,7 @@ def test_simple_rnn_tagger_learns_a_tag_for_every_step():
 
 
 def test_forecaster_learns_the_next_reading_at_every_step():
-    """B2: x_t = 0.9 x_(t-1) + noise of variance 0.19, the least possible error."""
+    """x_t = 0.9 x_(t-1) + noise of variance 0.19, the least possible error."""
     rng = np.random.default_rng(0)
     noise = rng.normal(scale=np.sqrt(0.19), size=(256, 31, 1))
     x = np.zeros((256, 31, 1))
@@ -155,7 +155,7 @@ def test_forecaster_learns_the_next_reading_at_every_step():
 
 @pytest.mark.parametrize("name", ["gru_encoder_decoder", "vector_encoder_decoder"])
 def test_encoder_decoder_generates_max_length_vectors(name):
-    """B3: from 4 sequences of 15 steps and 10 features to 25 steps of 5 features."""
+    """From 4 sequences of 15 steps and 10 features to 25 steps of 5 features."""
     model = zoo.get(name, source_features=10, target_features=5, units=12)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(4, 15, 10)), rng.normal(3, 2, size=(4, 25, 5))
@@ -168,7 +168,7 @@ def test_encoder_decoder_generates_max_length_vectors(name):
 
 
 def test_encoder_decoder_generates_tokens_until_the_end_token():
-    """B3 for tokens: the decoder sets the output length."""
+    """The decoder sets the output length of tokens."""
     model = zoo.get(
         "attention_gru_encoder_decoder", source_vocabulary_size=10, target_vocabulary_size=8,
         units=12,
@@ -196,11 +196,11 @@ def test_leakage_of_a_multi_step_forecaster_needs_an_output_step():
     assert 0 < report.index < 3
 
 
-# C: autoencoders.
+# Autoencoders.
 
 
 def train_autoencoder(name, x, *, epochs, **config):
-    """A train_identity autoencoder."""
+    """A trained autoencoder."""
     model = zoo.get(name, features=x.shape[-1], **config)
     zoo.adapt(model, x)
     model.compile(
@@ -213,7 +213,7 @@ def train_autoencoder(name, x, *, epochs, **config):
 
 
 def test_linear_autoencoder_reconstructs_the_last_of_twenty_inputs():
-    """C1: 20 steps of 10 features, a linear code of size 10."""
+    """20 steps of 10 features, a linear code of size 10."""
     x, fresh = readings(10, 20, rows=512), readings(10, 20, seed=1)
     model = train_autoencoder("linear_rnn_autoencoder", x, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 10)
@@ -231,7 +231,7 @@ def sines(rows, steps, features, rank, seed=0):
 
 
 def test_attention_autoencoder_reconstructs_sequences_of_any_length():
-    """C2: unequal lengths, loss over the real steps; padding changes no output."""
+    """Unequal lengths, loss over the real steps; padding changes no output."""
     x, fresh = sines(256, 12, 10, 3), sines(256, 12, 10, 3, seed=1)
     lengths = np.random.default_rng(0).integers(4, 13, len(x))
     x[np.arange(12) >= lengths[:, None]] = np.nan
@@ -245,7 +245,7 @@ def test_attention_autoencoder_reconstructs_sequences_of_any_length():
 
 
 def test_lstm_autoencoder_reconstructs_every_step_from_one_code():
-    """C3: 20 steps of 10 features."""
+    """20 steps of 10 features."""
     x, fresh = sines(256, 20, 10, 3), sines(256, 20, 10, 3, seed=1)
     model = train_autoencoder("lstm_autoencoder", x, units=48, code_size=16, epochs=30)
     assert zoo.models.encoder(model).output_shape == (None, 16)

@@ -41,12 +41,12 @@ def test_only_the_earliest_detection_of_a_window_counts():
     np.testing.assert_allclose(score(507, 505, 509), score(505))
 
 
-def test_detection_before_the_first_window_costs_its_full_weight():
+def test_detection_before_the_first_window_has_the_full_penalty():
     np.testing.assert_allclose(score(499, 500), 1 - 0.11)
     np.testing.assert_allclose(score(200), -1 - 0.11)
 
 
-def test_detection_after_a_window_costs_more_with_distance():
+def test_penalty_of_a_detection_after_a_window_increases_with_distance():
     # The window spans 10 rows; x is the distance from its end over 9.
     near, far = 0.11 * (2 / (1 + np.exp(5 / 9)) - 1), -0.11
     np.testing.assert_allclose(score(500, 510), 1 + near)
@@ -54,11 +54,11 @@ def test_detection_after_a_window_costs_more_with_distance():
     np.testing.assert_allclose(score(500, 509 + 28), 1 + far, rtol=0, atol=1e-15)
 
 
-def test_every_false_alarm_costs():
+def test_every_false_alarm_lowers_the_score():
     np.testing.assert_allclose(score(200, 201, 202, 500), 1 - 3 * 0.11)
 
 
-def test_windows_add_up_and_a_false_alarm_is_scored_by_the_window_before_it():
+def test_window_scores_are_summed_and_a_false_alarm_is_scored_by_the_preceding_window():
     windows = ((300, 309), (500, 519), (800, 809))
     result = score(200, 300, 311, 500, 528, windows=windows)
     after_first = 0.11 * (2 / (1 + np.exp(5 * 2 / 9)) - 1)
@@ -134,7 +134,7 @@ def test_season_depends_on_earlier_rows_and_is_detected_in_training_rows():
     np.testing.assert_allclose(season[48:], daily[48:], atol=1e-12)
 
 
-def test_season_uses_timestamps_across_gaps_and_steps_back():
+def test_season_uses_timestamps_with_gaps_and_decreases():
     times = pd.date_range("2024-01-01", periods=400, freq="1h").delete(slice(100, 130))
     hours = times.hour.to_numpy().astype(float)
     result = seasons.earlier(hours, times, pd.Timedelta(days=1))
@@ -150,7 +150,7 @@ def test_alarm_is_the_first_row_above_the_threshold_after_quiet_rows():
     np.testing.assert_array_equal(alarms.alarms(above, 100, quiet=100), [200, 490, 700])
 
 
-def test_generated_anomalies_are_repeatable_and_have_scored_windows():
+def test_generated_anomalies_are_reproducible_and_have_scored_windows():
     for family in generated_anomalies.FAMILIES:
         assert generated_anomalies.record(family, "none", 0).windows == []
         anomaly = generated_anomalies.FAMILIES[family][3][-1]

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, how it fails."""
+"""The command line: printed output, written files, and errors."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def record(path, rows=400, seed=0):
+def write_readings(path, rows=400, seed=0):
     rng = np.random.default_rng(seed)
     values = np.cumsum(rng.normal(size=(rows, 2)), axis=0) + 60
     lines = [f"2024-01-01 {i // 60 % 24:02d}:{i % 60:02d}:00,{a:.4f},{b:.4f}"
@@ -30,10 +30,10 @@ def record(path, rows=400, seed=0):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """A small search from a CSV file."""
+def search_run(tmp_path_factory):
+    """The folder, the data and the output of a small search on a CSV file."""
     folder = tmp_path_factory.mktemp("cli")
-    data = record(folder / "readings.csv")
+    data = write_readings(folder / "readings.csv")
     done = run(
         "search", "simple_rnn_identity", "--data", data, "--sequence-length", 10, "--max-trials", 2,
         "--epochs", 2, "--directory", folder / "run",
@@ -42,8 +42,8 @@ def searched(tmp_path_factory):
     return folder, data, done.output
 
 
-def test_search_ends_with_model_artifact_and_report(searched):
-    folder, _, output = searched
+def test_search_writes_model_artifact_and_report(search_run):
+    folder, _, output = search_run
     assert "TimeSeries(400 steps, 2 features: oil, air;" in output
     assert "test, evaluated once" in output
     for written in ("best.keras", "saved_model/saved_model.pb", "saved_model/parity.json"):
@@ -53,8 +53,8 @@ def test_search_ends_with_model_artifact_and_report(searched):
     assert ">oil<" in report
 
 
-def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
-    folder, data, _ = searched
+def test_repeated_search_with_a_leakage_budget_runs_no_new_trials(search_run):
+    folder, data, _ = search_run
     again = run(
         "search", "simple_rnn_identity", "--data", data, "--sequence-length", 10, "--max-trials", 2,
         "--epochs", 2, "--directory", folder / "run", "--max-leakage", 1e9, "--no-export",
@@ -63,9 +63,9 @@ def test_search_repeated_changes_nothing_and_a_budget_chooses_again(searched):
     assert "2 trials are done" in again.output
 
 
-def test_last_step_model_is_searched_and_reported_too(searched, tmp_path):
+def test_quiet_search_of_a_last_step_model_writes_a_report(search_run, tmp_path):
     done = run(
-        "search", "simple_rnn_identity", "--data", searched[1],
+        "search", "simple_rnn_identity", "--data", search_run[1],
         "--sequence-length", 10, "--max-trials", 1,
         "--epochs", 1, "--directory", tmp_path, "--set", "return_sequences=false", "--quiet",
         "--columns", "oil", "--no-export",
@@ -77,14 +77,14 @@ def test_last_step_model_is_searched_and_reported_too(searched, tmp_path):
     assert "Anomaly score" not in report
 
 
-def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
-    folder, data, _ = searched
-    figures = []
+def test_leakage_of_a_model_file_and_of_an_artifact_are_equal(search_run, tmp_path):
+    folder, data, _ = search_run
+    reports = []
     for model in ("best.keras", "saved_model"):
         done = run("leakage", folder / "run" / model, data, "--sequence-length", 10, "--json")
         assert done.exit_code == 0, done.output
-        figures.append(json.loads(done.output)["index"])
-    np.testing.assert_allclose(*figures, rtol=1e-3)
+        reports.append(json.loads(done.output)["index"])
+    np.testing.assert_allclose(*reports, rtol=1e-3)
     plot = tmp_path / "profile.png"
     done = run(
         "leakage", folder / "run" / "best.keras", data, "--sequence-length", 10, "--plot", plot
@@ -93,8 +93,8 @@ def test_leakage_of_a_model_file_and_of_an_artifact_agree(searched, tmp_path):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_anomaly_writes_a_score_per_reading_with_its_stamp(searched, tmp_path):
-    folder, data, _ = searched
+def test_anomaly_writes_a_score_and_a_timestamp_per_reading(search_run, tmp_path):
+    folder, data, _ = search_run
     out, plot = tmp_path / "new" / "scores.csv", tmp_path / "scores.png"
     done = run(
         "anomaly", folder / "run" / "best.keras", data, "--sequence-length", 10, "--quantile", 0.9,
@@ -111,25 +111,25 @@ def test_anomaly_writes_a_score_per_reading_with_its_stamp(searched, tmp_path):
     assert not list(out.parent.glob(".*"))
 
 
-def test_anomaly_of_an_artifact_is_that_of_the_model_and_takes_other_training_readings(
-    searched, tmp_path
+def test_anomaly_scores_of_a_model_file_and_of_an_artifact_with_training_data_are_equal(
+    search_run, tmp_path
 ):
-    folder, data, _ = searched
-    figures = []
+    folder, data, _ = search_run
+    reports = []
     for model in ("best.keras", "saved_model"):
         done = run(
             "anomaly", folder / "run" / model, data, "--sequence-length", 10, "--json", "--kind",
-            "identity", "--train", record(tmp_path / "train.csv", rows=200, seed=1),
+            "identity", "--train", write_readings(tmp_path / "train.csv", rows=200, seed=1),
         )  # fmt: skip
         assert done.exit_code == 0, done.output
-        figures.append(json.loads(done.output))
-    assert len(figures[0]["scores"]) == 400
-    assert len(figures[0]["train_scores"]) == 200
-    np.testing.assert_allclose(*(one["scores"] for one in figures), rtol=1e-3, atol=1e-4)
+        reports.append(json.loads(done.output))
+    assert len(reports[0]["scores"]) == 400
+    assert len(reports[0]["train_scores"]) == 200
+    np.testing.assert_allclose(*(one["scores"] for one in reports), rtol=1e-3, atol=1e-4)
 
 
-def test_anomaly_says_what_it_cannot_use(searched, tmp_path):
-    folder, data, _ = searched
+def test_anomaly_rejects_invalid_options(search_run, tmp_path):
+    folder, data, _ = search_run
     for options, words in (
         (["--train", data, "--train-fraction", 0.5], "must not both be given"),
         (["--train-fraction", 1], "train-fraction"),
@@ -147,17 +147,17 @@ def test_anomaly_says_what_it_cannot_use(searched, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_export_writes_once_and_replaces_only_when_told(searched, tmp_path):
-    model = searched[0] / "run" / "best.keras"
+def test_export_replaces_an_artifact_only_with_overwrite(search_run, tmp_path):
+    model = search_run[0] / "run" / "best.keras"
     assert run("export", model, tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "parity.json").is_file()
-    refused = run("export", model, tmp_path / "out")
-    assert refused.exit_code == 2
-    assert "--overwrite" in refused.output
+    repeated = run("export", model, tmp_path / "out")
+    assert repeated.exit_code == 2
+    assert "--overwrite" in repeated.output
     assert run("export", model, tmp_path / "out", "--overwrite", "--no-verify").exit_code == 0
 
 
-def test_list_and_describe_print_and_speak_json():
+def test_list_and_describe_print_text_and_json():
     assert "simple_rnn_identity" in run("list", "*identity").output
     assert json.loads(run("list", "--json", "nothing*").output) == []
     card = json.loads(run("describe", "simple_rnn_identity", "--json").output)
@@ -192,7 +192,7 @@ def test_list_and_describe_print_and_speak_json():
         (["audits"], "No such command"),
     ],
 )
-def test_users_mistake_is_one_sentence_and_exit_status_2(arguments, words, tmp_path, monkeypatch):
+def test_invalid_arguments_exit_with_status_2(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run(*arguments)
     assert done.exit_code == 2
@@ -201,14 +201,14 @@ def test_users_mistake_is_one_sentence_and_exit_status_2(arguments, words, tmp_p
     assert not list(tmp_path.rglob("*.keras"))
 
 
-def test_unknown_column_suggests_the_nearest(searched):
-    _, data, _ = searched
+def test_unknown_column_suggests_the_nearest(search_run):
+    _, data, _ = search_run
     done = run("search", "simple_rnn_identity", "--data", data, "--columns", "oill")
     assert done.exit_code == 2
     assert "oil" in done.output
 
 
-def test_command_itself_runs_without_chatter(tmp_path):
+def test_installed_command_prints_nothing_to_stderr(tmp_path):
     zoo.get("simple_rnn_identity").save(tmp_path / "model.keras")
     command = Path(sys.executable).with_name("keras-seqzoo")
     done = subprocess.run(

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     return folder, done.output
 
 
-def test_train_ends_with_model_artifact_scores_and_plots(folder):
+def test_train_writes_model_artifact_scores_and_plots(folder):
     folder, output = folder
     assert "80 sequences of tokens, 3 labels, 2 tags" in output
     assert "Test, evaluated once" in output
@@ -55,7 +55,7 @@ def test_train_ends_with_model_artifact_scores_and_plots(folder):
     assert {"past", "future"} <= set(figures["leakage"])
 
 
-def test_train_replaces_nothing_unless_told(folder):
+def test_train_replaces_files_only_with_overwrite(folder):
     folder, _ = folder
     before = (folder / "run" / "best.keras").read_bytes()
     again = run("train", "gru_tagger", "--data", folder / "data", "--out", folder / "run")
@@ -64,14 +64,14 @@ def test_train_replaces_nothing_unless_told(folder):
     assert (folder / "run" / "best.keras").read_bytes() == before
 
 
-def test_evaluate_says_what_train_measured(folder):
+def test_evaluate_equals_the_test_scores_of_train(folder):
     folder, _ = folder
     done = run("evaluate", folder / "run" / "best.keras", folder / "data", "--json")
     figures = json.loads((folder / "run" / "figures.json").read_text())
     assert json.loads(done.output)["f1"] == pytest.approx(figures["test"]["f1"])
 
 
-def test_audit_looks_at_the_network_inside(folder, tmp_path):
+def test_audit_of_an_end_to_end_model_audits_the_inner_model(folder, tmp_path):
     folder, _ = folder
     done = run("audit", folder / "run" / "best.keras", folder / "data", "--json", tmp_path / "a")
     assert done.exit_code == 0, done.output
@@ -83,7 +83,7 @@ def test_audit_looks_at_the_network_inside(folder, tmp_path):
     assert "look_ahead" in strict.output
 
 
-def test_predict_answers_each_sentence_as_it_comes(folder):
+def test_predict_prints_each_prediction_before_the_input_ends(folder):
     folder, _ = folder
     start = "from keras_seqzoo.cli import main; main()"
     command = [sys.executable, "-c", start, "predict", str(folder / "run" / "best.keras")]
@@ -100,7 +100,7 @@ def test_predict_answers_each_sentence_as_it_comes(folder):
     assert process.returncode == 0
 
 
-def test_predict_gives_the_label_probability_and_sentence_of_a_classifier(folder, tmp_path):
+def test_predict_prints_label_probability_and_sentence_with_a_classifier(folder, tmp_path):
     folder, _ = folder
     done = run(
         "train", "gru_classifier", "--data", folder / "data", "--epochs", 15, "--no-export",
@@ -125,7 +125,7 @@ def test_search_tunes_a_classifier(folder, tmp_path):
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_readings_train_an_identity_and_a_forecaster(tmp_path):
+def test_train_predict_and_evaluate_with_readings(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "readings.npy", np.cumsum(rng.normal(size=(300, 2)), axis=0))
     for name in ("simple_rnn_identity", "gru_forecaster"):
@@ -141,7 +141,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
         "predict", tmp_path / "simple_rnn_identity" / "best.keras", tmp_path / "readings.npy"
     )
     assert done.exit_code == 0, done.output
-    assert len(done.output.splitlines()) == 301  # the names of the columns first
+    assert len(done.output.splitlines()) == 301  # the first line has the column names
     done = run(
         "evaluate", tmp_path / "simple_rnn_identity" / "best.keras", tmp_path / "readings.npy"
     )
@@ -159,7 +159,7 @@ def test_readings_train_an_identity_and_a_forecaster(tmp_path):
         (("search", "simple_rnn_identity", "--test", "x"), "--data"),
     ],
 )
-def test_a_mistake_ends_in_one_sentence(arguments, message):
+def test_invalid_arguments_exit_with_status_2(arguments, message):
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in done.output

@@ -369,7 +369,7 @@ def test_thirty_training_steps_lower_the_loss(name, case):
 DROPOUTS = ("dropout", "input_dropout", "word_dropout")
 
 
-def check_dropout_in_training_alone(build, build_without) -> None:
+def check_dropout_in_training_only(build, build_without) -> None:
     """Inference equals that of the same weights without dropout; training passes differ."""
     model, without = build(), build_without()
     without.set_weights([weight.numpy() for weight in model.weights if "seed" not in weight.path])
@@ -385,14 +385,14 @@ def check_dropout_in_training_alone(build, build_without) -> None:
 
 
 @cases_where(lambda config, row: any(config.get(dropout) for dropout in DROPOUTS))
-def test_dropout_is_active_in_training_alone(name, case):
+def test_dropout_is_active_in_training_only(name, case):
     config = TABLE[name][case].config
     none = {key: 0.0 for key in DROPOUTS if arguments(name, case).get(key)}
-    check_dropout_in_training_alone(build_case(name, case), lambda: zoo.get(name, **config | none))
+    check_dropout_in_training_only(build_case(name, case), lambda: zoo.get(name, **config | none))
 
 
 @cases_where(lambda config, row: config["recurrent_regularizer"])
-def test_recurrent_regularizer_penalizes_recurrent_kernels_alone(name, case):
+def test_recurrent_regularizer_penalizes_recurrent_kernels_only(name, case):
     model = cached_case(name, case)()
     kind = TABLE[name][case].config["recurrent_regularizer"]
     kernels = [
@@ -477,7 +477,7 @@ def test_padding_has_no_loss(name, case):
 
 
 @every_masked_case
-def test_a_row_of_padding_alone_has_finite_outputs(name, case):
+def test_a_row_of_only_padding_has_finite_outputs(name, case):
     model = cached_case(name, case)()
     x = make_inputs(model, 2, 5)
     padded = pad(take_rows(x, slice(1, 2)), 0, 5, padding_of(name, case))
@@ -503,7 +503,7 @@ def test_padding_of_a_source_is_invisible(name, case):
 
 
 @every_masked_pair
-def test_a_source_of_padding_alone_has_finite_outputs(name, case):
+def test_a_source_of_only_padding_has_finite_outputs(name, case):
     model = cached_case(name, case)()
     source, target = make_inputs(model, 2, 5)
     source[1] = padding_of(name, case)

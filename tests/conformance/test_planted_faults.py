@@ -15,7 +15,7 @@ from tests.conformance.table import MASKED, NAN, STEPS, TABLE, Row, arguments, b
 from tests.conformance.test_entries import (
     DROPOUTS,
     check_causality,
-    check_dropout_in_training_alone,
+    check_dropout_in_training_only,
     check_each_row_has_its_own_padding,
     check_gradients,
     check_numerics,
@@ -234,7 +234,7 @@ def checks_of(name: str, case: str) -> dict[str, Callable[[], None]]:
         "rows": lambda: check_rows_do_not_affect_each_other(build),
         "gradients": lambda: check_gradients(build),
         "numerics": lambda: check_numerics(build, REFERENCES[name], arguments(name, case)),
-        "dropout": lambda: check_dropout_in_training_alone(
+        "dropout": lambda: check_dropout_in_training_only(
             build, lambda: zoo.get(name, **config | none)
         ),
     }

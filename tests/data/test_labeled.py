@@ -220,7 +220,7 @@ def test_readers_accept_a_byte_order_mark_and_windows_line_ends(write, name):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_readers_reject_unreadable_files_in_one_sentence(write, name, tmp_path):
+def test_readers_reject_unreadable_files_with_a_complete_message(write, name, tmp_path):
     reader, text = READERS[name]
     argument = "tokens" if reader is read_seq_in_out else "path"
     last = text.count("\n") + 1
@@ -274,7 +274,7 @@ def test_importing_the_readers_loads_neither_keras_nor_conllu():
 # ---------------------------------------------------------------- CoNLL-U
 
 
-def test_conllu_leaves_out_multiword_ranges_and_empty_nodes(write):
+def test_conllu_omits_multiword_ranges_and_empty_nodes(write):
     read = read_conllu(write("a.conllu", CONLLU))
     assert read.sequences == (("Vamos", "nos", "New York"), ("_",))
     assert read.tags == (("VERB", "PRON", "PROPN"), ("SYM",))
@@ -292,7 +292,7 @@ def test_conllu_leaves_out_multiword_ranges_and_empty_nodes(write):
         ("misc.Entity", ("O", "_", "B-LOC")),
     ],
 )
-def test_conllu_tags_are_any_field_or_key(write, field, tags):
+def test_conllu_tags_may_come_from_any_field_or_key(write, field, tags):
     text = CONLLU.partition("\n\n")[0]
     assert read_conllu(write("a.conllu", text), field=field).tags == (tags,)
 
@@ -547,7 +547,7 @@ def test_read_ts_round_trips_series(write, data, labeled, features):
     assert read.labels == (tuple(label for _, label in cases) if labeled else None)
 
 
-def test_read_ts_notes_what_contradicts_the_header(write):
+def test_read_ts_adds_notes_for_contradictions_of_the_header(write):
     header = TS.replace("@equalLength false", "@equalLength true\n@seriesLength 3\n@colour red")
     read = read_ts(write("a.ts", header.replace("up down", "up down left")))
     assert read.lengths.tolist() == [3, 1]

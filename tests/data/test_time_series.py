@@ -438,7 +438,7 @@ def test_a_folder_named_like_a_parquet_partition_adds_no_column(tmp_path):
 TABLE = "load,site,flow,empty\n1,A,10,\n2,B,20,\n3,A,30,\n"
 
 
-def test_text_and_empty_columns_are_left_out_with_a_note(csv):
+def test_text_and_empty_columns_are_omitted_with_a_note(csv):
     series = read_time_series(csv(TABLE))
     np.testing.assert_equal(series.columns, ("load", "flow"))
     assert has_note(series, "'site' was left out")
@@ -491,7 +491,7 @@ def test_a_constant_column_is_kept_with_a_note(csv):
     assert has_note(series, "'b' is constant (7)")
 
 
-def test_row_numbers_written_by_pandas_are_left_out(csv):
+def test_row_numbers_written_by_pandas_are_omitted(csv):
     series = read_time_series(csv(pd.DataFrame(np.ones((3, 2)) * 5).to_csv()))
     np.testing.assert_equal((series.columns, len(series)), (("0", "1"), 3))
     assert has_note(series, "row numbers")
@@ -508,7 +508,7 @@ def test_duplicate_and_empty_column_names_become_distinct(csv):
 WITH_MISSING = "x,y\n,0\n1,1\n,2\n3,inf\n5,4\n6,NaN\n"
 
 
-def test_missing_split_leaves_rows_out_and_begins_new_segments(csv):
+def test_missing_split_omits_rows_and_begins_new_segments(csv):
     series = read_time_series(csv(WITH_MISSING))
     np.testing.assert_array_equal(series.values, [[1, 1], [5, 4]])
     np.testing.assert_equal(series.starts, (0, 1))
@@ -587,7 +587,7 @@ def test_unknown_options_are_rejected(csv, option):
         ("a", b"1", "another kind"),
     ],
 )
-def test_unreadable_files_are_rejected_in_one_sentence(csv, name, content, message):
+def test_unreadable_files_are_rejected_with_a_one_line_message(csv, name, content, message):
     path = csv(content, name)
     with pytest.raises(DataError, match=message) as caught:
         read_time_series(path)
@@ -650,7 +650,7 @@ def test_synthetic_readings_are_determined_by_the_seed():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_synthetic_readings_are_in_the_measuring_ranges(seed):
+def test_synthetic_readings_are_in_the_measurement_ranges(seed):
     series = synthetic_readings(seed=seed)
     np.testing.assert_equal(series.values.shape, (4000, 4))
     low, high = series.values.min(axis=0), series.values.max(axis=0)
@@ -660,7 +660,7 @@ def test_synthetic_readings_are_in_the_measuring_ranges(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_fault_is_late_noted_and_visible(seed):
+def test_sensor_fault_is_in_the_last_fifth_has_a_note_and_lowers_the_pressure(seed):
     series, rows = synthetic_readings(seed=seed), sensor_fault(seed=seed)
     assert has_note(series, f"rows {rows[0]} to {rows[-1]} ")
     assert 0.8 * 4000 < rows[0] < rows[-1] < 4000
@@ -672,7 +672,7 @@ def test_the_fault_is_late_noted_and_visible(seed):
     assert residual[rows].mean() < -2
 
 
-def test_no_channel_is_predicted_by_the_others():
+def test_no_channel_is_a_linear_function_of_the_others():
     values = synthetic_readings().values[:3200]
     for channel in range(4):
         others = np.c_[np.delete(values, channel, axis=1), np.ones(len(values))]

@@ -65,18 +65,18 @@ def served(tmp_path_factory):
 # -------------------------------------------------------------------------------------------- load
 
 
-def test_load_refuses_a_missing_path(tmp_path):
+def test_load_rejects_a_missing_path(tmp_path):
     with pytest.raises(ArtifactError, match="does not exist"):
         zoo.load(tmp_path / "missing.keras")
 
 
-def test_load_refuses_a_folder_without_a_saved_model(tmp_path):
+def test_load_rejects_a_folder_without_a_saved_model(tmp_path):
     with pytest.raises(ArtifactError, match=r"a folder without saved_model\.pb"):
         zoo.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "model.pkl", "model"])
-def test_load_refuses_other_file_types_unread(name, model_file):
+def test_load_rejects_other_file_types_without_reading_them(name, model_file):
     other = model_file.rename(model_file.with_name(name))
     with pytest.raises(ArtifactError, match=r"can run code.*model\.save\('name\.keras'\)"):
         zoo.load(other)
@@ -84,7 +84,7 @@ def test_load_refuses_other_file_types_unread(name, model_file):
 
 @pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "metadata.json"])
 @pytest.mark.parametrize("change", ["missing", "empty", "garbage", "truncated"])
-def test_load_refuses_a_model_file_with_a_damaged_part(part, change, model_file):
+def test_load_rejects_a_model_file_with_a_damaged_part(part, change, model_file):
     with zipfile.ZipFile(model_file) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
     if change == "missing":
@@ -106,13 +106,13 @@ def test_load_refuses_a_model_file_with_a_damaged_part(part, change, model_file)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 100], ids=["empty", "garbage"])
-def test_load_refuses_a_damaged_saved_model(data, tmp_path):
+def test_load_rejects_a_damaged_saved_model(data, tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(data)
     with pytest.raises(ArtifactError, match="must be a complete SavedModel"):
         zoo.load(tmp_path)
 
 
-def test_load_refuses_a_saved_model_without_variables(tmp_path):
+def test_load_rejects_a_saved_model_without_variables(tmp_path):
     zoo.export(build(), tmp_path / "served", verify=False)
     for part in (tmp_path / "served" / "variables").iterdir():
         part.unlink()
@@ -176,11 +176,11 @@ def test_export_without_verification_writes_no_report(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-# ----------------------------------------------------------------------------- refusals of export
+# ------------------------------------------------------------------------------- rejected exports
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
-def test_export_refuses_an_existing_path_and_leaves_it_as_it_was(kind, tmp_path):
+def test_export_rejects_an_existing_path_and_leaves_it_unchanged(kind, tmp_path):
     path = tmp_path / "served"
     if kind == "file":
         path.write_text("precious")
@@ -265,14 +265,14 @@ def nested_stateful() -> keras.Model:
     ],
     ids=["inner stateful", "two outputs", "stateful", "unbuilt", "no model"],
 )
-def test_export_refuses_models_that_cannot_be_served_before_writing(model, message, tmp_path):
+def test_export_rejects_models_that_cannot_be_served_before_writing(model, message, tmp_path):
     with pytest.raises(ArgumentError, match=message):
         zoo.export(model(), tmp_path / "served")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, CannotStep])
-def test_only_cannot_step_in_a_streaming_rule_leaves_out_step(error, tmp_path, monkeypatch):
+def test_only_the_error_cannot_step_omits_the_step_endpoint(error, tmp_path, monkeypatch):
     def rule(*args, **kwargs):
         raise error("is broken")
 
@@ -305,7 +305,7 @@ def test_export_compares_the_stream_with_the_model_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options", [{"format": "pickle"}, {"format": None}, {"verify": 1}, {"overwrite": "yes"}]
 )
-def test_export_refuses_invalid_options_before_writing(options, tmp_path):
+def test_export_rejects_invalid_options_before_writing(options, tmp_path):
     (name,) = options
     with pytest.raises(ArgumentError, match=f"`{name}`"):
         zoo.export(build(), tmp_path / "served", **options)
@@ -316,7 +316,7 @@ def test_export_refuses_invalid_options_before_writing(options, tmp_path):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_failed_verification_leaves_the_path_as_it_was(exists, tmp_path, monkeypatch):
+def test_failed_verification_leaves_the_path_unchanged(exists, tmp_path, monkeypatch):
     path = tmp_path / "served"
     if exists:
         zoo.export(build(), path, verify=False)
@@ -476,7 +476,7 @@ def test_replacing_folder_reverts_a_failed_rename(tmp_path, monkeypatch):
     assert content(tmp_path) == {"folder/old.txt": b"old"}
 
 
-def test_replacing_folder_refuses_a_folder_created_meanwhile(tmp_path):
+def test_replacing_folder_rejects_a_folder_created_concurrently(tmp_path):
     path = tmp_path / "folder"
     with pytest.raises(ExistsError), files.replacing_folder(path) as fresh:
         (fresh / "new.txt").write_text("new")
@@ -486,7 +486,7 @@ def test_replacing_folder_refuses_a_folder_created_meanwhile(tmp_path):
     assert names(tmp_path) == ["folder"]
 
 
-def test_export_refuses_an_existing_path_before_writing(tmp_path, monkeypatch):
+def test_export_rejects_an_existing_path_before_writing(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(export_module, "write_artifact", lambda *_: calls.append(1))
     with pytest.raises(ExistsError):
@@ -509,7 +509,7 @@ def test_verification_detects_errors_under_a_large_offset(tmp_path, monkeypatch)
         zoo.export(model, tmp_path / "served")
 
 
-def test_export_refuses_a_diverged_model(tmp_path):
+def test_export_rejects_a_diverged_model(tmp_path):
     model = zoo.get("simple_rnn_identity")
     readout = model.get_layer("readout")
     readout.set_weights([np.full_like(weight, np.nan) for weight in readout.get_weights()])

@@ -89,11 +89,11 @@ def test_verification_detects_other_weights_in_other_runtimes(tmp_path, monkeypa
     assert not (tmp_path / "served").exists()
 
 
-# ------------------------------------------------------------------------------------ refusals
+# -------------------------------------------------------------------------- rejected arguments
 
 
 @pytest.mark.parametrize("form", NAMES)
-def test_export_names_missing_packages(form, tmp_path, monkeypatch):
+def test_export_suggests_installing_missing_packages(form, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     missing = next(iter(FORMATS[form].modules))
     monkeypatch.setattr(
@@ -104,7 +104,7 @@ def test_export_names_missing_packages(form, tmp_path, monkeypatch):
     assert not (tmp_path / "served").exists()
 
 
-def test_export_refuses_unsupported_formats_before_writing(tmp_path, monkeypatch):
+def test_export_rejects_unsupported_formats_before_writing(tmp_path, monkeypatch):
     model = MODELS["class"]()
     with pytest.raises(ArgumentError, match="'tf_saved_model', 'onnx'"):
         zoo.export(model, tmp_path / "served", format="pickle")
@@ -156,7 +156,7 @@ def test_model_card_contains_entry_endpoints_and_parity(served):
     assert rows and "float32 (any, any, 1)" in rows[0]
 
 
-def test_model_card_of_a_model_that_is_no_entry(tmp_path):
+def test_model_card_of_a_model_that_is_not_an_entry(tmp_path):
     model = keras.Sequential([k.Input((None, 2)), k.GRU(3)], name="own_model")
     zoo.export(model, tmp_path / "served", verify=False)
     card = (tmp_path / "served" / CARD).read_text()
@@ -189,7 +189,7 @@ def test_artifact_has_no_cudnn_operations(cell, tmp_path):
     names = operations(tmp_path / "served")
     assert not [name for name in names if "Cudnn" in name]
     assert "While" in names or "StatelessWhile" in names
-    assert inner.use_cudnn is True  # the model is as it was
+    assert inner.use_cudnn is True  # the model is unchanged
     with without_cudnn(model):
         assert inner.use_cudnn is False
     assert inner.use_cudnn is True

@@ -88,7 +88,7 @@ def search(folder: Path) -> None:
 
 @contextlib.contextmanager
 def limit_file_size(size: int) -> Iterator[None]:
-    """Fail writes beyond so many bytes in a file, those of C and C++ code too."""
+    """Fail writes beyond `size` bytes in a file, those of C and C++ code too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""Malicious and damaged model files, each with a pattern of the error message of its refusal.
+"""Malicious and damaged model files, each with a pattern of the expected error message.
 
 python -m tests.helpers.hostile FOLDER    loads all of them, and prints the outcomes as JSON
 """

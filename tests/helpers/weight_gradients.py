@@ -9,7 +9,7 @@ import numpy as np
 def weight_gradients(loss, weights) -> list[np.ndarray | None]:
     """Return the gradients of `loss()` by Keras variables, None for unconnected variables.
 
-    JAX does not tell an unconnected variable from a gradient of zero; it is zero there.
+    JAX does not distinguish an unconnected variable from a zero gradient, and returns zeros.
     """
     gradients = _BACKENDS[keras.backend.backend()](loss, weights)
     return [None if grad is None else keras.ops.convert_to_numpy(grad) for grad in gradients]

@@ -29,7 +29,7 @@ def slope(x):
 
 
 @pytest.mark.parametrize("jit_compile", [None, False, True])
-def test_gradient_is_the_custom_one(jit_compile):
+def test_gradient_is_the_custom_gradient(jit_compile):
     x = tf.constant([1.0, 2.0])
     function = slope if jit_compile is None else tf.function(slope, jit_compile=jit_compile)
     np.testing.assert_array_equal(function(x), [30, 30])

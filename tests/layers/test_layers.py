@@ -316,7 +316,7 @@ def test_normalized_loss_of_the_mean_is_one():
     assert array(loss(y, y)) == 0
 
 
-def test_normalized_loss_leaves_out_masked_steps():
+def test_normalized_loss_ignores_masked_steps():
     y, predicted = random(3, 4, 2), random(3, 4, 2, seed=1)
     mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], bool)
     variance = np.array([0.5, 3.0])

@@ -257,14 +257,14 @@ def save_figure(axes, path):
     return [text.get_text() for text in axes.texts]
 
 
-def test_plot_of_two_classes_has_labels_and_numbers(tmp_path):
+def test_plot_of_two_classes_has_labels_and_cell_values(tmp_path):
     axes = classification_scores(["a", "b", "b", "b"], ["a", "a", "b", "b"]).plot()
     assert save_figure(axes, tmp_path / "two.png") == ["1.00", "0.33", "0.67"]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b"]
     assert (axes.get_xlabel(), axes.get_ylabel().split()[0]) == ("predicted", "true")
 
 
-def test_plot_of_eighty_classes_drops_labels_that_do_not_fit(tmp_path):
+def test_plot_of_eighty_classes_omits_overlapping_labels(tmp_path):
     labels = [f"$class number {number} of very many" for number in range(80)]
     rng = np.random.default_rng(0)
     axes = classification_scores(labels, rng.permutation(labels)).plot()

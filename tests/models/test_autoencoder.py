@@ -1,4 +1,4 @@
-"""Autoencoders: encoder and decoder as models, decoder modes, masking, refused arguments."""
+"""Autoencoders: encoder and decoder as models, decoder modes, masking, invalid arguments."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_decoder_of_a_teacher_forced_model_is_free_running():
     assert not np.allclose(forced.predict(x, verbose=0), free.predict(x, verbose=0))
 
 
-def test_teacher_forcing_reads_the_previous_step_and_no_later_one():
+def test_teacher_forced_outputs_depend_on_earlier_target_steps_only():
     model = prepare(zoo.get("gru_autoencoder", **SMALL, decoder="teacher_forced"))
     layer = model.get_layer("decoder")
     rng = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def test_last_state_is_the_last_real_step_forward_and_the_first_backward():
     np.testing.assert_array_equal(LastState(True)(x, mask=mask & False)[0], 0)
 
 
-def test_reversed_decoder_outputs_the_steps_of_repeat_in_reverse():
+def test_reversed_decoder_outputs_the_steps_of_the_repeat_decoder_in_reverse():
     repeat = prepare(zoo.get("lstm_autoencoder", **SMALL))
     reverse = prepare(zoo.get("lstm_autoencoder", **SMALL, decoder="reversed"))
     (x,) = pad((readings(2, 5, 2),), 0, 3, NAN)
@@ -127,12 +127,12 @@ def test_reversed_decoder_outputs_the_steps_of_repeat_in_reverse():
         ({"features": 2, "vocabulary_size": 5}, "not both"),
     ],
 )
-def test_invalid_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         zoo.get("lstm_autoencoder", **arguments)
 
 
-def test_encoder_and_decoder_refuse_other_models():
+def test_encoder_and_decoder_reject_other_models():
     for half in (encoder, decoder):
         with pytest.raises(ArgumentError, match="list_models"):
             half(zoo.get("gru_tagger"))
@@ -166,13 +166,13 @@ def test_training_compiled_by_xla_equals_eager_training():
 
 
 @pytest.mark.tensorflow
-def test_autoencoders_have_no_packed_rule():
+def test_autoencoders_do_not_support_packed_training():
     models = [zoo.get("gru_autoencoder", units=units, code_size=2) for units in (4, 8)]
     assert PackedModel.obstacle(*models) == "there is no rule for LastState"
 
 
 @pytest.mark.parametrize("name", ["linear_rnn_autoencoder", "gru_autoencoder"])
-def test_a_search_minimizes_the_identity_error_without_leakage(name, tmp_path):
+def test_search_minimizes_the_identity_error(name, tmp_path):
     x = readings(24, 6, 2)
     search = zoo.search(
         name, x, max_trials=2, epochs=2, directory=tmp_path, population=2, verbose=0,

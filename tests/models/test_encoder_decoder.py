@@ -45,7 +45,7 @@ def sources(rows: int = 4, time: int = 7) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=KINDS, ids=IDS)
 def model(request):
-    """A model with weights so large that sequences differ much in probability."""
+    """A model with large weights, so that the probabilities of sequences differ."""
     keras.utils.set_random_seed(0)
     model = sequence_encoder_decoder(**SIZES, **request.param)
     for weight in model.trainable_weights:
@@ -57,19 +57,19 @@ def without_padding(tokens: np.ndarray) -> list[int]:
     return [token for token in tokens if token]
 
 
-def forced_scores(
+def teacher_forced_scores(
     model, source: np.ndarray, sequences: list[list[int]], max_length: int
 ) -> list[float]:
     """Log-probabilities of sequences, from `predict` with the sequences as targets."""
-    ended = [[*row, END] if len(row) < max_length else row for row in sequences]
-    targets = np.zeros((len(ended), max_length), "int32")
-    for target, row in zip(targets, ended, strict=True):
+    with_end_token = [[*row, END] if len(row) < max_length else row for row in sequences]
+    targets = np.zeros((len(with_end_token), max_length), "int32")
+    for target, row in zip(targets, with_end_token, strict=True):
         target[: len(row)] = [START, *row[:-1]]
-    sources = np.repeat(source[None], len(ended), 0)
-    probabilities = model.predict([sources, targets], batch_size=len(ended), verbose=0)
+    sources = np.repeat(source[None], len(with_end_token), 0)
+    probabilities = model.predict([sources, targets], batch_size=len(with_end_token), verbose=0)
     return [
         float(np.log(by_step[range(len(row)), row]).sum())
-        for by_step, row in zip(probabilities, ended, strict=True)
+        for by_step, row in zip(probabilities, with_end_token, strict=True)
     ]
 
 
@@ -136,7 +136,7 @@ def test_attention_is_zero_for_a_source_without_real_steps():
     assert not as_numpy(contexts).any() and not as_numpy(weights).any()
 
 
-def test_steps_equal_the_whole_target_at_once(model):
+def test_step_by_step_outputs_equal_predict_on_the_whole_target(model):
     source = sources()
     target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
     at_once = np.log(np.asarray(model.predict([source, target], verbose=0)))
@@ -153,11 +153,11 @@ def test_scores_of_generated_sequences_equal_those_of_predict(model):
         generated = model.generate(source, max_length=6, **options)
         for row in range(4):
             tokens = without_padding(generated.sequences[row])
-            (expected,) = forced_scores(model, source[row], [tokens], 6)
+            (expected,) = teacher_forced_scores(model, source[row], [tokens], 6)
             assert generated.scores[row] == pytest.approx(expected, abs=2e-5)
 
 
-def test_rows_of_a_batch_do_not_affect_what_is_generated(model):
+def test_rows_of_a_batch_do_not_affect_generated_sequences(model):
     source = sources()
     for options in ({}, BEAM, {"return_attention": True}):
         if "return_attention" in options and model.get_layer("decoder").attention is None:
@@ -186,7 +186,7 @@ def test_greedy_search_takes_the_most_probable_token_at_each_step(model):
         assert without_padding(sequences[row]) == expected
 
 
-def test_a_beam_wide_enough_for_all_sequences_finds_the_most_probable(model):
+def test_beam_search_with_enough_beams_finds_the_most_probable_sequences(model):
     source, length = sources(), 3
     tokens = [1, 4, 5]
     sizes = range(length + 1)
@@ -194,7 +194,7 @@ def test_a_beam_wide_enough_for_all_sequences_finds_the_most_probable(model):
     options = {"strategy": "beam", "num_beams": 40}
     generated = model.generate(source, max_length=length, num_return_sequences=5, **options)
     for row in (0, 2):
-        forced = forced_scores(model, source[row], sequences, length)
+        forced = teacher_forced_scores(model, source[row], sequences, length)
         scores = dict(zip(map(tuple, sequences), forced, strict=True))
         best = sorted(scores, key=scores.get, reverse=True)[:5]
         best_scores = [scores[sequence] for sequence in best]
@@ -238,7 +238,7 @@ def test_padding_of_a_target_does_not_change_the_loss():
         np.testing.assert_allclose(padded, weight, rtol=1e-4, atol=1e-6)
 
 
-def test_every_weight_gets_a_gradient(model):
+def test_every_weight_has_a_gradient(model):
     target = np.random.default_rng(2).integers(2, 6, (4, 5)).astype("int32")
     weights = model.trainable_weights
     gradients = weight_gradients(
@@ -301,7 +301,7 @@ def test_generation_is_finite_under_any_dtype_policy(policy):
         keras.config.set_dtype_policy(before)
 
 
-def test_samples_follow_the_seed_and_the_distribution():
+def test_samples_are_determined_by_the_seed_and_follow_the_distribution():
     keras.utils.set_random_seed(2)
     model = sequence_encoder_decoder(**SIZES)
     source = np.repeat(sources()[1:2], 2000, axis=0)
@@ -341,7 +341,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
 """
 
 
-def test_loaded_models_generate_the_same_in_a_fresh_process(tmp_path):
+def test_loaded_models_generate_equal_sequences_in_a_new_process(tmp_path):
     models = {}
     for index in (0, 1, 4):
         keras.utils.set_random_seed(index)
@@ -362,7 +362,7 @@ def test_loaded_models_generate_the_same_in_a_fresh_process(tmp_path):
             np.testing.assert_allclose(loaded["scores"], expected.scores, atol=1e-5, err_msg=name)
 
 
-def test_batch_size_does_not_change_what_is_generated():
+def test_batch_size_does_not_change_generated_sequences():
     model = sequence_encoder_decoder(**SIZES)
     options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
     at_once = model.generate(sources(5), **options)
@@ -373,7 +373,7 @@ def test_batch_size_does_not_change_what_is_generated():
 
 
 @pytest.mark.tensorflow  # elsewhere a loop is traced, not run step by step
-def test_loops_stop_once_every_row_is_finished():
+def test_decoding_loops_stop_when_all_rows_are_finished():
     steps = []
 
     def step(token, state):  # each row ends after as many steps as its state
@@ -393,7 +393,7 @@ def test_loops_stop_once_every_row_is_finished():
 
 
 @pytest.mark.tensorflow  # elsewhere nothing is compiled
-def test_a_second_call_of_generate_compiles_nothing():
+def test_second_call_of_generate_is_not_retraced():
     model = sequence_encoder_decoder(**SIZES)
     expected = model.generate(sources(), max_length=6)
     model.encode = model.make_step = None  # tracing would call them
@@ -416,13 +416,13 @@ def test_a_second_call_of_generate_compiles_nothing():
         ({"seed": -1}, "`seed`"),
     ],
 )
-def test_generate_refuses_options_out_of_range(options, message):
+def test_generate_rejects_options_out_of_range(options, message):
     model = sequence_encoder_decoder(**SIZES)
     with pytest.raises(ArgumentError, match=message):
         model.generate(sources(), **options)
 
 
-def test_generate_and_attention_refuse_invalid_data():
+def test_generate_and_attention_reject_invalid_data():
     model = sequence_encoder_decoder(**SIZES)
     for source in (np.zeros((0, 4)), np.zeros((2, 0)), np.zeros(3)):
         with pytest.raises(DataError, match="at least one step"):
@@ -509,7 +509,7 @@ def readings() -> np.ndarray:
     return x
 
 
-def test_generated_readings_equal_predict_on_them(vector_model):
+def test_generated_readings_equal_predict_with_them_as_targets(vector_model):
     generated = vector_model.generate(readings(), max_length=6)
     assert generated.sequences.shape == (4, 6, 2) and generated.scores is None
     inputs = np.concatenate([np.zeros((4, 1, 2)), generated.sequences[:, :-1]], axis=1)
@@ -570,7 +570,7 @@ def test_a_trained_model_forecasts_sine_waves():
         ({"dropout": 1.0}, "`dropout`"),
     ],
 )
-def test_invalid_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ArgumentError, match=message):
         sequence_encoder_decoder(**arguments)
 
@@ -586,7 +586,7 @@ def test_smoothed_crossentropy_equals_keras_on_one_hot_targets(label_smoothing):
     np.testing.assert_allclose(loss, reference(np.eye(5)[y], probabilities), rtol=1e-5)
 
 
-def test_an_ensemble_generates_by_the_mean_probability_of_its_models():
+def test_ensemble_generates_with_the_mean_probability_of_its_models():
     keras.utils.set_random_seed(3)
     models = [
         sequence_encoder_decoder(**SIZES),

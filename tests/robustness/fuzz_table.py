@@ -44,14 +44,14 @@ class Row:
         valid: returns valid arguments; the keys "0", "1", ... are positions.
         fuzzed: the arguments that the fuzz tests replace; all by default.
         slow: whether it trains or exports.
-        refusals: errors that may refuse an argument.
+        rejections: errors that an invalid argument may raise.
     """
 
     call: Callable[..., Any]
     valid: Callable[[], dict[str, Any]]
     fuzzed: tuple[str, ...] = ()
     slow: bool = False
-    refusals: tuple[type[Exception], ...] = OWN_ERRORS
+    rejections: tuple[type[Exception], ...] = OWN_ERRORS
 
 
 @functools.cache
@@ -176,7 +176,7 @@ def token_streamer() -> streaming.Streamer:
 
 def layer(layer_class: type, /, **valid: Any) -> Row:
     """A layer and its constructor arguments."""
-    return Row(layer_class, lambda: valid, refusals=KERAS_ERRORS)
+    return Row(layer_class, lambda: valid, rejections=KERAS_ERRORS)
 
 
 def method(owner: Callable[[], Any], name: str, valid: Callable[[], dict]) -> Row:
@@ -185,7 +185,7 @@ def method(owner: Callable[[], Any], name: str, valid: Callable[[], dict]) -> Ro
 
 
 def reader(call: Callable[..., Any], **valid: Any) -> Row:
-    """A reader with the path of a file that it cannot read."""
+    """A reader with the path of an unreadable file."""
     return Row(call, lambda: {"0": FILE} | valid)
 
 
@@ -270,7 +270,7 @@ ROWS = {
     ),
     "LeakagePenalty": Row(
         layers.LeakagePenalty, lambda: {"0": model(), "weight": 0.1, "seed": 0},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
     "SpectralNorm": Row(zoo.regularizers.SpectralNorm, lambda: {"weight": 0.1, "limit": 0.9}),
     "stream": Row(zoo.stream, lambda: {"0": model(), "nan": "skip"}),
@@ -446,13 +446,13 @@ ROWS = {
     "SequenceGenerator": Row(
         layers.SequenceGenerator,
         lambda: {"0": encoder_decoder(), "max_length": 3, "num_beams": 2, "length_penalty": 0.0},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
     "ApplyMask": layer(layers.ApplyMask, name="a"),
     "Bidirectional": Row(
         layers.Bidirectional,
         lambda: {"0": layers.GRU(2), "merge_mode": "concat"},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
     "CharacterBiLSTM": layer(
         layers.CharacterBiLSTM, vocabulary_size=5, units=4, embedding_dim=3
@@ -471,12 +471,12 @@ ROWS = {
     "CRFModel": Row(
         layers.CRFModel,
         lambda: {"inputs": crf_tagger().inputs[0], "outputs": crf_tagger().outputs[0]},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
     "EncoderDecoderModel": Row(
         layers.EncoderDecoderModel,
         lambda: {"inputs": model().inputs, "outputs": model().outputs},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
     "Ensemble": Row(layers.Ensemble, lambda: {"0": [encoder_decoder()]}),
     "JoinTokens": layer(layers.JoinTokens, separator=" "),
@@ -501,11 +501,11 @@ ROWS = {
     ),
     "compile_recurrences": Row(
         layers.compile_recurrences, lambda: {"0": model(), "jit_compile": True},
-        refusals=KERAS_ERRORS,
+        rejections=KERAS_ERRORS,
     ),
-    "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, refusals=KERAS_ERRORS),
+    "has_scaling": Row(layers.has_scaling, lambda: {"0": model()}, rejections=KERAS_ERRORS),
     "step_mask": Row(
-        layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, refusals=KERAS_ERRORS
+        layers.step_mask, lambda: {"0": rows(), "1": 0.0, "name": "mask"}, rejections=KERAS_ERRORS
     ),
 }  # fmt: skip
 # Methods that take data, and functions with other kinds of model or data.

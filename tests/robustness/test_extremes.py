@@ -93,7 +93,7 @@ def test_half_precision_is_close_to_float32_and_trains(half, name):
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_one_step_of_one_row(name):
+def test_one_step_of_one_row_equals_its_output_in_a_batch_and_trains(name):
     model = build(name)
     rows = make_inputs(model, 4, 1)
     x = take_rows(rows, slice(1))
@@ -103,7 +103,7 @@ def test_one_step_of_one_row(name):
     check_trains(model, x, eager=True)
 
 
-# One entry for each kind of loop over time; the other entries in the long run.
+# One entry for each kind of loop over time; the other entries are marked `long`.
 LOOPS = (
     "simple_rnn_identity", "gru_classifier", "bilstm_crf_tagger", "lstm_autoencoder",
     "attention_gru_encoder_decoder", "vector_encoder_decoder",
@@ -113,7 +113,7 @@ LOOPS = (
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in LOOPS)) for name in TABLE]
 )
-def test_thousands_of_steps(name):
+def test_outputs_of_thousands_of_steps_are_finite(name):
     model = build(name)
     x = make_inputs(model, 1, 5_000)
     outputs = model.predict_on_batch(model_input(x))  # compiled, without the marginals of a CRF
@@ -160,7 +160,7 @@ PER_STEP = [name for name in TABLE if name.endswith(("_tagger", "_identity", "_f
 
 
 @pytest.mark.parametrize("name", [name for name in PER_STEP if "crf" not in name])
-def test_the_target_of_a_step_with_weight_0_does_not_matter(name):
+def test_target_of_a_step_with_weight_0_does_not_affect_training(name):
     model = build(name)
     x = make_inputs(model, 3, 5)
     y = targets(model, x)

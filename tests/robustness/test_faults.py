@@ -112,8 +112,7 @@ def complete_search(folder: Path) -> pd.DataFrame:
     return search.results.drop(columns="seconds")
 
 
-# ---------------------------------------------------------------------------------- killed
-# processes
+# --------------------------------------------------------------------------------- killed processes
 
 
 def check_kills(existing: Path, points: dict[str, tuple[str, ...]]) -> None:
@@ -146,7 +145,7 @@ def check_kills(existing: Path, points: dict[str, tuple[str, ...]]) -> None:
 
 
 def test_a_killed_process_leaves_intact_files(existing):
-    # The other scenarios in the long run.
+    # The other scenarios are tested with the mark `long`.
     check_kills(existing, {name: SOME_POINTS[name] for name in ("save", "export")})
 
 
@@ -168,13 +167,13 @@ def run_on_disk_full_from(event: int, name: str, folder: Path) -> int:
 
     monitor = faults.WriteMonitor(folder, fail)
     try:
-        run_or_refuse(name, folder)
+        run_allowing_errors(name, folder)
     finally:
         monitor.active = False
     return monitor.count
 
 
-def run_or_refuse(name: str, folder: Path) -> None:
+def run_allowing_errors(name: str, folder: Path) -> None:
     """Run a scenario; an error must be the package's or the system's, which commands print."""
     try:
         faults.SCENARIOS[name](folder)
@@ -196,7 +195,7 @@ def check_full_disks(name: str, existing: Path, tmp_path: Path, points: tuple[st
             run_on_disk_full_from(int(value), name, folder)
         else:
             with faults.limit_file_size(int(value)):
-                run_or_refuse(name, folder)
+                run_allowing_errors(name, folder)
         check_no_temporary_files(folder, existing)
         CHECKS[name](folder)
         if name == "search":
@@ -242,6 +241,6 @@ def test_a_file_written_in_place_fails_the_check(existing, tmp_path, monkeypatch
     monkeypatch.setattr(files, "replacing", InPlace)
     folder = copy_of(existing, tmp_path / "in_place")
     with faults.limit_file_size(5_000):
-        run_or_refuse("save", folder)
+        run_allowing_errors("save", folder)
     with pytest.raises(SeqZooError, match=r"cut short|damaged|no zip"):
         check_save(folder)

@@ -1,4 +1,4 @@
-"""Fuzz tests: any argument of a public call is accepted, or refused by an error of the package."""
+"""Fuzz tests: any argument of a public call is accepted or raises an error of the package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "simple_rnn_identity"
 SETTINGS = settings(
     deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-# Number of examples by the cost of one, in every run and in the long run.
+# Number of examples by the cost of one, in every run and in tests marked `long`.
 NORMAL, LONG = {"fast": 200, "slow": 20}, {"fast": 10_000, "slow": 200}
 
 
@@ -66,7 +66,7 @@ junk = st.recursive(
 ARGUMENTS = sorted(zoo.describe(NAME).arguments)
 
 
-def call_or_refuse(function, *arguments, **options):
+def call_or_none(function, *arguments, **options):
     """The result, or None after an error of the package; any other error fails the test."""
     try:
         return function(*arguments, **options)
@@ -81,8 +81,8 @@ def call_or_refuse(function, *arguments, **options):
 @FAST
 @given(argument=st.sampled_from(ARGUMENTS), value=junk)
 @pytest.mark.slow
-def test_any_value_of_one_argument_builds_or_is_refused(argument, value):
-    model = call_or_refuse(zoo.get, NAME, **{argument: value})
+def test_any_value_of_one_argument_builds_or_is_rejected(argument, value):
+    model = call_or_none(zoo.get, NAME, **{argument: value})
     assert model is None or isinstance(model, keras.Model)
 
 
@@ -96,8 +96,8 @@ def test_sizes_may_be_numpy_integers(kind):
 @SLOW
 @given(config=st.dictionaries(st.sampled_from(ARGUMENTS), junk, max_size=4))
 @pytest.mark.slow
-def test_any_values_of_several_arguments_build_or_are_refused(config):
-    call_or_refuse(zoo.get, NAME, **config)
+def test_any_values_of_several_arguments_build_or_are_rejected(config):
+    call_or_none(zoo.get, NAME, **config)
 
 
 valid_configs = st.fixed_dictionaries(
@@ -131,11 +131,11 @@ def test_every_documented_value_builds_and_predicts(config):
 
 @FAST
 @given(name=junk, argument=st.text(max_size=10), value=junk)
-def test_unknown_names_and_arguments_are_refused(name, argument, value):
+def test_unknown_names_and_arguments_are_rejected(name, argument, value):
     for function in (zoo.describe, zoo.get, zoo.unregister):
-        assert call_or_refuse(function, name) is None
+        assert call_or_none(function, name) is None
     if argument not in ARGUMENTS:
-        assert call_or_refuse(zoo.get, NAME, **{argument: value}) is None
+        assert call_or_none(zoo.get, NAME, **{argument: value}) is None
 
 
 @FAST
@@ -152,8 +152,8 @@ def test_unknown_names_and_arguments_are_refused(name, argument, value):
         },
     )
 )
-def test_any_filter_lists_names_or_is_refused(options):
-    names = call_or_refuse(zoo.list_models, **options)
+def test_any_filter_lists_names_or_is_rejected(options):
+    names = call_or_none(zoo.list_models, **options)
     assert names is None or set(names) <= set(zoo.list_models())
 
 
@@ -169,8 +169,8 @@ def test_any_filter_lists_names_or_is_refused(options):
         ]
     ),
 )
-def test_any_dimension_is_accepted_or_refused(value, default):
-    dimension = call_or_refuse(search_space.dimension, "units", value, default)
+def test_any_dimension_is_accepted_or_rejected(value, default):
+    dimension = call_or_none(search_space.dimension, "units", value, default)
     assert dimension is None or isinstance(dimension, search_space.Dimension)
 
 
@@ -182,49 +182,49 @@ def test_any_dimension_is_accepted_or_refused(value, default):
 )
 def test_a_range_keeps_its_bounds(low, high, log):
     default = search_space.Float(0.1, 1.0, log=log)
-    dimension = call_or_refuse(search_space.dimension, "rate", (low, high), default)
+    dimension = call_or_none(search_space.dimension, "rate", (low, high), default)
     if dimension is None:
         assert low > high or (log and low <= 0)
     else:
         assert (dimension.low, dimension.high, dimension.log) == (low, high, log)
 
 
-def test_an_int_beyond_every_float_is_accepted_or_refused():
-    call_or_refuse(search_space.dimension, "units", (1, 10**400))
+def test_an_int_beyond_every_float_is_accepted_or_rejected():
+    call_or_none(search_space.dimension, "units", (1, 10**400))
 
 
-def test_an_array_as_a_filter_is_accepted_or_refused():
-    call_or_refuse(zoo.list_models, task=np.array([1, 2]))
-    call_or_refuse(zoo.list_models, causal=np.array([1, 2]))
+def test_an_array_as_a_filter_is_accepted_or_rejected():
+    call_or_none(zoo.list_models, task=np.array([1, 2]))
+    call_or_none(zoo.list_models, causal=np.array([1, 2]))
 
 
 @pytest.mark.parametrize("value", ["glu", int, lambda x: x[:, :1], "activation"])
-def test_an_activation_that_changes_the_shape_is_refused(value):
+def test_an_activation_that_changes_the_shape_is_rejected(value):
     with pytest.raises(ArgumentError, match="activation"):
         zoo.get("simple_rnn_identity", activation=value)
 
 
 @pytest.mark.parametrize("value", ["initializer", int, 3])
-def test_an_invalid_initializer_is_refused(value):
+def test_an_invalid_initializer_is_rejected(value):
     with pytest.raises(ArgumentError, match="recurrent_initializer"):
         zoo.get("simple_rnn_identity", recurrent_initializer=value)
 
 
 @pytest.mark.parametrize("value", ["regularizer", lambda x: x, 0.1])
-def test_an_invalid_regularizer_is_refused(value):
+def test_an_invalid_regularizer_is_rejected(value):
     with pytest.raises(ArgumentError, match="recurrent_regularizer"):
         zoo.get("simple_rnn_identity", recurrent_regularizer=value)
 
 
 @pytest.mark.parametrize("path", [None, 3, ""])
-def test_an_invalid_path_is_refused(path):
+def test_an_invalid_path_is_rejected(path):
     with pytest.raises(ArgumentError, match="path"):
         zoo.load(path)
     with pytest.raises(ArgumentError, match="path"):
         zoo.export(zoo.get("simple_rnn_identity"), path)
 
 
-def test_an_output_whose_shape_depends_on_the_number_of_rows_is_refused():
+def test_an_output_whose_shape_depends_on_the_number_of_rows_is_rejected():
     x = np.random.default_rng(0).normal(size=(3, 4, 1))
     with pytest.raises(SeqZooError, match="same shape for every batch"):
         zoo.leakage(lambda rows: np.ones((*rows.shape[:2], len(rows))), x)
@@ -278,9 +278,9 @@ SCALED_MODELS = [
 
 @FAST
 @given(model=st.sampled_from(SCALED_MODELS), rows=rows_and_masks)
-def test_any_rows_adapt_a_model_or_are_refused(model, rows):
+def test_any_rows_adapt_a_model_or_are_rejected(model, rows):
     x, mask = rows
-    call_or_refuse(zoo.adapt, model, x, mask=mask)
+    call_or_none(zoo.adapt, model, x, mask=mask)
     for weight in model.get_weights():
         assert np.isfinite(weight).all()
 
@@ -333,9 +333,9 @@ def function(name: str):
     y=st.one_of(st.none(), arrays),
     batch_size=st.sampled_from([1, 2, 4096, 0, None, 2.0, 2**70]),
 )
-def test_any_identity_error_is_measured_or_refused(kind, rows, y, batch_size):
+def test_any_identity_error_is_measured_or_rejected(kind, rows, y, batch_size):
     x, mask = rows
-    error = call_or_refuse(
+    error = call_or_none(
         zoo.metrics.identity_error, function(kind), x, y, mask=mask, batch_size=batch_size
     )
     assert error is None or np.isnan(error) or error >= 0
@@ -371,9 +371,9 @@ invalid_options = st.dictionaries(st.sampled_from(OPTIONS), small_junk, min_size
     rows=rows_and_masks,
     options=st.one_of(valid_options, valid_options, invalid_options),
 )
-def test_any_leakage_is_measured_or_refused(kind, rows, options):
+def test_any_leakage_is_measured_or_rejected(kind, rows, options):
     x, mask = rows
-    report = call_or_refuse(zoo.leakage, function(kind), x, **{"mask": mask} | options)
+    report = call_or_none(zoo.leakage, function(kind), x, **{"mask": mask} | options)
     if report is not None:
         assert np.isnan(report.index) or report.index >= 0
         assert str(report)
@@ -409,9 +409,9 @@ invalid_readouts = st.dictionaries(
     options=st.one_of(valid_readouts, valid_readouts, invalid_readouts),
 )
 @pytest.mark.slow
-def test_any_recoverability_is_measured_or_refused(kind, rows, options):
+def test_any_recoverability_is_measured_or_rejected(kind, rows, options):
     x, mask = rows
-    report = call_or_refuse(
+    report = call_or_none(
         zoo.diagnostics.recoverability, function(kind), x, **{"mask": mask} | options
     )
     if report is not None:
@@ -424,11 +424,11 @@ def test_any_recoverability_is_measured_or_refused(kind, rows, options):
 @quiet_numpy
 @FAST
 @given(kind=function_names, rows=rows_and_masks)
-def test_any_anomaly_score_is_computed_or_refused(kind, rows):
+def test_any_anomaly_score_is_computed_or_rejected(kind, rows):
     x, mask = rows
-    score = call_or_refuse(zoo.diagnostics.anomaly_score, function(kind), x, mask=mask)
+    score = call_or_none(zoo.diagnostics.anomaly_score, function(kind), x, mask=mask)
     if score is not None:
-        scores = call_or_refuse(score, x)
+        scores = call_or_none(score, x)
         assert scores is None or scores.shape == np.shape(x)[:2]
 
 
@@ -450,8 +450,8 @@ def test_any_anomaly_score_is_computed_or_refused(kind, rows):
     ),
 )
 @pytest.mark.slow
-def test_any_anomaly_report_is_computed_or_refused(kind, x, x_train, options):
-    report = call_or_refuse(zoo.anomaly, function(kind), x, x_train, **options)
+def test_any_anomaly_report_is_computed_or_rejected(kind, x, x_train, options):
+    report = call_or_none(zoo.anomaly, function(kind), x, x_train, **options)
     if report is not None:
         assert report.scores.shape == (len(report.index),) == report.flagged.shape
         assert str(report)
@@ -472,8 +472,8 @@ def test_every_result_is_a_class():
         assert isinstance(result, type)
 
 
-# Their valid arguments name an entry or a file that does not exist or cannot be read.
-REFUSES_VALID_ARGUMENTS = (
+# Their valid arguments refer to an entry or a file that does not exist or cannot be read.
+REJECTS_VALID_ARGUMENTS = (
     "load", "unregister", *(name for name in ROWS if name.startswith("read_")),
 )  # fmt: skip
 RETURNS_NONE = ("adapt", "compile_recurrences", "export")
@@ -484,7 +484,7 @@ SLOW_ROWS = [name for name, row in ALL_ROWS.items() if row.slow]
 
 
 def check_row(name: str, count: int, folder) -> None:
-    """With one or two arguments replaced by anything, the call works or refuses them."""
+    """With any values of one or two arguments, the call returns or raises an allowed error."""
     row = ALL_ROWS[name]
     replaced = st.lists(
         st.tuples(st.sampled_from(row.fuzzed or sorted(row.valid())), anything),
@@ -510,7 +510,7 @@ def call(name: str, replaced: dict, folder):
         arguments["directory"] = folder / str(len(list(folder.iterdir())))
     try:
         return row.call(*positional, **arguments)
-    except row.refusals as error:
+    except row.rejections as error:
         assert str(error)
         return None
     finally:
@@ -527,7 +527,7 @@ fuzz_warnings = pytest.mark.filterwarnings(
 @pytest.mark.parametrize("name", sorted(ALL_ROWS))
 def test_the_valid_arguments_of_each_row_are_accepted(name, tmp_path):
     result = call(name, {}, tmp_path)
-    if name in REFUSES_VALID_ARGUMENTS:
+    if name in REJECTS_VALID_ARGUMENTS:
         assert result is None
     else:
         assert result is not None or name in RETURNS_NONE
@@ -537,7 +537,7 @@ def test_the_valid_arguments_of_each_row_are_accepted(name, tmp_path):
 @example_counts("fast")
 @pytest.mark.parametrize("name", FAST_ROWS)
 @pytest.mark.slow
-def test_any_argument_is_accepted_or_refused(name, count, tmp_path):
+def test_any_argument_is_accepted_or_rejected(name, count, tmp_path):
     check_row(name, count, tmp_path)
 
 
@@ -545,5 +545,5 @@ def test_any_argument_is_accepted_or_refused(name, count, tmp_path):
 @example_counts("slow")
 @pytest.mark.parametrize("name", SLOW_ROWS)
 @pytest.mark.slow
-def test_any_argument_of_a_slow_call_is_accepted_or_refused(name, count, tmp_path):
+def test_any_argument_of_a_slow_call_is_accepted_or_rejected(name, count, tmp_path):
     check_row(name, count, tmp_path)

@@ -1,4 +1,4 @@
-"""Loading of untrusted model files: malicious and damaged ones are refused, valid ones load."""
+"""Loading of untrusted model files: malicious and damaged ones are rejected, valid ones load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers import hostile
 
 pytestmark = pytest.mark.tensorflow
 
-MEGABYTES = 200  # peak memory of refusing all files, above that of loading one model
+MEGABYTES = 200  # peak memory of rejecting all files, above that of loading one model
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", hostile.CASES)
-def test_load_refuses_a_hostile_file_with_its_reason_in_one_line(name, corpus):
+def test_load_rejects_a_malicious_file_with_the_reason_in_one_line(name, corpus):
     outcome, message = corpus["outcomes"][name], corpus["cases"][name]["message"]
     assert re.search("|".join(map(re.escape, message.split("|"))), outcome), outcome
     assert "\n" not in outcome
@@ -74,7 +74,7 @@ def test_load_refuses_a_hostile_file_with_its_reason_in_one_line(name, corpus):
 
 
 @pytest.mark.slow
-def test_load_refuses_truncated_and_flipped_files(corpus):
+def test_load_rejects_truncated_and_bit_flipped_files(corpus):
     check_damaged_files(corpus)
 
 
@@ -85,14 +85,14 @@ def check_damaged_files(corpus: dict) -> None:
             continue
         if case.get("or_loads") or case.get("or_same"):
             allowed = {"SAME", "LOADED"} if case.get("or_loads") else {"SAME"}
-            refused = outcome.startswith(("`path` must be", "The model file"))
-            assert outcome in allowed or refused, outcome
+            rejected = outcome.startswith(("`path` must be", "The model file"))
+            assert outcome in allowed or rejected, outcome
         else:
             assert re.search(case["message"], outcome), outcome
 
 
 @pytest.mark.slow
-def test_load_refuses_without_side_effects_and_in_bounded_memory(corpus):
+def test_load_rejects_files_without_side_effects_and_in_bounded_memory(corpus):
     assert corpus["new_files"] == []
     assert corpus["unchanged"]
     before, after = corpus["kilobytes"]
@@ -100,17 +100,17 @@ def test_load_refuses_without_side_effects_and_in_bounded_memory(corpus):
 
 
 @pytest.mark.long
-def test_load_refuses_thousands_of_flipped_files(tmp_path):
+def test_load_rejects_thousands_of_bit_flipped_files(tmp_path):
     check_damaged_files(load_corpus(tmp_path, flips=3_000))
 
 
-def test_the_corpus_is_large_enough(corpus):
+def test_corpus_has_at_least_100_malicious_and_100_truncated_files(corpus):
     assert len(hostile.CASES) >= 100
     assert sum(name.startswith("truncated-") for name in corpus["cases"]) == 100
 
 
 @pytest.mark.parametrize("command", ["export", "predict", "evaluate", "leakage", "anomaly"])
-def test_commands_refuse_a_hostile_file(command, tmp_path, good):
+def test_commands_reject_a_malicious_file(command, tmp_path, good):
     archive = hostile.Archive(good, tmp_path / "evil.keras")
     hostile.CASES["lambda_as_an_activation"][0](archive)
     archive.write()
@@ -142,7 +142,7 @@ def good(tmp_path_factory):
         ({"max_layers": 4}, "allow more with max_layers="),
     ],
 )
-def test_load_refuses_files_beyond_a_limit(limits, message, good):
+def test_load_rejects_files_beyond_a_limit(limits, message, good):
     if limits == {"max_bytes": 50_000}:
         limits = {"max_bytes": good.stat().st_size - 700}
         with (
@@ -166,7 +166,7 @@ def test_load_refuses_files_beyond_a_limit(limits, message, good):
         {"custom_objects": {"a": 1}},
     ],
 )  # fmt: skip
-def test_load_refuses_invalid_arguments(options, good):
+def test_load_rejects_invalid_arguments(options, good):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         zoo.load(good, **options)
 
@@ -177,7 +177,7 @@ def test_load_accepts_a_file_with_the_expected_digest(good):
         assert zoo.load(good, sha256=sha256).name == "simple_rnn_identity"
 
 
-def test_load_refuses_a_digest_for_a_folder(tmp_path):
+def test_load_rejects_a_digest_for_a_folder(tmp_path):
     zoo.export(zoo.get("simple_rnn_identity"), tmp_path / "served", verify=False)
     with pytest.raises(ArgumentError, match="sha256"):
         zoo.load(tmp_path / "served", sha256="0" * 64)
@@ -361,7 +361,7 @@ VALID_MODELS = {
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")  # Keras warns itself
 @pytest.mark.parametrize("name", VALID_MODELS)
 @pytest.mark.slow
-def test_load_returns_the_same_model_as_keras(name, tmp_path):
+def test_loaded_model_equals_the_model_loaded_by_keras(name, tmp_path):
     VALID_MODELS[name]().save(tmp_path / "model.keras")
     loaded = zoo.load(tmp_path / "model.keras")
     expected = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""Streaming: equal to the whole sequence, with independent states, and safe against NaN."""
+"""Streaming: outputs equal those of the whole sequence, independent states, handling of NaN."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def assert_close(received, expected, tolerance: float = 1e-5) -> None:
 
 # ---------------------------------------------------------------------------------- entries
 
-STREAMS = [
+STREAMED_CASES = [
     (name, title)
     for name, rows in TABLE.items()
     for title in rows
@@ -95,11 +95,11 @@ STREAMS = [
 def test_every_causal_entry_is_in_the_streaming_tests():
     causal = {name for name in zoo.list_models() if registry.get_entry(name).causal}
     assert causal
-    assert causal <= {name for name, title in STREAMS if title == "default"}
+    assert causal <= {name for name, title in STREAMED_CASES if title == "default"}
 
 
-@pytest.mark.parametrize(("name", "title"), slow_except_default(STREAMS))
-def test_a_thousand_steps_equal_the_whole_sequence(name, title):
+@pytest.mark.parametrize(("name", "title"), slow_except_default(STREAMED_CASES))
+def test_outputs_of_a_thousand_streamed_steps_equal_those_of_the_whole_sequence(name, title):
     model = built(name, **TABLE[name][title].config)
     x = padded(model, random_inputs(model))
     expected = ops.convert_to_numpy(model(x, training=False))
@@ -107,8 +107,8 @@ def test_a_thousand_steps_equal_the_whole_sequence(name, title):
     assert_close(received if expected.ndim == 3 else received[:, -1], expected)
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {name for name, _ in STREAMS}))
-def test_error_of_a_non_causal_entry_names_the_layer(name):
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {name for name, _ in STREAMED_CASES}))
+def test_error_of_a_non_causal_entry_contains_the_layer_name(name):
     model = zoo.get(name, **TABLE[name]["default"].config)
     with pytest.raises(CannotStep, match=r"step by step\. Received: .* whose layer '\w+' \("):
         zoo.stream(model)
@@ -116,7 +116,7 @@ def test_error_of_a_non_causal_entry_names_the_layer(name):
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
-def test_stacked_layers_of_any_cell_stream(cell):
+def test_stacked_layers_of_any_cell_can_be_streamed(cell):
     config = {"cell": cell, "num_layers": 2, "units": 4, "features": 3, "mask_value": NAN}
     model = built("gru_forecaster", **config)
     x = padded(model, random_inputs(model, steps=50))
@@ -170,7 +170,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_causal_keras_models_stream(name):
+def test_causal_keras_models_can_be_streamed(name):
     model = seeded(MODELS[name]())
     x = random_inputs(model, steps=40)
     if name in ("cell", "nested"):
@@ -185,7 +185,7 @@ def non_causal(layer, **options):
     return keras.Model(x, layer(x, **options))
 
 
-REFUSED = {
+UNSUPPORTED = {
     "flip": (lambda: non_causal(ops.flip, axis=1), "Flip.*no streaming rule"),
     "same": (lambda: non_causal(k.Conv1D(2, 3, padding="same")), "padding='same'"),
     "backwards": (lambda: non_causal(k.GRU(2, go_backwards=True)), "from its end"),
@@ -204,9 +204,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_stream_refuses_non_causal_models_with_the_reason(name):
-    build, reason = REFUSED[name]
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_stream_rejects_unsupported_models_with_the_reason(name):
+    build, reason = UNSUPPORTED[name]
     with pytest.raises(ArgumentError, match=reason):
         zoo.stream(build())
 
@@ -277,7 +277,7 @@ def test_streamer_uses_weights_set_later():
 
 @pytest.mark.parametrize("config", [{}, {"mask_value": NAN}, {"mask_value": 0.0}])
 @pytest.mark.parametrize("value", [NAN, np.inf])
-def test_nan_skip_leaves_the_state_of_a_row_as_it_was(config, value):
+def test_nan_skip_leaves_the_state_of_a_row_unchanged(config, value):
     model = forecaster(**config)
     streamer = zoo.stream(model)
     x = random_inputs(model, steps=10)
@@ -326,7 +326,7 @@ def test_step_accepts_lists():
     np.testing.assert_array_equal(*map(ops.convert_to_numpy, (listed, array)))
 
 
-def test_step_refuses_invalid_inputs_and_states():
+def test_step_rejects_invalid_inputs_and_states():
     streamer = zoo.stream(forecaster())
     state = streamer.initial_state(2)
     for x in (np.zeros((2, 5, 2)), np.zeros((2, 3)), np.zeros(2), np.zeros((0, 2)), 1.0):
@@ -348,7 +348,7 @@ def test_step_refuses_invalid_inputs_and_states():
 
 
 @pytest.mark.parametrize("word_dropout", [0.0, 0.1])
-def test_step_refuses_tokens_outside_the_vocabulary(word_dropout):
+def test_step_rejects_tokens_outside_the_vocabulary(word_dropout):
     """Keras embeds -1 as the last token, and treats 2**40 as padding."""
     options = {"vocabulary_size": 5, "classes": 2, "units": 3, "word_dropout": word_dropout}
     streamer = zoo.stream(zoo.get("gru_tagger", **options))
@@ -414,7 +414,7 @@ def test_artifact_steps_without_keras(tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_artifact_of_a_non_causal_model_has_no_step(tmp_path):
+def test_artifact_of_a_non_causal_model_has_no_step_endpoint(tmp_path):
     zoo.export(zoo.get("bilstm_tagger", units=2), tmp_path / "served", verify=False)
     artifact = zoo.load(tmp_path / "served")
     assert hasattr(artifact, "serve")

@@ -1,4 +1,4 @@
-"""From names to numbers and back: vocabularies, batches, scores, training, models with names."""
+"""Sequence labeling: vocabularies, batches, class weights, scores, training, end-to-end models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.tensorflow
 CHECKS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
 KNOWN = ["play", "jazz", "stop", "Señor", "naïve", "東京", "don't", "a", "😀😀", "x" * 40]
-# Unknown as words, as characters, or both; the last differs from a known word behind the cut.
+# Unknown tokens, characters or both; the last is a known word with an extra, truncated character.
 UNKNOWN = ["jay", "Stop", "ß", "Ωmega", "\u0301", "a\u00a0b", "y" * 50, "[UNK]", "x" * 40 + "!"]
 TAGS = ["O", "B-genre", "I-genre", "B-artist"]
 LABELS = ["Play", "Stop", "Other"]
@@ -69,7 +69,7 @@ def encode(name: str, examples: LabeledSequences = TEXT) -> SequencePreprocessor
 
 
 def network(name: str, preprocessor: SequencePreprocessor, seed: int = 0) -> keras.Model:
-    """With random weights, large enough that answers differ from word to word."""
+    """A model with random weights, large enough that predictions differ between tokens."""
     model = zoo.get(name, **preprocessor.model_arguments() | SMALL | ENTRIES[name])
     rng = np.random.default_rng(seed)
     for weight in model.trainable_weights:
@@ -81,24 +81,24 @@ def strings(sequences) -> np.ndarray:
     return np.array([" ".join(sequence) for sequence in sequences], object)
 
 
-def decoded(names: np.ndarray) -> list:
-    """TensorFlow's strings are bytes."""
+def decode_bytes(names: np.ndarray) -> list:
+    """Decode TensorFlow strings, which are bytes."""
     return np.char.decode(names.astype(bytes), "utf-8").tolist()
 
 
-def named(model: keras.Model, sequences) -> list:
-    """What a model of sentences says, cut to each one's tokens; behind them is nothing."""
+def predict_strings(model: keras.Model, sequences) -> list:
+    """Predictions of an end-to-end model without the empty tags of padded steps."""
     found = model.predict(strings(sequences), verbose=0)
     if "labels" in found:
-        return decoded(found["labels"])
-    rows = decoded(found["tags"])
+        return decode_bytes(found["labels"])
+    rows = decode_bytes(found["tags"])
     longest = max(1, *map(len, sequences))
     for row, sequence in zip(rows, sequences, strict=True):
         assert row[len(sequence) :] == [""] * (longest - len(sequence))
     return [row[: len(sequence)] for row, sequence in zip(rows, sequences, strict=True)]
 
 
-def by_numbers(
+def predict_and_decode(
     model: keras.Model, preprocessor: SequencePreprocessor, examples: LabeledSequences
 ) -> list:
     return preprocessor.decode(
@@ -108,28 +108,28 @@ def by_numbers(
 
 # -------------------------------------------------------------------------------------- vocabulary
 
-# Keras cuts "\0" off the end of a token, as NumPy does.
+# Keras strips "\0" from the end of a token, as NumPy does.
 tokens = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6
 )
 
 
 @CHECKS
-@given(known=st.lists(tokens, min_size=1, unique=True), asked=st.lists(tokens, min_size=1))
-@example(known=["東京", "é"], asked=["東京", "e\u0301", "[UNK]", "é"])
-def test_a_vocabulary_numbers_as_a_string_lookup(known, asked):
+@given(known=st.lists(tokens, min_size=1, unique=True), queries=st.lists(tokens, min_size=1))
+@example(known=["東京", "é"], queries=["東京", "e\u0301", "[UNK]", "é"])
+def test_vocabulary_ids_equal_those_of_string_lookup(known, queries):
     vocabulary = Vocabulary([token for token in known if token != "[UNK]"] or ["a"])
     lookup = keras.layers.StringLookup(vocabulary=list(vocabulary.tokens), mask_token="")
-    asked = [*asked, *known, ""]
-    numbers = vocabulary.encode(asked)
-    np.testing.assert_array_equal(numbers, lookup(tf.constant(asked)))
+    queries = [*queries, *known, ""]
+    numbers = vocabulary.encode(queries)
+    np.testing.assert_array_equal(numbers, lookup(tf.constant(queries)))
     assert vocabulary.decode(numbers) == [
-        token if token in (*vocabulary.tokens, "") else "[UNK]" for token in asked
+        token if token in (*vocabulary.tokens, "") else "[UNK]" for token in queries
     ]
     assert len(vocabulary) == lookup.vocabulary_size()
 
 
-def test_the_most_frequent_tokens_come_first_and_rare_ones_are_left_out():
+def test_vocabulary_is_sorted_by_frequency_and_omits_rare_tokens():
     sequences = [["b", "a", "a"], ["c", "b", "a", "", "[UNK]"], ["d"]]
     assert Vocabulary.from_data(sequences).tokens == ("a", "b", "c", "d")
     assert Vocabulary.from_data(sequences, min_count=2).tokens == ("a", "b")
@@ -140,12 +140,12 @@ def test_the_most_frequent_tokens_come_first_and_rare_ones_are_left_out():
 
 
 @pytest.mark.parametrize("tokens", [["a", "a"], [""], ["[UNK]"], [5]])
-def test_tokens_that_are_none_are_refused(tokens):
+def test_vocabulary_rejects_invalid_tokens(tokens):
     with pytest.raises(ArgumentError, match="different non-empty strings"):
         Vocabulary(tokens)
 
 
-def test_tokens_and_numbers_that_are_none_are_refused():
+def test_vocabulary_methods_reject_invalid_tokens_ids_and_sequences():
     words = Vocabulary(["a", "b"])
     for tokens in (3, [3], [["a"]], np.array(3), [b"a"]):
         with pytest.raises(DataError, match="`tokens` must"):
@@ -159,7 +159,7 @@ def test_tokens_and_numbers_that_are_none_are_refused():
     assert words.decode([]) == [] == words.encode([]).tolist()
 
 
-def test_answers_that_are_none_have_no_names():
+def test_preprocessor_decode_rejects_invalid_predictions():
     of_tags, of_labels = (
         SequencePreprocessor.from_data(TEXT, target="tags"),
         SequencePreprocessor.from_data(TEXT, target="labels"),
@@ -173,48 +173,48 @@ def test_answers_that_are_none_have_no_names():
     assert of_tags.decode([[0, 1], []]) == [list(of_tags.classes[:2]), []]
 
 
-# ------------------------------------------------------------------------------ models with names
+# ------------------------------------------------------------------------------ end-to-end models
 
 
 @every_entry
-def test_names_are_those_of_the_numbers(name):
+def test_end_to_end_predictions_equal_decoded_predictions_of_the_inner_model(name):
     preprocessor = encode(name)
     plain = network(name, preprocessor)
     model = zoo.tasks.end_to_end(plain, preprocessor)
-    expected = by_numbers(plain, preprocessor, STRANGE)
-    assert named(model, STRANGE.sequences) == expected
-    assert len({str(one) for one in expected}) > 2  # or there would be nothing to see
+    expected = predict_and_decode(plain, preprocessor, STRANGE)
+    assert predict_strings(model, STRANGE.sequences) == expected
+    assert len({str(one) for one in expected}) > 2  # otherwise the comparison is trivial
 
 
-def test_other_names_are_noticed():
-    """The comparison above fails for words in another order, and for classes in another order."""
+def test_comparison_detects_permuted_tokens_and_classes():
+    """The comparison above fails for a permuted vocabulary and for permuted classes."""
     preprocessor = encode("gru_tagger")
     plain = network("gru_tagger", preprocessor)
-    expected = by_numbers(plain, preprocessor, STRANGE)
+    expected = predict_and_decode(plain, preprocessor, STRANGE)
     for other in (
         SequencePreprocessor(
             "tags", preprocessor.classes, Vocabulary(preprocessor.tokens.tokens[::-1])
         ),
         SequencePreprocessor("tags", preprocessor.classes[::-1], preprocessor.tokens),
     ):
-        assert named(zoo.tasks.end_to_end(plain, other), STRANGE.sequences) != expected
+        assert predict_strings(zoo.tasks.end_to_end(plain, other), STRANGE.sequences) != expected
 
 
 @every_entry
-def test_empty_sentences_have_no_tags_and_change_no_other(name):
+def test_empty_sentences_have_no_tags_and_do_not_affect_other_sentences(name):
     preprocessor = encode(name)
     model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
     sequences = STRANGE.sequences
-    alone, mixed = named(model, [()]), named(model, [(), *sequences, ()])
-    assert mixed == [*alone, *named(model, sequences), *alone]
+    alone, mixed = predict_strings(model, [()]), predict_strings(model, [(), *sequences, ()])
+    assert mixed == [*alone, *predict_strings(model, sequences), *alone]
     assert alone == ([[]] if preprocessor.target == "tags" else [alone[0]])
     empty = LabeledSequences([[], ["play"], []], labels=["Play"] * 3, tags=[[], ["O"], []])
-    assert by_numbers(network(name, preprocessor), preprocessor, empty) == named(
+    assert predict_and_decode(network(name, preprocessor), preprocessor, empty) == predict_strings(
         model, empty.sequences
     )
 
 
-def test_probabilities_stand_beside_the_names_unless_there_are_none():
+def test_end_to_end_models_output_probabilities_except_for_a_crf():
     for name, outputs in {
         "gru_tagger": {"tags", "probabilities"},
         "simple_rnn_classifier": {"labels", "probabilities"},
@@ -229,13 +229,13 @@ def test_probabilities_stand_beside_the_names_unless_there_are_none():
         if "probabilities" in outputs:
             target = preprocessor.target
             names = np.array(preprocessor.classes)[found["probabilities"].argmax(-1)]
-            predicted = np.array(decoded(found[target]))
+            predicted = np.array(decode_bytes(found[target]))
             real = predicted != ""
             assert real.any()
             assert (predicted == names)[real].all()
 
 
-def test_blanks_around_tokens_are_of_no_account():
+def test_whitespace_around_tokens_is_ignored():
     preprocessor = encode("gru_tagger")
     model = zoo.tasks.end_to_end(network("gru_tagger", preprocessor), preprocessor)
     first, second = (
@@ -246,7 +246,7 @@ def test_blanks_around_tokens_are_of_no_account():
 
 
 @pytest.mark.parametrize("first", [0, 5, 20])
-def test_a_model_of_names_numbers_as_its_encoding(first):
+def test_end_to_end_model_and_preprocessor_have_equal_token_and_character_ids(first):
     preprocessor = encode("char_bilstm_crf_tagger")
     model = zoo.tasks.end_to_end(network("char_bilstm_crf_tagger", preprocessor), preprocessor)
     some = STRANGE.take(range(first, len(STRANGE)))
@@ -256,10 +256,10 @@ def test_a_model_of_names_numbers_as_its_encoding(first):
     for name in ("token", "character"):
         numbers = keras.Model(model.input, model.get_layer(f"{name}_ids").output)(sentences)
         np.testing.assert_array_equal(numbers, expected[f"{name}s"])
-    assert expected["characters"].shape[2] == MAX_CHARACTERS  # longer words among them
+    assert expected["characters"].shape[2] == MAX_CHARACTERS  # some words are truncated
 
 
-def test_of_a_long_word_the_first_characters_are_seen():
+def test_long_words_are_truncated_to_their_first_characters():
     preprocessor = encode("char_bilstm_crf_tagger")
     plain = network("char_bilstm_crf_tagger", preprocessor)
     spell = keras.Model(plain.input, plain.get_layer("spelling").output)
@@ -274,18 +274,16 @@ def test_of_a_long_word_the_first_characters_are_seen():
 
 
 @every_entry
-def test_a_model_file_keeps_the_names(name, tmp_path):
+def test_model_file_restores_the_end_to_end_model(name, tmp_path):
     preprocessor = encode(name)
     model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
-    model.save(tmp_path / "named.keras")
-    loaded = zoo.load(tmp_path / "named.keras")
-    assert named(loaded, STRANGE.sequences) == named(model, STRANGE.sequences)
+    model.save(tmp_path / "model.keras")
+    loaded = zoo.load(tmp_path / "model.keras")
+    assert predict_strings(loaded, STRANGE.sequences) == predict_strings(model, STRANGE.sequences)
     assert preprocessor_of(loaded) == preprocessor == preprocessor_of(model)
     assert type(loaded.get_layer("inner_model")) is type(model.get_layer("inner_model"))
-    again = zoo.tasks.end_to_end(
-        loaded.get_layer("inner_model"), preprocessor
-    )  # as it was named already
-    assert named(again, STRANGE.sequences) == named(model, STRANGE.sequences)
+    again = zoo.tasks.end_to_end(loaded.get_layer("inner_model"), preprocessor)
+    assert predict_strings(again, STRANGE.sequences) == predict_strings(model, STRANGE.sequences)
 
 
 READINGS = LabeledSequences(
@@ -296,21 +294,21 @@ READINGS = LabeledSequences(
 
 
 @pytest.mark.parametrize(("name", "target"), [("gru_tagger", "tags"), ("gru_classifier", "labels")])
-def test_readings_get_names_too(name, target, tmp_path):
+def test_end_to_end_models_of_readings_output_tags_or_labels(name, target, tmp_path):
     preprocessor = SequencePreprocessor.from_data(READINGS, target=target)
     plain = zoo.get(name, units=4, **preprocessor.model_arguments())
     zoo.adapt(plain, np.concatenate(READINGS.sequences)[None])
     model = zoo.tasks.end_to_end(plain, preprocessor)
     batches = preprocessor.batches(READINGS, targets=False, batch_size=9, shuffle=False)
-    found = decoded(model.predict(batches[0][0], verbose=0)[target])
+    found = decode_bytes(model.predict(batches[0][0], verbose=0)[target])
     if target == "tags":
         found = [[tag for tag in tags if tag] for tags in found]
     assert found == preprocessor.decode(predict_batches(plain, batches))
-    model.save(tmp_path / "named.keras")
-    assert preprocessor_of(zoo.load(tmp_path / "named.keras")) == preprocessor
+    model.save(tmp_path / "model.keras")
+    assert preprocessor_of(zoo.load(tmp_path / "model.keras")) == preprocessor
 
 
-def test_a_model_that_does_not_fit_is_refused():
+def test_end_to_end_rejects_a_model_with_another_number_of_classes():
     preprocessor = encode("gru_tagger")
     model = zoo.get("gru_tagger", vocabulary_size=len(preprocessor.tokens), classes=9)
     with pytest.raises(ArgumentError, match="one of 9 classes"):
@@ -319,7 +317,7 @@ def test_a_model_that_does_not_fit_is_refused():
         preprocessor_of(model)
 
 
-def test_a_crf_that_does_not_fit_is_refused():
+def test_end_to_end_rejects_a_crf_with_another_number_of_classes():
     preprocessor = encode("bilstm_crf_tagger")
     model = zoo.get("bilstm_crf_tagger", vocabulary_size=len(preprocessor.tokens), classes=9)
     with pytest.raises(ArgumentError, match="one of 9 classes"):
@@ -336,7 +334,7 @@ print(json.dumps([[[tag.decode() for tag in row] for row in one] for one in foun
 """
 
 
-def test_an_artifact_takes_sentences_where_tensorflow_is_alone(tmp_path):
+def test_artifact_predicts_from_sentences_without_keras(tmp_path):
     name = "char_bilstm_crf_tagger"
     preprocessor = encode(name)
     model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
@@ -355,19 +353,19 @@ def test_an_artifact_takes_sentences_where_tensorflow_is_alone(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for batch, served in zip(batches, json.loads(done.stdout), strict=True):
         expected = model.predict(np.array(batch, object), verbose=0)["tags"]
-        assert served == decoded(expected)
+        assert served == decode_bytes(expected)
 
 
 # ------------------------------------------------------------------------------------------ batches
 
 
 def sequences(lengths, offset: int = 1) -> list[np.ndarray]:
-    """Row r holds r + offset, so that each is known again."""
+    """Sequences whose values identify their row: row r is filled with r + offset."""
     return [np.full(length, row + offset, np.int32) for row, length in enumerate(lengths)]
 
 
 def rows_of(batches: Batches) -> list[list[int]]:
-    """Which rows each batch holds, from what it gives."""
+    """The rows of each batch, recovered from its values."""
     return [(batches[index][0].max(axis=1) - 1).tolist() for index in range(len(batches))]
 
 
@@ -379,7 +377,7 @@ def rows_of(batches: Batches) -> list[list[int]]:
     seed=st.integers(0, 3),
     multiple=st.integers(1, 8),
 )
-def test_every_epoch_has_every_sequence_once(lengths, batch_size, shuffle, seed, multiple):
+def test_every_epoch_contains_every_sequence_once(lengths, batch_size, shuffle, seed, multiple):
     batches = Batches(
         sequences(lengths), list(range(len(lengths))), weights=sequences(lengths, 0),
         batch_size=batch_size, shuffle=shuffle, seed=seed, pad_to_multiple_of=multiple,
@@ -390,19 +388,19 @@ def test_every_epoch_has_every_sequence_once(lengths, batch_size, shuffle, seed,
         assert len(found) == len(batches) == -(-len(lengths) // batch_size)
         for index, rows in enumerate(found):
             x, y, weights = batches[index]
-            equal = len(set(lengths)) == 1  # then there is one shape as it is
+            equal = len(set(lengths)) == 1  # equal lengths are not padded
             assert x.shape[1] == lengths[0] if equal else x.shape[1] % multiple == 0
             np.testing.assert_array_equal(y, rows)
             for row, values, weight in zip(rows, x, weights, strict=True):
                 np.testing.assert_array_equal(values[: lengths[row]], row + 1)
                 assert not values[lengths[row] :].any()
                 assert not weight[lengths[row] :].any()
-        if len(found) > 1 and len(set(lengths)) > 1:  # Keras fixes a size that both share
+        if len(found) > 1 and len(set(lengths)) > 1:  # Keras makes an equal size static
             assert batches[0][0].shape[1] != batches[1][0].shape[1]
         batches.on_epoch_end()
 
 
-def test_order_differs_between_epochs_and_is_that_of_the_seed():
+def test_order_differs_between_epochs_and_is_determined_by_the_seed():
     lengths = np.random.default_rng(0).integers(1, 50, 200)
 
     def epochs(seed, shuffle=True):
@@ -415,7 +413,7 @@ def test_order_differs_between_epochs_and_is_that_of_the_seed():
 
     first, second, third = epochs(0)
     assert first != second != third != first
-    assert sorted(map(sorted, first)) != sorted(map(sorted, second))  # other rows meet
+    assert sorted(map(sorted, first)) != sorted(map(sorted, second))  # batches have other rows
     assert epochs(0) == [first, second, third]
     assert epochs(1)[0] != first
     unshuffled = epochs(0, shuffle=False)
@@ -424,7 +422,7 @@ def test_order_differs_between_epochs_and_is_that_of_the_seed():
     assert inside == sorted(inside)
 
 
-def test_a_batch_holds_similar_lengths():
+def test_batches_contain_sequences_of_similar_lengths():
     lengths = np.random.default_rng(0).integers(1, 100, 2000)
     batches = Batches(sequences(lengths), batch_size=20)
     padded = sum(batches[index][0].size for index in range(len(batches)))
@@ -433,7 +431,7 @@ def test_a_batch_holds_similar_lengths():
 
 
 class Traces(keras.layers.Layer):
-    """Counts how often Keras follows the Python code: once for each program it makes."""
+    """Counts how often Keras traces the Python code: once for each compiled program."""
 
     def __init__(self):
         super().__init__(name="traces")
@@ -449,7 +447,7 @@ def build(name: str, preprocessor: SequencePreprocessor, **arguments) -> keras.M
     return task_for(name).bound(preprocessor=preprocessor).build(**arguments)
 
 
-def counted(preprocessor: SequencePreprocessor) -> tuple[keras.Model, Traces]:
+def traced_model(preprocessor: SequencePreprocessor) -> tuple[keras.Model, Traces]:
     inputs = keras.Input((None,), dtype="int32", name="tokens")
     traces = Traces()
     x = keras.layers.Embedding(len(preprocessor.tokens), 3)(traces(inputs))
@@ -459,10 +457,10 @@ def counted(preprocessor: SequencePreprocessor) -> tuple[keras.Model, Traces]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
-def test_one_program_serves_every_length_and_epoch(batch_size):
+def test_training_is_not_retraced_for_other_lengths_and_epochs(batch_size):
     text = texts(41, KNOWN, longest=20)
     preprocessor = encode("gru_tagger", text)
-    model, traces = counted(preprocessor)
+    model, traces = traced_model(preprocessor)
     batches = preprocessor.batches(text, batch_size=batch_size)
     model.fit(batches, epochs=1, verbose=0)
     after_one = traces.count
@@ -470,11 +468,11 @@ def test_one_program_serves_every_length_and_epoch(batch_size):
     assert traces.count == after_one <= 4
 
 
-def test_first_batches_of_one_size_would_fix_it():
-    """Why the second batch is padded further: without it, Keras refuses or retraces the rest."""
+def test_first_batches_of_equal_size_cause_errors_or_retracing():
+    """The reason to pad the second batch further: otherwise Keras raises an error or retraces."""
     text = texts(41, KNOWN, longest=20)
     preprocessor = encode("gru_tagger", text)
-    model, traces = counted(preprocessor)
+    model, traces = traced_model(preprocessor)
     batches = preprocessor.batches(text, batch_size=1, shuffle=False)
     batches._varies = {name: varies & False for name, varies in batches._varies.items()}
     try:
@@ -486,7 +484,7 @@ def test_first_batches_of_one_size_would_fix_it():
 
 
 @every_entry
-def test_every_entry_fits_on_every_length(name):
+def test_entries_train_on_sequences_of_different_lengths(name):
     preprocessor = encode(name, STRANGE)
     model = network(name, preprocessor)
     loss = None if "crf" in name else "sparse_categorical_crossentropy"
@@ -513,7 +511,7 @@ def test_every_entry_fits_on_every_length(name):
         ([[1]], [[None]], {}, "`targets` must be arrays of numbers"),
     ],
 )
-def test_what_makes_no_batches_is_refused(inputs, targets, options, words):
+def test_batches_reject_invalid_arguments(inputs, targets, options, words):
     with pytest.raises((ArgumentError, DataError), match=words):
         Batches(inputs, targets, **options)
 
@@ -521,7 +519,7 @@ def test_what_makes_no_batches_is_refused(inputs, targets, options, words):
 # ----------------------------------------------------------------------------- preprocessor
 
 
-def test_an_encoding_learns_names_and_tells_the_constructor():
+def test_preprocessor_determines_classes_vocabularies_and_model_arguments():
     text = LabeledSequences(
         [["play", "jazz"], ["stop"]], labels=["P", "S"], tags=[["O", "B-g"], ["O"]]
     )
@@ -550,12 +548,12 @@ def test_an_encoding_learns_names_and_tells_the_constructor():
         (READINGS, {"target": "tags", "characters": True}, "False for readings"),
     ],
 )
-def test_what_cannot_be_learned_is_refused(examples, options, words):
+def test_preprocessor_from_data_rejects_invalid_targets_and_options(examples, options, words):
     with pytest.raises(ArgumentError, match=words):
         SequencePreprocessor.from_data(examples, **options)
 
 
-def test_examples_of_another_kind_are_refused():
+def test_preprocessor_rejects_sequences_of_another_kind():
     of_text, of_readings = (
         encode("gru_tagger"),
         SequencePreprocessor.from_data(READINGS, target="tags"),
@@ -569,7 +567,7 @@ def test_examples_of_another_kind_are_refused():
         SequencePreprocessor("tags", ("a",))
 
 
-# ------------------------------------------------------------------------------- weights of classes
+# ------------------------------------------------------------------------------------ class weights
 
 OTHER = LabeledSequences(
     [["play", "jazz", "a"], ["stop"], ["don't", "play"]],
@@ -579,7 +577,7 @@ OTHER = LabeledSequences(
 
 
 def weights_by_hand(given, names: list[str], classes) -> list[float]:
-    """Of each name among all; 0 for those that are no class."""
+    """The class weight of each label; 0 for labels that are not classes of the preprocessor."""
     known = [name for name in names if name in classes]
     if given == "balanced":
         share = {name: len(known) / len(set(known)) / known.count(name) for name in known}
@@ -602,7 +600,7 @@ def test_class_weights_multiply_the_loss(name, kind):
     weights = np.array(weights_by_hand(given, list(names), preprocessor.classes))
     assert (weights == 0).sum() == 1
 
-    # Each loss alone, by the same batch without any weight but one.
+    # The loss of each step or row, from the same batch with all other weights 0.
     (batch,) = preprocessor.batches(OTHER, shuffle=False, class_weight=given)
     x, y, given_weights = batch
     loss = None if "crf" in name else keras.losses.SparseCategoricalCrossentropy()
@@ -626,7 +624,7 @@ def test_class_weights_multiply_the_loss(name, kind):
         np.testing.assert_allclose(losses, by_hand, rtol=1e-5)
 
 
-def test_no_class_weight_and_known_names_give_no_weights():
+def test_batches_have_sample_weights_only_for_class_weights_or_unknown_tags():
     preprocessor = encode("gru_tagger")
     assert len(preprocessor.batches(TEXT)[0]) == 2
     assert len(preprocessor.batches(TEXT, class_weight={})[0]) == 3
@@ -637,7 +635,7 @@ def test_no_class_weight_and_known_names_give_no_weights():
 @pytest.mark.parametrize(
     "weights", ["even", 5, {"B-nothing": 1.0}, {"O": -1.0}, {"O": "much"}, {"O": float("nan")}]
 )
-def test_class_weights_that_are_none_are_refused(weights):
+def test_invalid_class_weights_are_rejected(weights):
     with pytest.raises(ArgumentError, match="`class_weight`"):
         encode("gru_tagger").batches(TEXT, class_weight=weights)
 
@@ -646,13 +644,13 @@ def test_class_weights_that_are_none_are_refused(weights):
 
 
 @pytest.mark.parametrize("name", ["char_bilstm_crf_tagger", "gru_tagger", "simple_rnn_classifier"])
-def test_logs_are_the_scores_of_the_predicted_names(name):
+def test_logged_metrics_equal_the_scores_of_the_predictions(name):
     preprocessor = encode(name)
     model = network(name, preprocessor)
     model.compile("adam", None if "crf" in name else "sparse_categorical_crossentropy")
     scored = zoo.callbacks.SequenceMetrics(preprocessor, STRANGE, batch_size=4)
     history = model.fit(preprocessor.batches(TEXT), epochs=2, verbose=0, callbacks=[scored]).history
-    predicted = by_numbers(model, preprocessor, STRANGE)
+    predicted = predict_and_decode(model, preprocessor, STRANGE)
     if preprocessor.target == "tags":
         scores = zoo.metrics.tagging_scores(STRANGE.tags, predicted)
         assert scores.level == "entity"
@@ -665,7 +663,7 @@ def test_logs_are_the_scores_of_the_predicted_names(name):
     assert 0 < scores.accuracy < 1
 
 
-def test_early_stopping_reads_the_scores():
+def test_early_stopping_monitors_the_scores():
     preprocessor = encode("gru_tagger")
     model = network("gru_tagger", preprocessor)
     model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
@@ -674,13 +672,13 @@ def test_early_stopping_reads_the_scores():
         preprocessor.batches(TEXT), epochs=9, verbose=0,
         callbacks=[zoo.callbacks.SequenceMetrics(preprocessor, TEXT), stopping],
     )  # fmt: skip
-    assert len(history.epoch) == 3  # nothing gets better, and no warning says it was not found
+    assert len(history.epoch) == 3  # no improvement, and no warning of a missing metric
 
 
 # ---------------------------------------------------------------------------------------- training
 
-# A word has one tag, whatever is around it; "Stop" has "stop" in it.
-MEANING = {
+# A token has one tag in any context; sentences labeled "Stop" contain "stop".
+TAG_OF_TOKEN = {
     "play": "O",
     "some": "O",
     "stop": "O",
@@ -702,7 +700,7 @@ def learnable(count: int, seed: int = 0) -> LabeledSequences:
     return LabeledSequences(
         sentences,
         labels=["Stop" if "stop" in words else "Play" for words in sentences],
-        tags=[[MEANING[word] for word in words] for words in sentences],
+        tags=[[TAG_OF_TOKEN[word] for word in words] for words in sentences],
     )
 
 
@@ -717,7 +715,7 @@ QUICK = {"epochs": 4, "batch_size": 8, "units": 8, "embedding_dim": 8, "verbose"
         ("char_bilstm_crf_tagger", {"character_units": 4, "dropout": 0.0, "input_dropout": 0.0}),
     ],
 )
-def test_training_learns_and_gives_a_model_of_names(name, options):
+def test_training_returns_an_accurate_end_to_end_model(name, options):
     text, unseen = learnable(60), learnable(30, seed=1)
     options = QUICK | options | {"learning_rate": 0.05, "epochs": 8}
     trained = zoo.train(name, text, validation_data=unseen, **options)
@@ -728,8 +726,8 @@ def test_training_learns_and_gives_a_model_of_names(name, options):
     assert len(trained.history) <= 8
     assert trained.seconds > 0
     assert preprocessor_of(trained.model) == trained.preprocessor
-    predicted = named(trained.model, unseen.sequences)
-    assert predicted == by_numbers(trained.inner_model, trained.preprocessor, unseen)
+    predicted = predict_strings(trained.model, unseen.sequences)
+    assert predicted == predict_and_decode(trained.inner_model, trained.preprocessor, unseen)
     true = unseen.labels if "classifier" in name else unseen.tags
     score = (
         zoo.metrics.classification_scores if "classifier" in name else zoo.metrics.tagging_scores
@@ -737,13 +735,13 @@ def test_training_learns_and_gives_a_model_of_names(name, options):
     assert score(true, predicted).f1 == trained.scores.f1
 
 
-def test_training_follows_from_the_seed():
+def test_training_is_determined_by_the_seed():
     text = learnable(40)
     before = iter(range(9))
     options = QUICK | {"epochs": 2, "dropout": 0.3, "word_dropout": 0.2, "class_weight": "balanced"}
 
     def run(seed):
-        keras.utils.set_random_seed(next(before))  # whatever was drawn before
+        keras.utils.set_random_seed(next(before))  # the global seed has no effect
         return zoo.train("gru_tagger", text, seed=seed, **options)
 
     first, again, other = run(3), run(3), run(4)
@@ -756,7 +754,7 @@ def test_training_follows_from_the_seed():
     assert not first.history.equals(other.history)
 
 
-def test_with_a_cosine_the_last_epoch_counts():
+def test_cosine_decay_keeps_the_weights_of_the_last_epoch():
     text, unseen = learnable(40), learnable(20, seed=1)
     options = QUICK | {
         "learning_rate_schedule": "cosine",
@@ -768,7 +766,7 @@ def test_with_a_cosine_the_last_epoch_counts():
     assert len(trained.history) == 5
     assert trained.history["val_accuracy"].iloc[-1] == trained.scores.accuracy
     rates = trained.history["loss"].diff().abs()
-    assert rates.iloc[-1] < rates.max()  # it hardly moves in the end
+    assert rates.iloc[-1] < rates.max()  # the last steps are small
     alone = zoo.train("gru_classifier", text, validation_data=None, validation_split=0, **options)
     for one, other in zip(
         trained.inner_model.get_weights(), alone.inner_model.get_weights(), strict=True
@@ -783,7 +781,7 @@ def test_with_a_cosine_the_last_epoch_counts():
         )
 
 
-def test_training_on_readings_adapts_and_scores():
+def test_training_on_readings_adapts_the_scaling():
     trained = zoo.train(
         "gru_classifier", READINGS, validation_data=READINGS, epochs=2, units=4, verbose=0
     )
@@ -792,10 +790,10 @@ def test_training_on_readings_adapts_and_scores():
     np.testing.assert_allclose(scale.get_weights()[0], steps.mean(axis=0), rtol=1e-5)
     batch = trained.preprocessor.batches(READINGS, targets=False, shuffle=False)[0][0]
     labels = trained.model.predict(batch, verbose=0)["labels"]
-    assert set(decoded(labels)) <= {"up", "down"}
+    assert set(decode_bytes(labels)) <= {"up", "down"}
 
 
-def test_tags_of_the_bio_kind_come_in_order():
+def test_bio_tags_constrain_the_crf():
     text = learnable(24)
     preprocessor = encode("bilstm_crf_tagger", text)
     crf = build("bilstm_crf_tagger", preprocessor, **SMALL).get_layer("crf")
@@ -807,7 +805,7 @@ def test_tags_of_the_bio_kind_come_in_order():
     assert crf.allowed is None
     crf = build("bilstm_crf_tagger", preprocessor, constraints=None, **SMALL).get_layer("crf")
     assert crf.allowed is None
-    build("gru_tagger", preprocessor, **SMALL)  # which takes none
+    build("gru_tagger", preprocessor, **SMALL)  # has no argument `constraints`
 
 
 @pytest.mark.parametrize(
@@ -836,24 +834,24 @@ def test_tags_of_the_bio_kind_come_in_order():
         ("gru_tagger", {"head": "regression"}, ArgumentError, "head='regression'"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(name, options, error, words):
+def test_train_rejects_invalid_entries_and_options(name, options, error, words):
     with pytest.raises(error, match=words):
         zoo.train(name, TEXT, validation_data=TEXT, **options)
 
 
-def test_a_learning_rate_may_be_an_int():
+def test_learning_rate_may_be_an_int():
     trained = zoo.train("gru_tagger", TEXT, validation_data=TEXT, learning_rate=1, **QUICK)
     assert float(np.asarray(trained.inner_model.optimizer.learning_rate)) == 1.0
 
 
-def test_an_entry_without_a_search_space_is_trained():
+def test_entry_without_a_search_space_trains_with_the_default_learning_rate():
     zoo.register("mine", models.sequence_tagger, task="tagging", summary="Mine.", inputs="tokens",
                  outputs="probabilities", causal=True, defaults={"units": 3})  # fmt: skip
     trained = zoo.train("mine", TEXT, validation_data=TEXT, **QUICK)
     np.testing.assert_allclose(np.asarray(trained.inner_model.optimizer.learning_rate), 1e-3)
 
 
-def test_examples_that_lack_what_is_learned_are_refused():
+def test_train_rejects_data_without_the_target_or_of_another_kind():
     labeled = LabeledSequences([["a"], ["b"]], labels=["x", "y"])
     with pytest.raises(ArgumentError, match="`target`"):
         zoo.train("gru_tagger", labeled, validation_data=labeled)
@@ -861,6 +859,6 @@ def test_examples_that_lack_what_is_learned_are_refused():
         zoo.train("gru_tagger", TEXT, validation_data=READINGS, **QUICK)
 
 
-def test_validation_without_tags_is_refused_before_training():
+def test_sequence_metrics_reject_validation_data_without_tags():
     with pytest.raises(DataError, match="must have tags"):
         zoo.callbacks.SequenceMetrics(encode("gru_tagger"), LabeledSequences([["a"]], labels=["x"]))

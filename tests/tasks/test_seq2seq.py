@@ -1,4 +1,4 @@
-"""Encoder-decoders from data to artifact: train, names, scores, search, export, command line."""
+"""Encoder-decoders: training, end-to-end models, scores, export, search, command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = {"units": 24, "embedding_dim": 12, "dropout": 0.0, "input_dropout": 0.0}
 
 
 def reversals(count: int, seed: int) -> SequencePairs:
-    """Words to be spelled backwards, letter by letter."""
+    """Random words as sources, and their characters in reverse order as targets."""
     rng = np.random.default_rng(seed)
     words = [rng.choice(list("abcd"), rng.integers(1, 6)).tolist() for _ in range(count)]
     return SequencePairs(words, [word[::-1] for word in words], source_units="characters")
@@ -50,10 +50,10 @@ def waves(steps: int = 1200) -> np.ndarray:
 # ------------------------------------------------------------------------------------------ scores
 
 
-def test_scores_count_whole_sequences_and_edits():
+def test_scores_have_sequence_accuracy_and_token_error_rate():
     true = [["a", "b", "c"], ["a"], [], ["x", "y"]]
-    said = [["a", "c"], ["a"], [], ["y", "x", "z"]]
-    scores = zoo.metrics.seq2seq_scores(true, said)
+    outputs = [["a", "c"], ["a"], [], ["y", "x", "z"]]
+    scores = zoo.metrics.seq2seq_scores(true, outputs)
     assert scores.accuracy == 0.5 and scores.count == 4
     assert scores.token_error_rate == pytest.approx((1 + 2) / 6)
     assert scores.by_length["accuracy"].to_dict() == {0: 1.0, 1: 1.0, 2: 0.0, 3: 0.0}
@@ -61,8 +61,8 @@ def test_scores_count_whole_sequences_and_edits():
     assert json.loads(json.dumps(scores.to_dict()))["count"] == 4
     assert scores.plot().get_xlabel()
     with pytest.raises(DataError, match="as many"):
-        zoo.metrics.seq2seq_scores(true, said[:2])
-    with pytest.raises(DataError, match="lists of tokens"):  # NumPy counts it among the integers
+        zoo.metrics.seq2seq_scores(true, outputs[:2])
+    with pytest.raises(DataError, match="lists of tokens"):  # a subtype of `np.integer`
         zoo.metrics.seq2seq_scores([[np.timedelta64(1, "D")]], [["a"]])
 
 
@@ -70,14 +70,14 @@ def test_scores_count_whole_sequences_and_edits():
     ("one", "other", "distance"),
     [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("abc", "abc", 0), ("ab", "ba", 2)],
 )
-def test_edits_are_the_fewest(one, other, distance):
+def test_edit_distance_is_symmetric_and_equals_known_values(one, other, distance):
     assert edit_distance(one, other) == edit_distance(other, one) == distance
 
 
 # ---------------------------------------------------------------------------------------- training
 
 
-def test_training_ends_with_the_best_epoch_and_reproduces(trained):
+def test_training_restores_the_best_epoch_and_is_reproducible(trained):
     assert trained.scores.accuracy > 0.9
     assert trained.scores.accuracy == trained.history["val_accuracy"].max()
     again = zoo.train(
@@ -87,15 +87,15 @@ def test_training_ends_with_the_best_epoch_and_reproduces(trained):
     np.testing.assert_allclose(again.history["loss"], trained.history["loss"][:2], rtol=1e-4)
 
 
-def test_a_model_takes_and_gives_texts(trained, tmp_path):
+def test_end_to_end_model_maps_texts_to_texts(trained, tmp_path):
     texts = np.array(["abca", " dcb ", "", "zab"], object)
     found = trained.model.predict(texts, verbose=0)
-    said = [text.decode() for text in found["targets"]]
-    assert said[:3] == ["a c b a", "b c d", said[2]]
+    outputs = [text.decode() for text in found["targets"]]
+    assert outputs[:3] == ["a c b a", "b c d", outputs[2]]
     source = trained.preprocessor.encode_sources([list("abca"), list("dcb"), [], list("zab")])
     options = {"strategy": "beam", "max_length": trained.preprocessor.max_length}
     expected = trained.inner_model.generate(source, **options)
-    assert said == [" ".join(names) for names in trained.preprocessor.decode(expected.sequences)]
+    assert outputs == [" ".join(names) for names in trained.preprocessor.decode(expected.sequences)]
     np.testing.assert_allclose(found["scores"], expected.scores, atol=1e-5)
 
     trained.model.save(tmp_path / "named.keras")
@@ -108,17 +108,17 @@ def test_a_model_takes_and_gives_texts(trained, tmp_path):
         evaluate(loaded, zoo.data.LabeledSequences([["a"]], labels=["b"]))
 
 
-def test_characters_come_out_joined():
+def test_generated_characters_are_joined():
     pairs = SequencePairs([["good", "day"]] * 8, [list("bon jour")] * 8, target_units="characters")
     trained = zoo.train(
         "gru_encoder_decoder", pairs, validation_split=0, epochs=60, learning_rate=0.02, verbose=0,
         units=16, embedding_dim=8,
     )  # fmt: skip
-    answer = trained.model.predict(np.array(["good day"], object), verbose=0)["targets"]
-    assert answer[0].decode() == "bon jour"
+    translation = trained.model.predict(np.array(["good day"], object), verbose=0)["targets"]
+    assert translation[0].decode() == "bon jour"
 
 
-def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
+def test_sources_are_padded_with_the_mask_value(tmp_path):
     rng = np.random.default_rng(0)
     sources = [rng.normal(1, 1, (length, 2)) for length in (4, 6, 3, 5)]
     pairs = SequencePairs(sources, [source[:2] for source in sources])
@@ -150,8 +150,8 @@ def test_a_source_is_padded_with_what_the_model_masks(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["readings to tokens", "tokens to readings"])
-def test_one_kind_of_sequence_may_become_the_other(kind, tmp_path):
-    """The sign of each reading, or readings of each sign."""
+def test_source_and_target_may_be_of_different_kinds(kind, tmp_path):
+    """Predict the sign of each reading, or a reading from each sign."""
     rng = np.random.default_rng(0)
     readings = [rng.normal(size=(4, 1)).astype("float32") for _ in range(200)]
     signs = [["up" if value > 0 else "down" for value in one[:, 0]] for one in readings]
@@ -172,13 +172,13 @@ def test_one_kind_of_sequence_may_become_the_other(kind, tmp_path):
         texts = np.array([" ".join(one) for one in signs[:3]], object)
         assert trained.model.predict(texts, verbose=0).shape == (3, 4, 1)
         return
-    said = trained.model.predict(np.stack(readings[:3]), verbose=0)
-    assert [len(text.split()) for text in said["targets"]] == [4, 4, 4]
-    # What rounds otherwise grows with every token that such weights are fed.
+    outputs = trained.model.predict(np.stack(readings[:3]), verbose=0)
+    assert [len(text.split()) for text in outputs["targets"]] == [4, 4, 4]
+    # With weights of this size, round-off grows with every decoded token.
     assert zoo.export(trained.model, tmp_path / "served", verbose=0).difference < 1e-4
 
 
-def test_a_forecaster_of_many_steps_beats_the_mean():
+def test_multi_step_forecaster_has_a_lower_error_than_the_mean():
     record = waves()
     train, later = forecasting_pairs(record[:900], past=40, steps=12), record[900:]
     trained = zoo.train(
@@ -187,10 +187,10 @@ def test_a_forecaster_of_many_steps_beats_the_mean():
         learning_rate=0.01, units=16, verbose=0,
     )  # fmt: skip
     assert trained.scores.normalized_mse < 0.2
-    said = trained.model.predict(np.stack(train.sources[:2]), verbose=0)
-    assert said.shape == (2, 12, 1)
+    outputs = trained.model.predict(np.stack(train.sources[:2]), verbose=0)
+    assert outputs.shape == (2, 12, 1)
     np.testing.assert_allclose(
-        said, trained.inner_model.generate(np.stack(train.sources[:2]), max_length=12).sequences,
+        outputs, trained.inner_model.generate(np.stack(train.sources[:2]), max_length=12).sequences,
         rtol=1e-4,
     )  # fmt: skip
 
@@ -223,22 +223,22 @@ def test_targets_of_readings_may_differ_in_length():
 def test_scheduled_sampling_replaces_real_steps_after_the_first():
     layer = layers.ScheduledSampling(0.5, seed=1)
     target = np.tile(np.array([[2, 4, 5, 6, 0]], "int32"), (400, 1))
-    said = np.full((400, 5, 8), 1e-9, "float32")
-    said[..., 7] = 1.0
-    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), said))
+    outputs = np.full((400, 5, 8), 1e-9, "float32")
+    outputs[..., 7] = 1.0
+    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), outputs))
     assert (mixed[:, 0] == 2).all() and (mixed[:, 4] == 0).all()
     changed = mixed != target
     assert set(mixed[changed]) == {7}
     np.testing.assert_allclose(changed[:, 1:4].mean(), 0.5, atol=0.05)
-    said[..., 0] = 1e9  # padding is never said
-    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), said))
+    outputs[..., 0] = 1e9  # padding is never sampled
+    mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(target), outputs))
     assert set(mixed[mixed != target]) == {7} and (mixed[:, :4] > 0).all()
     values = np.zeros((400, 5, 1), "float32")
     mixed = np.asarray(layer.mix(keras.ops.convert_to_tensor(values), values + 3))
     np.testing.assert_allclose((mixed[:, 1:] == 3).mean(), 0.5, atol=0.05)
 
 
-def test_sampling_changes_training_and_nothing_else():
+def test_scheduled_sampling_changes_training_only():
     config = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 8}
     model = zoo.get("gru_encoder_decoder", **config, scheduled_sampling=0.9)
     plain = zoo.get("gru_encoder_decoder", **config)
@@ -255,7 +255,7 @@ def test_sampling_changes_training_and_nothing_else():
 # --------------------------------------------------------------------------------------- artifacts
 
 FILES = ("served", "source.npy", "beam.npz")
-ALONE = """
+DECODE_SCRIPT = """
 import sys
 sys.modules["keras"] = sys.modules["keras_seqzoo"] = None
 import numpy as np, tensorflow as tf
@@ -265,13 +265,13 @@ print([text.decode() for text in texts.numpy()])
 source = tf.constant(np.load(sys.argv[2]))
 state = model.encode(source)
 carried = {name: tensor for name, tensor in state.items() if name in ("keys", "values", "mask")}
-before, said = tf.fill([2], 2), []
+before, outputs = tf.fill([2], 2), []
 for _ in range(4):
     after = model.signatures["step"](previous=before, **state)
     before = tf.argmax(after.pop("prediction"), -1, tf.int32)
-    said.append(before.numpy())
+    outputs.append(before.numpy())
     state = carried | after
-print(np.stack(said, 1).tolist())
+print(np.stack(outputs, 1).tolist())
 greedy = model.generate_greedy(source, tf.constant(4))
 print(greedy["sequences"].numpy().tolist())
 beam = model.generate_beam(source, tf.constant(4))
@@ -279,16 +279,16 @@ np.savez(sys.argv[3], **{name: tensor.numpy() for name, tensor in beam.items()})
 """
 
 
-def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
+def test_artifact_decodes_without_keras(trained, tmp_path):
     parity = zoo.export(trained.model, tmp_path / "served", verbose=0)
-    asked = {case["endpoint"] for case in parity.cases}
-    assert asked == {
+    endpoints = {case["endpoint"] for case in parity.cases}
+    assert endpoints == {
         "serve", "encode", "step", "generate_greedy", "generate_beam", "generate_text",
     }  # fmt: skip
     source = trained.preprocessor.encode_sources([list("abca"), list("dcba")])
     np.save(tmp_path / "source.npy", source)
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in FILES)],
+        [sys.executable, "-c", DECODE_SCRIPT, *(str(tmp_path / name) for name in FILES)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     texts, by_steps, greedy = done.stdout.strip().splitlines()
@@ -303,7 +303,7 @@ def test_an_artifact_decodes_with_tensorflow_alone(trained, tmp_path):
         np.testing.assert_allclose(beam["scores"], best.scores, atol=1e-5)
 
 
-def test_an_artifact_of_readings_forecasts(tmp_path):
+def test_artifact_of_a_vector_encoder_decoder_equals_generate(tmp_path):
     model = zoo.get("vector_encoder_decoder", source_features=3, target_features=2, units=4)
     rng = np.random.default_rng(0)
     x = rng.normal(5, 2, (4, 9, 3)).astype("float32")
@@ -317,7 +317,7 @@ def test_an_artifact_of_readings_forecasts(tmp_path):
 # ------------------------------------------------------------------------------------------ search
 
 
-def test_a_search_on_pairs_ends_with_a_model_of_texts_and_a_report(tmp_path):
+def test_search_on_pairs_returns_an_end_to_end_model_and_writes_a_report(tmp_path):
     found = zoo.search(
         "attention_gru_encoder_decoder", reversals(120, 0), max_trials=2, epochs=2, verbose=0,
         directory=tmp_path / "run", units=12, embedding_dim=6, seed=1,
@@ -333,7 +333,7 @@ def test_a_search_on_pairs_ends_with_a_model_of_texts_and_a_report(tmp_path):
         zoo.search("gru_encoder_decoder", np.zeros((4, 5, 1)), directory=tmp_path / "other")
 
 
-def test_a_search_of_a_forecaster_is_by_its_error(tmp_path):
+def test_search_of_a_forecaster_measures_its_validation_error(tmp_path):
     pairs = forecasting_pairs(waves(400), past=20, steps=5)
     found = zoo.search(
         "vector_encoder_decoder", pairs, max_trials=2, epochs=2, verbose=0, units=8,
@@ -351,7 +351,7 @@ def run(*arguments, **options):
     return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
 
 
-def test_the_command_line_trains_scores_and_answers(tmp_path):
+def test_commands_train_evaluate_audit_and_predict(tmp_path):
     pairs = reversals(200, 0)
     lines = zip(pairs.sources, pairs.targets, strict=True)
     data = tmp_path / "words.tsv"
@@ -376,12 +376,12 @@ def test_the_command_line_trains_scores_and_answers(tmp_path):
         input="abc\nd\n", capture_output=True, text=True, check=True,
     )  # fmt: skip
     first, second = predicted.stdout.splitlines()
-    said, probability, sentence = first.split("\t")
-    assert set(said.split()) <= set("abcd") and 0 <= float(probability) <= 1
+    outputs, probability, sentence = first.split("\t")
+    assert set(outputs.split()) <= set("abcd") and 0 <= float(probability) <= 1
     assert sentence == "abc" and second.endswith("\td")
 
 
-def test_the_command_line_forecasts(tmp_path):
+def test_commands_train_evaluate_and_predict_with_a_forecaster(tmp_path):
     np.savetxt(tmp_path / "waves.csv", waves(600), header="level", comments="")
     done = run(
         "train", "vector_encoder_decoder", "--data", tmp_path / "waves.csv",
@@ -390,18 +390,18 @@ def test_the_command_line_forecasts(tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     best = tmp_path / "run" / "best.keras"
-    said = run("predict", best, tmp_path / "waves.csv", "--sequence-length", 30)
-    assert said.exit_code == 0, said.output
-    header, *rows = said.output.splitlines()
+    outputs = run("predict", best, tmp_path / "waves.csv", "--sequence-length", 30)
+    assert outputs.exit_code == 0, outputs.output
+    header, *rows = outputs.output.splitlines()
     assert header == "level" and len(rows) == 6 and all(map(float, rows))
     scored = run("evaluate", best, tmp_path / "waves.csv", "--sequence-length", 30)
     assert "over 6 steps" in scored.output
 
 
-# --------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------- invalid input
 
 
-def test_pairs_and_options_that_do_not_fit_are_refused():
+def test_invalid_pairs_and_options_are_rejected():
     pairs = reversals(20, 0)
     with pytest.raises(ArgumentError, match="LabeledSequences for the task 'tagging'"):
         zoo.train("gru_tagger", pairs)
@@ -445,23 +445,23 @@ def test_pairs_and_options_that_do_not_fit_are_refused():
         model.attention(np.array([1, 2]), np.array([4]))
 
 
-def test_unknown_tokens_and_long_targets_are_as_documented(trained):
+def test_unknown_tokens_have_id_1_and_long_targets_are_truncated(trained):
     assert trained.preprocessor.encode_sources([["never", "seen"]]).tolist() == [[1, 1]]
     source = trained.preprocessor.encode_sources([list("abcd")])
     cut = trained.inner_model.generate(source, max_length=2)
-    assert (cut.sequences[0] > 0).all()  # no room for an end
+    assert (cut.sequences[0] > 0).all()  # truncated before the end token
     assert isinstance(trained.preprocessor.source, Vocabulary)
 
 
-def test_attention_of_a_pair_sums_to_one_and_is_drawn(trained):
+def test_attention_of_a_pair_sums_to_one_and_is_plotted(trained):
     source = trained.preprocessor.encode_sources([list("abcd")])[0]
     target = trained.preprocessor.target.encode(list("dcba"))
     weights = trained.inner_model.attention(source, target)
     assert weights.shape == (5, 4)
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
-    said = trained.inner_model.generate(source[None], max_length=5, return_attention=True)
-    if said.sequences[0].tolist()[:4] == target.tolist():
-        np.testing.assert_allclose(weights, said.attention[0], atol=1e-4)
+    outputs = trained.inner_model.generate(source[None], max_length=5, return_attention=True)
+    if outputs.sequences[0].tolist()[:4] == target.tolist():
+        np.testing.assert_allclose(weights, outputs.attention[0], atol=1e-4)
     ax = trained.inner_model.plot_attention(
         source, target, source_labels=list("abcd"), target_labels=list("dcba")
     )

@@ -1,4 +1,4 @@
-"""Tasks: every entry trains on data of its task, and entries of users do as the built-in ones."""
+"""Tasks: every entry trains on data of its task; custom entries behave like built-in ones."""
 
 import importlib.metadata
 import json
@@ -50,7 +50,7 @@ def data_of(name: str):
 
 
 @pytest.mark.parametrize("name", zoo.list_models())
-def test_every_entry_trains_evaluates_and_describes_its_scores(name):
+def test_every_entry_can_be_trained_and_evaluated(name):
     options = {"sequence_length": 12} if data_of(name).__class__ is data.TimeSeries else {}
     result = zoo.train(name, data_of(name), **QUICK, **SMALL, **options)
     assert len(result.history) == 1
@@ -62,7 +62,7 @@ def test_every_entry_trains_evaluates_and_describes_its_scores(name):
     assert str(scores)
 
 
-def test_identity_trains_on_a_series_windows_a_dataframe_a_dataset_and_a_path(tmp_path):
+def test_identity_trains_on_a_time_series_windows_a_dataframe_a_dataset_and_a_path(tmp_path):
     record = series()
     frame = pd.DataFrame(record.values, columns=record.columns)
     frame.to_csv(tmp_path / "readings.csv", index=False)
@@ -111,7 +111,7 @@ def test_early_stopping_restores_the_epoch_with_the_best_validation_metric():
     assert result.history["val_error"].idxmin() < result.history.index[-1]
 
 
-def test_callbacks_see_the_validation_metric_of_the_task():
+def test_callbacks_receive_the_validation_metric_of_the_task():
     seen = []
     callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: seen.append(dict(logs)))
     zoo.train("gru_tagger", sentences(), callbacks=[callback], **QUICK, **SMALL)
@@ -140,23 +140,23 @@ def test_options_of_another_task_raise(option):
         zoo.train("simple_rnn_identity", series(), **{option: 1})
 
 
-# ------------------------------------------------------------------------------- entries of users
+# --------------------------------------------------------------------------------- custom entries
 
 
 @pytest.fixture
-def own_tagger():
+def custom_tagger():
     """The smallest tagger that meets the requirements, registered as a user would."""
 
     @zoo.register(
-        "own_tagger", task="tagging", summary="GRU and a softmax at every step.", causal=True,
+        "custom_tagger", task="tagging", summary="GRU and a softmax at every step.", causal=True,
         inputs="(batch, time, features)", outputs="(batch, time, classes)",
     )  # fmt: skip
-    def own_tagger(*, features: int = 1, classes: int = 2, name: str = "own_tagger"):
+    def custom_tagger(*, features: int = 1, classes: int = 2, name: str = "custom_tagger"):
         inputs = keras.Input((None, features))
         x = keras.layers.GRU(4, return_sequences=True)(inputs)
         return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x), name=name)
 
-    return "own_tagger"
+    return "custom_tagger"
 
 
 def signs(count: int = 30):
@@ -165,13 +165,13 @@ def signs(count: int = 30):
 
 
 @pytest.mark.filterwarnings("ignore:Nothing varies")
-def test_an_own_entry_trains_searches_evaluates_leaks_and_exports(own_tagger, tmp_path):
+def test_custom_entry_supports_train_search_leakage_and_export(custom_tagger, tmp_path):
     x, y = signs()
-    assert zoo.get(own_tagger, features=2).output_shape == (None, None, 2)
-    result = zoo.train(own_tagger, x, y, **QUICK)
+    assert zoo.get(custom_tagger, features=2).output_shape == (None, None, 2)
+    result = zoo.train(custom_tagger, x, y, **QUICK)
     assert 0 <= result.scores.accuracy <= 1
     search = zoo.search(
-        own_tagger, x, y, max_trials=2, epochs=1, directory=tmp_path / "run", verbose=0
+        custom_tagger, x, y, max_trials=2, epochs=1, directory=tmp_path / "run", verbose=0
     )
     assert (search.results["state"] == "complete").all()
     assert (tmp_path / "run" / "report.html").is_file()
@@ -181,7 +181,7 @@ def test_an_own_entry_trains_searches_evaluates_leaks_and_exports(own_tagger, tm
 
 
 @pytest.mark.filterwarnings("ignore:Nothing varies")
-def test_commands_take_an_own_entry(own_tagger, tmp_path):
+def test_commands_accept_a_custom_entry(custom_tagger, tmp_path):
     x, _ = signs()
     folder = tmp_path / "data.ts"
     lines = ["@problemName signs", "@univariate false", "@dimensions 2", "@equalLength true",
@@ -194,33 +194,33 @@ def test_commands_take_an_own_entry(own_tagger, tmp_path):
     folder.write_text("\n".join(lines) + "\n")
 
     @zoo.register(
-        "own_classifier", task="classification", summary="Mean of GRU states.", causal=True,
+        "custom_classifier", task="classification", summary="Mean of GRU states.", causal=True,
         inputs="(batch, time, features)", outputs="(batch, classes)",
     )  # fmt: skip
-    def own_classifier(*, features: int = 1, classes: int = 2, name: str = "own_classifier"):
+    def custom_classifier(*, features: int = 1, classes: int = 2, name: str = "custom_classifier"):
         inputs = keras.Input((None, features))
         x = keras.layers.GRU(4)(inputs)
         return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(x), name=name)
 
     run = CliRunner().invoke
     arguments = ["--data", str(folder), "--epochs", "1", "--no-export"]
-    done = run(main, ["train", "own_classifier", *arguments, "--out", str(tmp_path / "t")])
+    done = run(main, ["train", "custom_classifier", *arguments, "--out", str(tmp_path / "t")])
     assert done.exit_code == 0, done.output
     done = run(main, ["evaluate", str(tmp_path / "t" / "best.keras"), str(folder), "--json"])
     assert 0 <= json.loads(done.output)["accuracy"] <= 1
     done = run(
         main,
-        ["search", "own_classifier", *arguments, "--max-trials", "1",
+        ["search", "custom_classifier", *arguments, "--max-trials", "1",
          "--directory", str(tmp_path / "s")],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    for command in (["describe", "own_classifier"], ["list", "--task", "classification"]):
-        assert "own_classifier" in run(main, command).output
+    for command in (["describe", "custom_classifier"], ["list", "--task", "classification"]):
+        assert "custom_classifier" in run(main, command).output
 
 
-def test_an_entry_without_a_search_space_warns_that_nothing_varies(own_tagger):
+def test_hypermodel_of_an_entry_without_a_search_space_warns(custom_tagger):
     with pytest.warns(UserWarning, match="Nothing varies"):
-        zoo.hypermodel(own_tagger)
+        zoo.hypermodel(custom_tagger)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_built_in_entries_meet_the_requirements_of_their_tasks(name):
     assert not requirements.REQUIREMENTS[entry.task].missing(entry.arguments())
 
 
-class LastStepTask(tasks.WindowTask):
+class WindowMeanTask(tasks.WindowTask):
     """Predict the mean of the window from its steps."""
 
     name = "mean_of_window"
@@ -260,7 +260,7 @@ class LastStepTask(tasks.WindowTask):
 
 def test_a_custom_task_trains_searches_and_is_listed(tmp_path):
     @zoo.register(
-        "own_mean", task=LastStepTask, summary="Linear layer.", causal=True, inputs="(b, t, f)",
+        "own_mean", task=WindowMeanTask, summary="Linear layer.", causal=True, inputs="(b, t, f)",
         outputs="(b, t, f)", space={"learning_rate": zoo.registry.search_space.Float(1e-3, 1e-1)},
     )  # fmt: skip
     def own_mean(*, features: int = 1, name: str = "own_mean"):
@@ -268,7 +268,7 @@ def test_a_custom_task_trains_searches_and_is_listed(tmp_path):
         return keras.Model(inputs, keras.layers.Dense(features)(inputs), name=name)
 
     assert zoo.list_models(task="mean_of_window") == ["own_mean"]
-    assert type(tasks.task_for("own_mean")) is LastStepTask
+    assert type(tasks.task_for("own_mean")) is WindowMeanTask
     assert zoo.train("own_mean", series(), sequence_length=8, **QUICK).scores.normalized_mse > 0
     search = zoo.search(
         "own_mean", series(), sequence_length=8, max_trials=1, epochs=1, directory=tmp_path,
@@ -279,9 +279,9 @@ def test_a_custom_task_trains_searches_and_is_listed(tmp_path):
         zoo.register("other", own_mean, task=int, summary="x", inputs="x", outputs="x", causal=True)
 
 
-def test_a_plug_in_package_adds_entries(monkeypatch, own_tagger):
-    entry = zoo.registry.get_entry(own_tagger)
-    zoo.unregister(own_tagger)
+def test_a_plug_in_package_adds_entries(monkeypatch, custom_tagger):
+    entry = zoo.registry.get_entry(custom_tagger)
+    zoo.unregister(custom_tagger)
 
     class EntryPoint:
         value = "plugin:register"

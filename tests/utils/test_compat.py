@@ -1,7 +1,7 @@
 """Private APIs of other libraries do what `keras_seqzoo.utils.compat` relies on.
 
 A test that fails after an upgrade names the private API that has changed; the docstring of the
-function says what to write instead.
+function gives the replacement.
 """
 
 import ast
@@ -73,7 +73,7 @@ def test_inbound_nodes_mark_inputs(nested):
     assert [node.is_input for node in compat.inbound_nodes(nested.get_layer("inputs"))] == [True]
 
 
-def test_keras_history_leads_from_a_tensor_to_its_layer():
+def test_keras_history_has_the_layer_of_a_tensor():
     rnn = keras.layers.SimpleRNN(3, return_state=True)
     x = keras.Input((None, 2))
     rnn(x)
@@ -115,7 +115,7 @@ def test_standardize_inputs_orders_and_casts():
     assert (shapes, dtypes) == ([(1, 2), (1, 3)], ["float32", "int32"])
 
 
-def test_is_keras_op_tells_operations_from_layers():
+def test_is_keras_op_distinguishes_operations_from_layers():
     x = keras.Input((2,))
     assert compat.is_keras_op(compat.keras_history(ops.add(x, 1.0)).operation)
     assert compat.is_keras_op(compat.keras_history(x[:, :1]).operation)
@@ -125,13 +125,13 @@ def test_is_keras_op_tells_operations_from_layers():
 # ------------------------------------------------------------------------------------- masks
 
 
-def test_get_keras_mask_reads_the_mask_of_a_layers_output():
+def test_get_keras_mask_returns_the_mask_of_a_layer_output():
     masked = keras.layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
     np.testing.assert_array_equal(compat.get_keras_mask(masked), [[True, False]])
     assert compat.get_keras_mask(ops.ones((1, 2, 1))) is None
 
 
-def test_set_keras_mask_is_seen_by_the_next_layer():
+def test_set_keras_mask_is_used_by_the_next_layer():
     x = ops.convert_to_tensor(np.array([[[1.0], [5.0]]], "float32"))
     pooling = keras.layers.GlobalAveragePooling1D()
     compat.set_keras_mask(x, ops.convert_to_tensor([[True, False]]))
@@ -143,7 +143,7 @@ def test_set_keras_mask_is_seen_by_the_next_layer():
 # ------------------------------------------------------------ process-wide state, files, training
 
 
-def test_name_counts_number_the_next_default_names():
+def test_name_counts_determine_the_next_default_names():
     compat.name_counts()["dense"] = 41
     assert keras.layers.Dense(1).name == "dense_41"
     assert compat.name_counts()["dense"] == 42
@@ -181,14 +181,14 @@ def test_load_keras_file_reads_an_open_file(nested, tmp_path):
     np.testing.assert_array_equal(loaded(x), expected)
 
 
-def test_load_keras_file_is_safe(tmp_path):
+def test_load_keras_file_rejects_lambda_layers(tmp_path):
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((1,)), keras.layers.Lambda(lambda x: x)]).save(path)
     with open(path, "rb") as file, pytest.raises(ValueError, match="unsafe"):
         compat.load_keras_file(file, {})
 
 
-def test_load_keras_file_knows_custom_objects(tmp_path):
+def test_load_keras_file_accepts_custom_objects(tmp_path):
     class Doubling(keras.layers.Layer):
         def call(self, x):
             return 2 * x
@@ -241,7 +241,7 @@ def test_adam_moments_are_those_of_the_variable():
 
 
 @needs_tensorflow
-def test_variable_handle_is_the_resource_of_either_library():
+def test_variable_handle_is_the_resource_of_keras_and_tensorflow_variables():
     import tensorflow as tf
 
     for variable in (keras.Variable([1.0, 2.0]), tf.Variable([1.0, 2.0])):
@@ -336,7 +336,7 @@ def test_remove_gradient_frees_the_graph():
 
 
 @needs_tensorflow
-def test_op_definition_tells_stateful_operations():
+def test_op_definition_identifies_stateful_operations():
     assert compat.op_definition("WriteFile").is_stateful
     assert not compat.op_definition("MatMul").is_stateful
     assert compat.op_definition("NoSuchOperation") is None
@@ -364,7 +364,7 @@ def test_parse_saved_model_reads_the_graph_of_a_file(tmp_path):
 def test_trial_id_is_the_key_of_the_storage_and_cached_storage_reads_the_database():
     database = optuna.storages.RDBStorage("sqlite://")
     storage = compat.cached_storage(database)
-    for _ in range(2):  # so that the keys of the second study are not its numbers
+    for _ in range(2):  # so that ids and numbers of the second study differ
         study = optuna.create_study(storage=storage)
         for value in (1.0, 2.0):
             study.tell(study.ask(), value)
@@ -408,7 +408,7 @@ def modules():
         yield importlib.import_module(module.name)
 
 
-def test_overridden_private_methods_are_those_of_the_list():
+def test_overridden_private_methods_are_listed():
     overridden = set()
     for module in modules():
         for cls in filter(inspect.isclass, vars(module).values()):
@@ -523,7 +523,7 @@ def names_defined_in(tree: ast.AST) -> set[str]:
     return names
 
 
-def test_private_names_of_other_libraries_are_used_in_compat_alone():
+def test_private_names_of_other_libraries_are_used_in_compat_only():
     trees = {
         path: ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -553,10 +553,10 @@ def test_private_names_of_other_libraries_are_used_in_compat_alone():
         "type(operation).__module__.startswith('keras.src.ops')",
     ],
 )
-def test_the_search_for_private_names_finds(source):
+def test_private_uses_finds_private_names_of_other_libraries(source):
     assert list(private_uses(ast.parse(source), own={"_own"}))
 
 
 @pytest.mark.parametrize("source", ["self._own", "pair._replace(x=1)", "cls.__name__"])
-def test_the_search_for_private_names_passes(source):
+def test_private_uses_ignores_private_names_of_the_package(source):
     assert not list(private_uses(ast.parse(source), own={"_own"} | NAMED_TUPLE))

@@ -120,7 +120,7 @@ def test_across_workers_does_not_change_models_without_a_strategy():
     assert model.train_function is None
 
 
-STREAMED = """
+FIT_SCRIPT = """
     import resource
     import numpy as np, tensorflow as tf
     import keras_seqzoo as zoo
@@ -151,7 +151,7 @@ def test_fit_streams_a_dataset_in_bounded_memory():
     peaks = []
     for count in (10, 100):
         process = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(STREAMED).format(batches=count)],
+            [sys.executable, "-c", textwrap.dedent(FIT_SCRIPT).format(batches=count)],
             capture_output=True,
             text=True,
             timeout=300,

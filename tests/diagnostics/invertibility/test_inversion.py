@@ -73,7 +73,7 @@ def test_jacobian_matches_finite_differences(float64):
 
 
 @pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
-def test_short_rank_gives_a_collision_for_each_row(cell):
+def test_rank_deficient_model_has_a_collision_for_each_row(cell):
     inputs = keras.Input((None, 3))
     model = keras.Model(inputs, getattr(keras.layers, cell)(2, return_sequences=True)(inputs))
     x = readings(2, steps=6)
@@ -371,7 +371,7 @@ def last_state_of_two():
         (lambda: followed_by_rnn(keras.layers.LayerNormalization()), "a LayerNormalization"),
     ],
 )
-def test_invert_names_the_failing_condition_and_the_next_step(build, message):
+def test_error_of_invert_contains_the_failing_condition_and_the_next_step(build, message):
     model = build()
     x = readings(0)
     with pytest.raises(ArgumentError, match=message) as caught:

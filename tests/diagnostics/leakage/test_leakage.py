@@ -185,7 +185,7 @@ def test_constant_output_is_degenerate_with_nan_index():
     assert "constant" in str(report)
 
 
-def test_constant_output_feature_is_left_out_and_reported():
+def test_constant_output_feature_is_omitted_and_reported():
     half = lambda x: np.stack([x[..., 0], np.full(x.shape[:2], 70.0)], axis=-1)  # noqa: E731
     report = zoo.leakage(half, white(0, rows=16))
     assert report.degenerate
@@ -283,7 +283,7 @@ def test_mask_of_a_keras_model_is_used_by_default():
 
 
 @pytest.mark.parametrize(("rows", "block"), [(10, 1), (10, 3), (11, 4), (2, 1), (7, 7)])
-def test_each_row_takes_the_past_of_another_row_and_is_donor_once(rows, block):
+def test_each_row_receives_the_past_of_another_row_and_is_a_donor_once(rows, block):
     order = interventions.shuffled_blocks(rows, block, np.random.default_rng(0))
     x = np.arange(rows, dtype=float)[:, None, None] * np.ones((1, 4, 1))
     (swap,) = interventions.sequence_swaps(x, None, [2], order, block)
@@ -388,7 +388,7 @@ def test_stateful_model_raises():
         ({"model": lambda x: [x, x]}, ArgumentError, "one output"),
     ],
 )
-def test_invalid_arguments_raise_with_the_argument_named(change, error, message):
+def test_invalid_arguments_raise_an_error_with_the_argument_name(change, error, message):
     arguments = {"model": lambda x: x, "x": np.random.default_rng(0).normal(size=(4, 5, 1))}
     arguments |= change
     with pytest.raises(error, match=message), np.errstate(invalid="ignore"):

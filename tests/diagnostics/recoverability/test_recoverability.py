@@ -245,7 +245,7 @@ def test_padding_does_not_change_recoverability(side):
     np.testing.assert_allclose(report.by_feature, last.by_feature)
 
 
-def test_rows_with_too_few_real_steps_are_left_out():
+def test_rows_with_too_few_real_steps_are_omitted():
     x = white(0, rows=64, steps=12)
     mask = np.arange(12) < np.where(np.arange(64) % 2, 3, 12)[:, None]
     x[~mask] = np.nan
@@ -356,7 +356,7 @@ def test_resamples_zero_gives_no_interval():
         ({"model": lambda x: x[:1]}, DataError, "one row"),
     ],
 )
-def test_invalid_arguments_raise_with_the_argument_named(change, error, message):
+def test_invalid_arguments_raise_an_error_with_the_argument_name(change, error, message):
     arguments = {"model": lambda x: x, "x": white(0, rows=8, steps=5)} | change
     with pytest.raises(error, match=message), np.errstate(invalid="ignore"):
         zoo.diagnostics.recoverability(arguments.pop("model"), arguments.pop("x"), **arguments)

@@ -1,4 +1,4 @@
-"""Both directions in actual loop, and recurrent layers compiled by themselves, against Keras."""
+"""Both directions in one loop, and recurrent layers compiled by themselves, against Keras."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ MASKS = {
 
 
 def pair(cell: str, *, merge_mode="concat", **options):
-    """The layer of Keras and ours with the same random weights."""
+    """A Keras layer and a fused layer with the same random weights."""
     pair = [
         module.Bidirectional(getattr(module, cell)(5, **options), merge_mode=merge_mode)
         for module in (keras.layers, layers)
@@ -58,33 +58,33 @@ def with_gradients(layer, x, mask, *, jit_compile: bool):
 @pytest.mark.parametrize("sequences", [True, slow(False)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_outputs_and_gradients_match_keras(cell, sequences, padding):
-    theirs, ours = pair(cell, return_sequences=sequences)
-    assert ours.fuses_directions(training=True)
+    keras_layer, fused = pair(cell, return_sequences=sequences)
+    assert fused.fuses_directions(training=True)
     mask = None if MASKS[padding] is None else tf.constant(np.array(MASKS[padding], bool))
-    expected, gradients = with_gradients(theirs, inputs(), mask, jit_compile=False)
+    expected, gradients = with_gradients(keras_layer, inputs(), mask, jit_compile=False)
     for jit_compile in (False, True):
-        output, ours_gradients = with_gradients(ours, inputs(), mask, jit_compile=jit_compile)
+        output, fused_gradients = with_gradients(fused, inputs(), mask, jit_compile=jit_compile)
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
-        for actual, reference in zip(ours_gradients, gradients, strict=True):
+        for actual, reference in zip(fused_gradients, gradients, strict=True):
             size = np.abs(reference).max() + 1e-6
             np.testing.assert_allclose(actual / size, reference / size, rtol=0, atol=1e-5)
     np.testing.assert_allclose(  # inference runs without residuals
-        np.ravel(ours(inputs(), mask=mask)), expected, rtol=1e-5, atol=1e-6
+        np.ravel(fused(inputs(), mask=mask)), expected, rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("options", [{"use_bias": False}, {"reset_after": False}])
-def test_options_of_the_wrapped_layers_apply(options):
-    theirs, ours = pair("GRU", return_sequences=True, **options)
-    np.testing.assert_allclose(ours(inputs()), theirs(inputs()), rtol=1e-5, atol=1e-6)
+def test_options_of_the_wrapped_layers_match_keras(options):
+    keras_layer, fused = pair("GRU", return_sequences=True, **options)
+    np.testing.assert_allclose(fused(inputs()), keras_layer(inputs()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("merge_mode", ["sum", "mul", "ave", None])
 @pytest.mark.parametrize("sequences", [True, False])
 def test_every_merge_mode_matches_keras(merge_mode, sequences):
-    theirs, ours = pair("LSTM", merge_mode=merge_mode, return_sequences=sequences)
+    keras_layer, fused = pair("LSTM", merge_mode=merge_mode, return_sequences=sequences)
     for actual, reference in zip(
-        tf.nest.flatten(ours(inputs())), tf.nest.flatten(theirs(inputs())), strict=True
+        tf.nest.flatten(fused(inputs())), tf.nest.flatten(keras_layer(inputs())), strict=True
     ):
         np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-6)
 
@@ -94,10 +94,10 @@ def test_every_merge_mode_matches_keras(merge_mode, sequences):
     [{"return_state": True}, {"dropout": 0.5}, {"recurrent_dropout": 0.5}, {"activation": "elu"}],
 )
 def test_unsupported_layers_run_the_loop_of_keras(options):
-    theirs, ours = pair("LSTM", return_sequences=True, **options)
-    assert not ours.fuses_directions(training=True)
+    keras_layer, fused = pair("LSTM", return_sequences=True, **options)
+    assert not fused.fuses_directions(training=True)
     for actual, reference in zip(
-        tf.nest.flatten(ours(inputs())), tf.nest.flatten(theirs(inputs())), strict=True
+        tf.nest.flatten(fused(inputs())), tf.nest.flatten(keras_layer(inputs())), strict=True
     ):
         np.testing.assert_allclose(actual, reference, rtol=1e-5, atol=1e-6)
 

@@ -128,7 +128,7 @@ def single(kind: str, units: int = SMALL, *, module=layers, features: int = FEAT
 
 
 def pair(kind: str, units: int = SMALL, **options):
-    """Our layer and Keras's, with the same weights."""
+    """A layer of this package and the Keras layer, with the same weights."""
     return [single(kind, units, module=module, **options) for module in (layers, keras.layers)]
 
 
@@ -972,7 +972,7 @@ def test_cudnn_without_a_gpu_raises_the_error_of_keras(name):
 def test_dropout_with_a_seed_drops_the_same_inputs_as_keras(kind, padding):
     ours, theirs = pair(kind, return_sequences=True, dropout=0.4, seed=11)
     x, mask = random(4, 5, FEATURES), random_mask(padding, 4, 5)
-    # In inference ours draws no mask; Keras's layer does.
+    # In inference this package draws no dropout mask; Keras does.
     whole = outputs_and_gradients(ours, x, mask, training=False)
     patterns = []
     for _ in range(2):  # each call draws another mask
