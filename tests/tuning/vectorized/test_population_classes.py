@@ -182,7 +182,7 @@ def test_invalid_arrays_are_refused(x, y, error, message, tmp_path):
         ({"classes": "3"}, ArgumentError, "`classes`"),
         ({"time": 12}, ArgumentError, "`time`"),
         ({"mask_value": "nan"}, ArgumentError, "`mask_value`"),
-        ({"validation_data": (walks()[0], walks()[1].astype(str))}, DataError, "both be numbers"),
+        ({"validation_data": (walks()[0], walks()[1].astype(str))}, DataError, "both be ids"),
         ({"validation_data": walks()[0]}, ArgumentError, "a pair"),
     ],
 )
