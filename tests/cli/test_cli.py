@@ -60,7 +60,7 @@ def test_repeated_search_with_a_leakage_budget_runs_no_new_trials(search_run):
         "--epochs", 2, "--directory", folder / "run", "--max-leakage", 1e9, "--no-export",
     )  # fmt: skip
     assert again.exit_code == 0
-    assert "2 trials are done" in again.output
+    assert "Resuming the search after 2 finished trials." in again.output
 
 
 def test_quiet_search_of_a_last_step_model_writes_a_report(search_run, tmp_path):
