@@ -352,7 +352,9 @@ def _autoencoded_row(model, steps, config) -> np.ndarray:
 def _decode_code(layer, code, memory, targets, config) -> np.ndarray:
     """Cho et al. 2014: the code gives the initial states and is an input of each step."""
     bounded = (lambda z: z) if config["cell"] == "linear" else np.tanh
-    states = _by_layer([bounded(_affine(initial, code)) for initial in layer.initial], config)
+    states = _by_layer(
+        [bounded(_affine(initial, code)) for initial in layer.initial_state_layers], config
+    )
     activation = (lambda z: z) if config["vocabulary_size"] is None else softmax
     prediction, outputs = np.zeros(targets.shape[1]), []
     for step in range(1 if config["reconstruct"] == "last" else len(targets)):
