@@ -172,6 +172,7 @@ def test_autoencoders_do_not_support_packed_training():
 
 
 @pytest.mark.parametrize("name", ["linear_rnn_autoencoder", "gru_autoencoder"])
+@pytest.mark.slow
 def test_search_minimizes_the_identity_error(name, tmp_path):
     x = readings(24, 6, 2)
     search = zoo.search(
