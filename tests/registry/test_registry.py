@@ -23,7 +23,7 @@ from keras_seqzoo.registry.search_space import Choice, Float, Int
 
 NAME = "simple_rnn_identity"
 FIELDS = {
-    "task": "tagging",
+    "task": "identity",
     "summary": "A model for tests.",
     "inputs": "(batch, time, features)",
     "outputs": "(batch, time, features)",
@@ -188,12 +188,12 @@ def test_list_models_takes_one_or_several_wildcards():
 
 
 def test_list_models_filters_by_task_and_fields():
-    add("noncausal_model", task="tagging", causal=False)
-    add("causal_model", task="tagging", causal=True)
-    assert zoo.list_models("*causal_model", task="tagging", causal=True) == ["causal_model"]
+    add("noncausal_model", task="reconstruction", causal=False)
+    add("causal_model", task="reconstruction", causal=True)
+    assert zoo.list_models("*causal_model", task="reconstruction", causal=True) == ["causal_model"]
     assert zoo.list_models("*causal_model", causal=False) == ["noncausal_model"]
     assert zoo.list_models("*causal_model", task="identity") == []
-    assert zoo.list_models(family="tagging") == ["causal_model", "noncausal_model"]
+    assert zoo.list_models(family="reconstruction") == ["causal_model", "noncausal_model"]
     assert NAME in zoo.list_models(task="identity", causal=True)
 
 
