@@ -229,6 +229,7 @@ def stateful() -> keras.Model:
 
 
 @pytest.mark.parametrize("kind", ["Masking", "mask_zero"])
+@pytest.mark.slow
 def test_padding_masked_by_keras_layers_is_verified(kind, tmp_path):
     if kind == "Masking":
         first = [keras.Input((None, 2)), keras.layers.Masking(-1.0)]

@@ -94,6 +94,7 @@ def test_penalty_of_the_last_step_estimates_leakage():
     assert estimate == pytest.approx(zoo.leakage(net, x).index, rel=0.2)
 
 
+@pytest.mark.slow
 def test_training_with_the_penalty_reduces_leakage():
     x = readings(rows=256, steps=12)
     target = np.cumsum(x, axis=1).astype("float32")  # depends on the past
@@ -176,6 +177,7 @@ def test_spectral_norm_penalizes_the_largest_singular_value(rows, columns, limit
     assert penalty == pytest.approx(weight * max(largest - limit, 0) ** 2, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_training_with_spectral_norm_reduces_the_norm_to_the_limit():
     x = readings(rows=128)
     norms = []
@@ -250,6 +252,7 @@ def test_lipschitz_bound_includes_input_and_output_scaling():
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@pytest.mark.slow
 def test_jacobians_are_within_the_lipschitz_bound(units, num_layers, activation, size, seed):
     rng = np.random.default_rng(seed)
     layers = [k.SimpleRNN(units, activation, return_sequences=True) for _ in range(num_layers)]

@@ -250,6 +250,7 @@ def test_every_weight_has_a_gradient(model):
         assert np.abs(gradient).max() > 0, weight.path
 
 
+@pytest.mark.slow
 def test_penalties_rank_hypotheses_as_in_wu_et_al():
     keras.utils.set_random_seed(1)
     model = sequence_encoder_decoder(**SIZES)
@@ -288,6 +289,7 @@ def test_attention_weights_of_generated_tokens_sum_to_one_until_the_end():
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("float64", marks=pytest.mark.tensorflow)]
 )
+@pytest.mark.slow
 def test_generation_is_finite_under_any_dtype_policy(policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
@@ -302,6 +304,7 @@ def test_generation_is_finite_under_any_dtype_policy(policy):
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_samples_are_determined_by_the_seed_and_follow_the_distribution():
     keras.utils.set_random_seed(2)
     model = sequence_encoder_decoder(**SIZES)
@@ -342,6 +345,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
 """
 
 
+@pytest.mark.slow
 def test_loaded_models_generate_equal_sequences_in_a_new_process(tmp_path):
     models = {}
     for index in (0, 1, 4):
@@ -363,6 +367,7 @@ def test_loaded_models_generate_equal_sequences_in_a_new_process(tmp_path):
             np.testing.assert_allclose(loaded["scores"], expected.scores, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_batch_size_does_not_change_generated_sequences():
     model = sequence_encoder_decoder(**SIZES)
     options = {"max_length": 6, "return_attention": True, "strategy": "sample", "seed": 7}
@@ -453,6 +458,7 @@ def reversals(count: int, seed: int) -> SequencePairs:
     return SequencePairs(words, [word[::-1] for word in words])
 
 
+@pytest.mark.slow
 def test_a_trained_model_reverses_words():
     train, unseen = reversals(400, 0), reversals(60, 1)
     preprocessor = PairPreprocessor.from_data(train)
@@ -543,6 +549,7 @@ def test_source_and_target_are_scaled_separately():
         model.generate(readings(), strategy="beam")
 
 
+@pytest.mark.slow
 def test_a_trained_model_forecasts_sine_waves():
     """The phases differ by row; 20 steps are the source, the next 10 the target."""
     phase = np.random.default_rng(6).uniform(0, 6.28, (300, 1))
@@ -587,6 +594,7 @@ def test_smoothed_crossentropy_equals_keras_on_one_hot_targets(label_smoothing):
     np.testing.assert_allclose(loss, reference(np.eye(5)[y], probabilities), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_ensemble_generates_with_the_mean_probability_of_its_models():
     keras.utils.set_random_seed(3)
     models = [

@@ -484,6 +484,7 @@ def test_first_batches_of_equal_size_cause_errors_or_retracing():
 
 
 @every_entry
+@pytest.mark.slow
 def test_entries_train_on_sequences_of_different_lengths(name):
     preprocessor = encode(name, STRANGE)
     model = network(name, preprocessor)
@@ -644,6 +645,7 @@ def test_invalid_class_weights_are_rejected(weights):
 
 
 @pytest.mark.parametrize("name", ["char_bilstm_crf_tagger", "gru_tagger", "simple_rnn_classifier"])
+@pytest.mark.slow
 def test_logged_metrics_equal_the_scores_of_the_predictions(name):
     preprocessor = encode(name)
     model = network(name, preprocessor)
@@ -715,6 +717,7 @@ QUICK = {"epochs": 4, "batch_size": 8, "units": 8, "embedding_dim": 8, "verbose"
         ("char_bilstm_crf_tagger", {"character_units": 4, "dropout": 0.0, "input_dropout": 0.0}),
     ],
 )
+@pytest.mark.slow
 def test_training_returns_an_accurate_end_to_end_model(name, options):
     text, unseen = learnable(60), learnable(30, seed=1)
     options = QUICK | options | {"learning_rate": 0.05, "epochs": 8}
@@ -735,6 +738,7 @@ def test_training_returns_an_accurate_end_to_end_model(name, options):
     assert score(true, predicted).f1 == trained.scores.f1
 
 
+@pytest.mark.slow
 def test_training_is_determined_by_the_seed():
     text = learnable(40)
     before = iter(range(9))

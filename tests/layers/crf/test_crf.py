@@ -342,6 +342,7 @@ def is_allowed(crf, tags) -> bool:
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 1e6]))
+@pytest.mark.slow
 def test_forbidden_sequences_are_never_predicted(scheme, seed, scale):
     names = BIO if scheme == "BIO" else [*BIO, "E-a", "S-a"]
     crf = LinearChainCRF(len(names), **bio_constraints(names, scheme))
@@ -426,6 +427,7 @@ def cycles(rows: int, seed: int = 0):
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=on_graphs)])
+@pytest.mark.slow
 def test_fit_learns_transitions(jit):
     model, (x, y, real) = tagger(), cycles(256)
     model.compile(keras.optimizers.Adam(0.05), metrics=["accuracy"], jit_compile=jit)
@@ -530,6 +532,7 @@ def test_dropout_is_active_in_training_only():
 
 
 @on_graphs
+@pytest.mark.slow
 def test_steps_per_execution_does_not_change_training():
     x, y, _ = cycles(64)
     losses = []

@@ -113,6 +113,7 @@ def test_model_file_restores_the_layer(tmp_path):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.slow
 def test_compiled_recurrences_train_to_equal_weights(cell):
     def trained(jit_compile: bool):
         keras.utils.set_random_seed(0)

@@ -780,6 +780,7 @@ def losses_of_keras(kind: str) -> list[float]:
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "jit"])
 @by_kernel
+@pytest.mark.slow
 def test_training_losses_match_keras(kind, jit_compile):
     actual = losses(stacked_model(layers, kind), jit_compile=jit_compile)
     assert actual[-1] < 0.9 * actual[0]
@@ -1036,6 +1037,7 @@ def test_rows_of_a_batch_are_independent(kind, padding, units):
 # ------------------------------------------------------------------------------------------- export
 
 
+@pytest.mark.slow
 def test_exported_model_has_standard_tensorflow_operations_only(tmp_path):
     inputs = keras.Input((None, FEATURES))
     hidden = keras.layers.Masking(0.0)(inputs)
