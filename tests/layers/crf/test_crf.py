@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from keras_seqzoo.errors import ArgumentError
 from keras_seqzoo.layers import CRFModel, LinearChainCRF, StepMask, bio_constraints
 from keras_seqzoo.layers.crf import forward_backward
+from tests.helpers.marks import slow
 from tests.helpers.weight_gradients import weight_gradients
 
 BATCH, TIME, CLASSES = 4, 5, 3
@@ -188,7 +189,7 @@ def test_crf_without_transition_scores_is_a_softmax_of_each_step():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("compiled", [None, False, True], ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize("compiled", [None, False, slow(True)], ids=["eager", "graph", "xla"])
 @pytest.mark.parametrize(
     "log_safe", [forward_backward.LOG_SAFE, 700.0], ids=["products", "logarithms"]
 )
