@@ -50,6 +50,7 @@ def unregularized_leakage():
 
 
 @pytest.mark.parametrize("kind", ["l1", "l2", "l1_l2"])
+@pytest.mark.slow
 def test_recurrent_regularizer_lowers_the_leakage(kind, unregularized_leakage):
     regularizer = {
         "l1": keras.regularizers.L1(0.01),
@@ -60,6 +61,7 @@ def test_recurrent_regularizer_lowers_the_leakage(kind, unregularized_leakage):
     assert zoo.leakage(model, readings(1, 5, seed=1)).index < 0.7 * unregularized_leakage
 
 
+@pytest.mark.slow
 def test_identity_reconstructs_three_features_at_every_step():
     x = readings(3, 3)
     model = train_identity(x, units=3, time=3)
@@ -69,6 +71,7 @@ def test_identity_reconstructs_three_features_at_every_step():
     assert zoo.leakage(model, fresh).by_feature.max() < 0.02
 
 
+@pytest.mark.slow
 def test_anomaly_score_stays_within_its_leakage_budget_and_detects_the_fault():
     budget = 0.02
     record = zoo.data.synthetic_readings(steps=4000)
@@ -92,6 +95,7 @@ def test_anomaly_score_stays_within_its_leakage_budget_and_detects_the_fault():
     assert scores[at_fault].mean() > 1.5 * scores[~at_fault].mean()
 
 
+@pytest.mark.slow
 def test_raw_readings_saturate_tanh_and_scaled_readings_do_not():
     x = readings(1, 5)
     for normalize, least, most in ((False, 0.3, 1.0), (True, 0.0, 0.01)):
@@ -108,6 +112,7 @@ def test_raw_readings_saturate_tanh_and_scaled_readings_do_not():
 # Output shapes of classifiers, taggers, forecasters and encoder-decoders.
 
 
+@pytest.mark.slow
 def test_simple_rnn_classifier_predicts_from_the_last_real_state():
     """4 sequences of 20 steps and 10 features, 20 units, 3 classes."""
     model = zoo.get("simple_rnn_classifier", features=10, units=20, classes=3, mask_value=0.0)
@@ -123,6 +128,7 @@ def test_simple_rnn_classifier_predicts_from_the_last_real_state():
     assert np.abs(np.asarray(model(changed)) - y).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_simple_rnn_tagger_learns_a_tag_for_every_step():
     """4 sequences of 20 steps and 10 features, 20 units; the tag is the largest feature."""
     rng = np.random.default_rng(0)
@@ -138,6 +144,7 @@ def test_simple_rnn_tagger_learns_a_tag_for_every_step():
     assert history.history["accuracy"][-1] > 0.8
 
 
+@pytest.mark.slow
 def test_forecaster_learns_the_next_reading_at_every_step():
     """x_t = 0.9 x_(t-1) + noise of variance 0.19, the least possible error."""
     rng = np.random.default_rng(0)
@@ -212,6 +219,7 @@ def train_autoencoder(name, x, *, epochs, **config):
     return model
 
 
+@pytest.mark.slow
 def test_linear_autoencoder_reconstructs_the_last_of_twenty_inputs():
     """20 steps of 10 features, a linear code of size 10."""
     x, fresh = readings(10, 20, rows=512), readings(10, 20, seed=1)
@@ -230,6 +238,7 @@ def sines(rows, steps, features, rank, seed=0):
     return (np.sin(speeds * np.arange(steps)[:, None] + phases) @ mixing).astype("float32")
 
 
+@pytest.mark.slow
 def test_attention_autoencoder_reconstructs_sequences_of_any_length():
     """Unequal lengths, loss over the real steps; padding changes no output."""
     x, fresh = sines(256, 12, 10, 3), sines(256, 12, 10, 3, seed=1)
@@ -244,6 +253,7 @@ def test_attention_autoencoder_reconstructs_sequences_of_any_length():
     assert not outputs[:, :2].any() and not outputs[:, 9:].any()
 
 
+@pytest.mark.slow
 def test_lstm_autoencoder_reconstructs_every_step_from_one_code():
     """20 steps of 10 features."""
     x, fresh = sines(256, 20, 10, 3), sines(256, 20, 10, 3, seed=1)

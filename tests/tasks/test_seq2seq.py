@@ -108,6 +108,7 @@ def test_end_to_end_model_maps_texts_to_texts(trained, tmp_path):
         evaluate(loaded, zoo.data.LabeledSequences([["a"]], labels=["b"]))
 
 
+@pytest.mark.slow
 def test_generated_characters_are_joined():
     pairs = SequencePairs([["good", "day"]] * 8, [list("bon jour")] * 8, target_units="characters")
     trained = zoo.train(
@@ -150,6 +151,7 @@ def test_sources_are_padded_with_the_mask_value(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["readings to tokens", "tokens to readings"])
+@pytest.mark.slow
 def test_source_and_target_may_be_of_different_kinds(kind, tmp_path):
     """Predict the sign of each reading, or a reading from each sign."""
     rng = np.random.default_rng(0)
@@ -178,6 +180,7 @@ def test_source_and_target_may_be_of_different_kinds(kind, tmp_path):
     assert zoo.export(trained.model, tmp_path / "served", verbose=0).difference < 1e-4
 
 
+@pytest.mark.slow
 def test_multi_step_forecaster_has_a_lower_error_than_the_mean():
     record = waves()
     train, later = forecasting_pairs(record[:900], past=40, steps=12), record[900:]
@@ -238,6 +241,7 @@ def test_scheduled_sampling_replaces_real_steps_after_the_first():
     np.testing.assert_allclose((mixed[:, 1:] == 3).mean(), 0.5, atol=0.05)
 
 
+@pytest.mark.slow
 def test_scheduled_sampling_changes_training_only():
     config = {"source_vocabulary_size": 9, "target_vocabulary_size": 7, "units": 8}
     model = zoo.get("gru_encoder_decoder", **config, scheduled_sampling=0.9)
@@ -303,6 +307,7 @@ def test_artifact_decodes_without_keras(trained, tmp_path):
         np.testing.assert_allclose(beam["scores"], best.scores, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_artifact_of_a_vector_encoder_decoder_equals_generate(tmp_path):
     model = zoo.get("vector_encoder_decoder", source_features=3, target_features=2, units=4)
     rng = np.random.default_rng(0)
@@ -333,6 +338,7 @@ def test_search_on_pairs_returns_an_end_to_end_model_and_writes_a_report(tmp_pat
         zoo.search("gru_encoder_decoder", np.zeros((4, 5, 1)), directory=tmp_path / "other")
 
 
+@pytest.mark.slow
 def test_search_of_a_forecaster_measures_its_validation_error(tmp_path):
     pairs = forecasting_pairs(waves(400), past=20, steps=5)
     found = zoo.search(
@@ -381,6 +387,7 @@ def test_commands_train_evaluate_audit_and_predict(tmp_path):
     assert sentence == "abc" and second.endswith("\td")
 
 
+@pytest.mark.slow
 def test_commands_train_evaluate_and_predict_with_a_forecaster(tmp_path):
     np.savetxt(tmp_path / "waves.csv", waves(600), header="level", comments="")
     done = run(

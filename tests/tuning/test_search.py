@@ -126,6 +126,7 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize("where", ["training", "suggest", "tell", "partial tell"])
+@pytest.mark.slow
 def test_killed_search_resumes_to_the_uninterrupted_results(tmp_path, finished, where):
     script = textwrap.dedent(SCRIPT).format(root=ROOT, where=where, directory=str(tmp_path))
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
@@ -141,6 +142,7 @@ def test_killed_search_resumes_to_the_uninterrupted_results(tmp_path, finished, 
 
 
 @pytest.mark.parametrize("where", ["weights", "study"])
+@pytest.mark.slow
 def test_full_disk_stops_the_search_without_loss_of_trials(tmp_path, finished, monkeypatch, where):
     calls = []
 
@@ -161,6 +163,7 @@ def test_full_disk_stops_the_search_without_loss_of_trials(tmp_path, finished, m
     assert_same(search(tmp_path, max_trials=5, sampler=eager_tpe).results, finished.results)
 
 
+@pytest.mark.slow
 def test_second_process_in_the_same_directory_is_refused(tmp_path):
     tmp_path.mkdir(exist_ok=True)
     with filelock.FileLock(tmp_path / ".lock"), pytest.raises(SearchError, match="Another process"):
@@ -237,6 +240,7 @@ def test_targets_other_than_the_input_are_trained_and_reported(tmp_path):
     assert f"{error:.2g}" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_initializer_and_regularizer_objects_are_seeded_per_trial_and_resume(tmp_path):
     def run(**options):
         return search(
@@ -306,6 +310,7 @@ def test_windows_are_split_in_time_order():
     np.testing.assert_array_equal(x_val[:, 0, 0], [7, 8, 9])
 
 
+@pytest.mark.slow
 def test_score_is_that_of_the_weights_of_the_best_epoch(finished):
     x_val = finished.task.bound_windows.x_val
     for model, trial in zip(
@@ -371,12 +376,14 @@ def test_pareto_front_has_the_rows_that_no_row_dominates(costs):
         assert front[i] == (np.isfinite(row).all() and not dominated)
 
 
+@pytest.mark.slow
 def test_two_objectives_are_sampled_for_their_pareto_front(tmp_path):
     result = search(tmp_path, objective=["val_identity_error", "val_state_leakage"], max_trials=3)
     assert len(result.oracle.trial_store.study.best_trials) == result.results["pareto"].sum()
     assert result.best_model is not None
 
 
+@pytest.mark.slow
 def test_search_restores_random_generators_and_dtype_policy(tmp_path):
     keras.layers.Dense(1)  # the first one has no number
     name, number = keras.layers.Dense(1).name.rsplit("_", 1)
@@ -450,6 +457,7 @@ def test_hypermodel_builds_models_with_the_sampled_values():
 
 
 @pytest.mark.parametrize("kind", ["random", "bayesian", "hyperband"])
+@pytest.mark.slow
 def test_tuners_of_kerastuner_run_the_hypermodel(tmp_path, kind):
     hypermodel = zoo.hypermodel("simple_rnn_identity", features=2, space={"units": [2, 3]})
     options = {"directory": tmp_path, "project_name": "kt", "seed": 1}
@@ -471,6 +479,7 @@ def test_tuners_of_kerastuner_run_the_hypermodel(tmp_path, kind):
     assert np.isfinite(best.score)
 
 
+@pytest.mark.slow
 def test_padding_with_nan_is_neither_trained_on_nor_scored(tmp_path):
     x = rows()
     x[::2, 5:] = np.nan

@@ -88,6 +88,7 @@ def labeled(examples: LabeledSequences) -> LabeledSequences:
     )
 
 
+@pytest.mark.slow
 def test_classifier_is_chosen_by_accuracy_and_other_data_is_refused(tmp_path):
     examples = labeled(tagged())
     search = zoo.search("simple_rnn_classifier", examples, directory=tmp_path, **SMALL)
@@ -114,6 +115,7 @@ def test_invalid_data_and_arguments_are_refused(name, examples, options, error, 
         zoo.search(name, examples, directory=tmp_path, **SMALL | options)
 
 
+@pytest.mark.slow
 def test_tuner_of_kerastuner_searches_a_tagger_on_arrays(tmp_path):
     hypermodel = zoo.hypermodel("gru_tagger", vocabulary_size=9, classes=3, space={"units": [3, 4]})
     tuner = keras_tuner.RandomSearch(
@@ -126,6 +128,7 @@ def test_tuner_of_kerastuner_searches_a_tagger_on_arrays(tmp_path):
     assert all(trial.score is not None for trial in tuner.oracle.trials.values())
 
 
+@pytest.mark.slow
 def test_forecaster_is_chosen_by_the_error_of_the_next_reading(tmp_path):
     x = zoo.data.make_windows(zoo.data.synthetic_readings(steps=400), sequence_length=20)
     search = zoo.search("gru_forecaster", x, directory=tmp_path, **SMALL)

@@ -144,6 +144,7 @@ def uninterrupted(tmp_path, fake_population, monkeypatch):
         return search(tmp_path / "uninterrupted"), len(written)
 
 
+@pytest.mark.slow
 def test_search_killed_at_any_write_resumes_to_the_uninterrupted_results(
     tmp_path, uninterrupted, monkeypatch
 ):
@@ -157,6 +158,7 @@ def test_search_killed_at_any_write_resumes_to_the_uninterrupted_results(
         shutil.rmtree(directory)
 
 
+@pytest.mark.slow
 def test_search_killed_repeatedly_resumes_to_the_uninterrupted_results(
     tmp_path, uninterrupted, monkeypatch
 ):
@@ -168,6 +170,7 @@ def test_search_killed_repeatedly_resumes_to_the_uninterrupted_results(
     pd.testing.assert_frame_equal(search(tmp_path / "run"), expected)
 
 
+@pytest.mark.slow
 def test_pruned_trials_train_for_fewer_epochs_and_are_worse(uninterrupted):
     table, _ = uninterrupted
     assert table["epochs"][table["state"] == "pruned"].max() < EPOCHS
@@ -230,6 +233,7 @@ def test_queued_trial_is_claimed_by_one_worker_only(tmp_path):
     assert [store.claim(queued) for store in (second, first)] == [True, False]
 
 
+@pytest.mark.slow
 def test_concurrent_workers_create_exactly_max_trials_different_trials(tmp_path):
     oracles = [make_oracle(open_store(tmp_path / "s.db"), max_trials=9) for _ in range(3)]
     threads = [threading.Thread(target=oracle.ask, args=(5, 0)) for oracle in oracles]
@@ -278,6 +282,7 @@ def test_trials_of_a_worker_that_died_right_after_asking_are_requeued(tmp_path, 
     assert len(other.trial_store.trials(TrialState.WAITING)) == 2
 
 
+@pytest.mark.slow
 def test_worker_records_heartbeats_while_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.02)
     store = open_store(tmp_path / "s.db")
@@ -294,6 +299,7 @@ def test_worker_records_heartbeats_while_it_trains(tmp_path, monkeypatch):
     assert heartbeats() == after
 
 
+@pytest.mark.slow
 def test_one_of_the_workers_that_share_a_study_writes_the_outputs(
     tmp_path, fake_population, monkeypatch
 ):
@@ -403,6 +409,7 @@ def release(worker: subprocess.Popen) -> None:
     worker.stdin.flush()
 
 
+@pytest.mark.slow
 def test_three_workers_on_postgresql_one_killed_and_one_late(tmp_path, postgres):
     trials = 40
     directory = tmp_path / "many"

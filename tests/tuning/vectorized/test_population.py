@@ -182,6 +182,7 @@ def test_member_has_the_weights_and_logs_of_fit(sequences, padded, clip, float64
 
 
 @pytest.mark.parametrize("cell", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.slow
 def test_member_with_dropout_has_the_weights_and_logs_of_fit_for_every_cell(entry, cell, float64):
     hypermodel = hypermodel_of(entry, rows(), cell=cell)
     values = [VALUES[1] | {"dropout": 0.3}, VALUES[2] | {"dropout": 0.0}, VALUES[3]]
@@ -203,6 +204,7 @@ def test_philox_numbers_equal_those_of_tensorflow(dtype):
         np.testing.assert_array_equal(results, expected)
 
 
+@pytest.mark.slow
 def test_member_in_float32_differs_from_fit_by_round_off_only():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
     population_members = members(hypermodel, VALUES[:2])
@@ -214,6 +216,7 @@ def test_member_in_float32_differs_from_fit_by_round_off_only():
 
 
 @pytest.mark.parametrize(("monitor", "mode", "start"), [("val_identity_cost", "min", 1)])
+@pytest.mark.slow
 def test_members_stop_early_as_with_the_keras_callback(monitor, mode, start):
     stopping = keras.callbacks.EarlyStopping(
         monitor, mode=mode, patience=1, min_delta=0.02, start_from_epoch=start
@@ -245,6 +248,7 @@ def test_population_metrics_equal_those_of_the_callback():
         assert result.metrics["val_" + name] == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_diverging_member_does_not_affect_other_members():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
     values = [VALUES[1], VALUES[2]]
@@ -256,6 +260,7 @@ def test_diverging_member_does_not_affect_other_members():
         assert result.history == expected_result.history
 
 
+@pytest.mark.slow
 def test_members_can_be_regrouped_between_epochs():
     hypermodel = hypermodel_of("simple_rnn_identity", rows())
     population_members = members(hypermodel, VALUES[:3])
@@ -282,6 +287,7 @@ def test_obstacle_names_the_reason(options, reason):
     assert PackedModel.obstacle(packable, packable) is None
 
 
+@pytest.mark.slow
 def test_search_trains_models_with_an_obstacle_one_by_one(tmp_path):
     search = zoo.search(
         "simple_rnn_identity",
@@ -296,6 +302,7 @@ def test_search_trains_models_with_an_obstacle_one_by_one(tmp_path):
     assert (search.results["state"] == "complete").all()
 
 
+@pytest.mark.slow
 def test_search_does_not_change_the_random_state_of_the_user(tmp_path):
     keras.utils.set_random_seed(5)
     expected = [keras.random.uniform((2,)) for _ in range(2)]

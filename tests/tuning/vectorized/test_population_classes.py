@@ -53,6 +53,7 @@ def examples(target: str, *, unequal: bool, count: int = 110) -> LabeledSequence
         ("gru_classifier", True, {"units": 4, "bidirectional": True, "pooling": "mean"}),
     ],
 )
+@pytest.mark.slow
 def test_member_has_the_weights_and_logs_of_fit(name, unequal, fixed, float64, monkeypatch):
     monkeypatch.setattr(population, "MAX_UNITS", 10)  # two calls
     target = "tags" if name.endswith("tagger") else "labels"
@@ -128,6 +129,7 @@ def test_integer_targets_give_a_model_that_outputs_probabilities(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_string_targets_with_padding_give_an_end_to_end_model(tmp_path):
     x, y = walks()
     classes = np.array(["down", "near", "up"])[y]
@@ -146,6 +148,7 @@ def test_string_targets_with_padding_give_an_end_to_end_model(tmp_path):
     np.testing.assert_allclose(alone[0], predictions["probabilities"][row], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_search_with_a_population_equals_the_search_one_by_one(tmp_path):
     x, y = walks()
     options = SMALL | {"sampler": "random", "report": False}
@@ -219,6 +222,7 @@ def test_integer_and_string_targets_have_different_fingerprints():
     assert integers.fingerprint() != strings.fingerprint()
 
 
+@pytest.mark.slow
 def test_diverged_single_trial_fails():
     data = examples("labels", unequal=True)
     hypermodel = ZooHyperModel(task_for("gru_classifier").with_data(data, validation_split=0.3))
@@ -232,6 +236,7 @@ def test_diverged_single_trial_fails():
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sequences_are_padded_with_the_mask_value_of_the_model():
     data = examples("labels", unequal=True)
     trained = zoo.train(
