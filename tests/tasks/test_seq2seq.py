@@ -330,10 +330,10 @@ def test_search_on_pairs_returns_an_end_to_end_model_and_writes_a_report(tmp_pat
     assert (found.results["state"] == "complete").all()
     assert found.results["val_accuracy"].notna().all()
     assert decodes(found.best_model)
-    best = evaluate(found.best_model, found.rows.validation)
+    best = evaluate(found.best_model, reversals(30, 2))
     assert 0 <= best.accuracy <= 1
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Where it looks" in page and "Accuracy against length" in page
+    assert ">Attention<" in page and "Accuracy against length" in page
     with pytest.raises(ArgumentError, match="SequencePairs"):
         zoo.search("gru_encoder_decoder", np.zeros((4, 5, 1)), directory=tmp_path / "other")
 
@@ -347,7 +347,7 @@ def test_search_of_a_forecaster_measures_its_validation_error(tmp_path):
     )  # fmt: skip
     assert found.results["val_error"].notna().all()
     assert found.best_model.predict(np.stack(pairs.sources[:3]), verbose=0).shape == (3, 5, 1)
-    assert "What it says" in (tmp_path / "run" / "report.html").read_text()
+    assert ">Forecasts<" in (tmp_path / "run" / "report.html").read_text()
 
 
 # ----------------------------------------------------------------------------------- command line
@@ -369,7 +369,7 @@ def test_commands_train_evaluate_audit_and_predict(tmp_path):
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "200 pairs" not in done.output or "characters to tokens" in done.output
-    assert (out / "accuracy.png").is_file()
+    assert (out / "scores.png").is_file()
     scored = run("evaluate", out / "best.keras", data, "--json")
     assert scored.exit_code == 0, scored.output
     assert json.loads(scored.output)["count"] == 200
@@ -448,7 +448,7 @@ def test_invalid_pairs_and_options_are_rejected():
         with pytest.raises(DataError, match=r"ints from 0 to 5.*token ids"):
             model.generate(np.array(source))
     assert model.generate(np.zeros((1, 3), int), max_length=2).sequences.shape == (1, 2)
-    with pytest.raises(ArgumentError, match="without it"):
+    with pytest.raises(ArgumentError, match="with attention"):
         model.attention(np.array([1, 2]), np.array([4]))
 
 
