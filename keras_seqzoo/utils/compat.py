@@ -6,7 +6,8 @@ its test in `tests/utils/test_compat.py` fails; the docstring here says what to 
 Tested with Keras 3.15.1, TensorFlow 2.21.0, Optuna 5.0.0 and Python 3.11. KerasTuner 1.4.8 is used
 through its public API, except for two methods that are overridden: `Tuner._populate_initial_space`
 and `Oracle._save_trial`. `keras_seqzoo.optimizers.Adam` overrides two of Keras's:
-`Optimizer._clip_gradients` and, on TensorFlow, `Optimizer._all_reduce_sum_gradients`.
+`Optimizer._clip_gradients` and, on TensorFlow, `Optimizer._all_reduce_sum_gradients`. The fused
+recurrent layers override `RNN._maybe_config_dropout_masks`.
 """
 
 from __future__ import annotations

@@ -400,6 +400,7 @@ OVERRIDDEN = {
     ("Adam", "_clip_gradients"),
     ("Search", "_populate_initial_space"),
     ("StudyOracle", "_save_trial"),
+    ("_FusedRNN", "_maybe_config_dropout_masks"),
 }
 
 
@@ -447,6 +448,18 @@ def test_keras_optimizers_call_the_private_methods_that_adam_overrides():
     variable = keras.Variable([1.0])
     Recording(global_clipnorm=1.0).apply([ops.ones(1)], [variable])
     assert set(called) == {"_clip_gradients", "_all_reduce_sum_gradients"}
+
+
+def test_recurrent_layers_of_keras_call_the_private_method_that_fused_layers_override():
+    called = []
+
+    class Recording(keras.layers.GRU):
+        def _maybe_config_dropout_masks(self, cell, input_sequence, input_state):
+            called.append("_maybe_config_dropout_masks")
+            super()._maybe_config_dropout_masks(cell, input_sequence, input_state)
+
+    Recording(2, dropout=0.5)(ops.ones((1, 3, 1)), training=True)
+    assert called
 
 
 def test_keras_tuner_calls_the_private_methods_that_the_search_overrides(tmp_path):
