@@ -43,6 +43,7 @@ def test_adam_updates_equal_keras(options):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.slow
 def test_adam_updates_of_an_embedding_equal_those_of_a_kernel(options):
     """Tokens occur several times in a batch, so that their gradients must be summed."""
     for embedding, kernel in zip(

@@ -71,6 +71,7 @@ def test_evaluate_equals_the_test_scores_of_train(folder):
     assert json.loads(done.output)["f1"] == pytest.approx(figures["test"]["f1"])
 
 
+@pytest.mark.slow
 def test_audit_of_an_end_to_end_model_audits_the_inner_model(folder, tmp_path):
     folder, _ = folder
     done = run("audit", folder / "run" / "best.keras", folder / "data", "--json", tmp_path / "a")
@@ -114,6 +115,7 @@ def test_predict_prints_label_probability_and_sentence_with_a_classifier(folder,
     assert 0 < float(probability) <= 1
 
 
+@pytest.mark.slow
 def test_search_tunes_a_classifier(folder, tmp_path):
     folder, _ = folder
     done = run(

@@ -115,6 +115,7 @@ def test_adapt_uses_every_real_step_and_no_padded_step(name, case):
 
 
 @every_scaled_case
+@pytest.mark.slow
 def test_training_warns_until_the_scaling_is_adapted(name, case):
     def train(adapted: bool) -> None:
         model = zoo.get(name, **TABLE[name][case].config)
@@ -130,6 +131,7 @@ def test_training_warns_until_the_scaling_is_adapted(name, case):
 
 
 @some_scaled_cases
+@pytest.mark.slow
 def test_adapt_takes_effect_after_predict(name, case):
     model = zoo.get(name, **TABLE[name][case].config)
     if isinstance(model, CRFModel):
@@ -337,6 +339,7 @@ def check_gradients(build) -> None:
 
 
 @every_case
+@pytest.mark.slow
 def test_every_weight_has_a_gradient(name, case):
     check_gradients(cached_case(name, case))
 

@@ -153,6 +153,7 @@ def test_rows_of_a_batch_do_not_affect_each_other():
 
 
 @pytest.mark.tensorflow
+@pytest.mark.slow
 def test_training_compiled_by_xla_equals_eager_training():
     """XLA compiles the loop of a free-running decoder."""
     x = readings(8, 6, 2)

@@ -201,6 +201,7 @@ def test_comparison_detects_permuted_tokens_and_classes():
 
 
 @every_entry
+@pytest.mark.slow
 def test_empty_sentences_have_no_tags_and_do_not_affect_other_sentences(name):
     preprocessor = encode(name)
     model = zoo.tasks.end_to_end(network(name, preprocessor), preprocessor)
@@ -591,6 +592,7 @@ def weights_by_hand(given, names: list[str], classes) -> list[float]:
 @pytest.mark.parametrize(
     "name", ["gru_tagger", "bilstm_crf_tagger", "char_bilstm_crf_tagger", "simple_rnn_classifier"]
 )
+@pytest.mark.slow
 def test_class_weights_multiply_the_loss(name, kind):
     preprocessor = encode(name)
     model = network(name, preprocessor)

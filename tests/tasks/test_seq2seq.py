@@ -77,6 +77,7 @@ def test_edit_distance_is_symmetric_and_equals_known_values(one, other, distance
 # ---------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.slow
 def test_training_restores_the_best_epoch_and_is_reproducible(trained):
     assert trained.scores.accuracy > 0.9
     assert trained.scores.accuracy == trained.history["val_accuracy"].max()
@@ -119,6 +120,7 @@ def test_generated_characters_are_joined():
     assert translation[0].decode() == "bon jour"
 
 
+@pytest.mark.slow
 def test_sources_are_padded_with_the_mask_value(tmp_path):
     rng = np.random.default_rng(0)
     sources = [rng.normal(1, 1, (length, 2)) for length in (4, 6, 3, 5)]
@@ -283,6 +285,7 @@ np.savez(sys.argv[3], **{name: tensor.numpy() for name, tensor in beam.items()})
 """
 
 
+@pytest.mark.slow
 def test_artifact_decodes_without_keras(trained, tmp_path):
     parity = zoo.export(trained.model, tmp_path / "served", verbose=0)
     endpoints = {case["endpoint"] for case in parity.cases}
@@ -322,6 +325,7 @@ def test_artifact_of_a_vector_encoder_decoder_equals_generate(tmp_path):
 # ------------------------------------------------------------------------------------------ search
 
 
+@pytest.mark.slow
 def test_search_on_pairs_returns_an_end_to_end_model_and_writes_a_report(tmp_path):
     found = zoo.search(
         "attention_gru_encoder_decoder", reversals(120, 0), max_trials=2, epochs=2, verbose=0,
@@ -357,6 +361,7 @@ def run(*arguments, **options):
     return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
 
 
+@pytest.mark.slow
 def test_commands_train_evaluate_audit_and_predict(tmp_path):
     pairs = reversals(200, 0)
     lines = zip(pairs.sources, pairs.targets, strict=True)

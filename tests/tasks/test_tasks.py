@@ -181,6 +181,7 @@ def test_custom_entry_supports_train_search_leakage_and_export(custom_tagger, tm
 
 
 @pytest.mark.filterwarnings("ignore:Nothing varies")
+@pytest.mark.slow
 def test_commands_accept_a_custom_entry(custom_tagger, tmp_path):
     x, _ = signs()
     folder = tmp_path / "data.ts"

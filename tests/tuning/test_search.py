@@ -78,6 +78,7 @@ def test_same_seed_gives_the_same_trials_and_scores(tmp_path, finished):
     assert other.results["val_identity_error"][0] != finished.results["val_identity_error"][0]
 
 
+@pytest.mark.slow
 def test_higher_max_trials_continues_the_search(tmp_path, finished):
     search(tmp_path, max_trials=2, sampler=eager_tpe)
     # Equal only if no population was incomplete: later proposals use more results.
@@ -187,6 +188,7 @@ def test_other_settings_or_data_are_refused_on_resume(tmp_path, finished, change
     assert len(search(finished.path, max_trials=5, sampler=eager_tpe).results) == 5
 
 
+@pytest.mark.slow
 def test_overwrite_starts_over_and_keeps_other_files(tmp_path):
     search(tmp_path, max_trials=1)
     (tmp_path / "notes.txt").write_text("mine")

@@ -65,6 +65,7 @@ def test_report_has_scores_memory_horizon_and_classes(searched):
     assert report.count("<svg") >= 4
 
 
+@pytest.mark.slow
 def test_search_continues_with_more_trials(searched, tmp_path):
     _, examples, _ = searched
     uninterrupted = zoo.search(

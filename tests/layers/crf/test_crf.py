@@ -189,7 +189,7 @@ def test_crf_without_transition_scores_is_a_softmax_of_each_step():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("compiled", [None, False, slow(True)], ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize("compiled", [None, slow(False), slow(True)], ids=["eager", "graph", "xla"])
 @pytest.mark.parametrize(
     "log_safe", [forward_backward.LOG_SAFE, 700.0], ids=["products", "logarithms"]
 )
@@ -546,6 +546,7 @@ def test_steps_per_execution_does_not_change_training():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_model_file_and_clone_restore_the_model(tmp_path):
     options = bio_constraints(["O", "B-a", "I-a"]) | {"transition_regularizer": "l2"}
     model, (x, y, _) = tagger(**options), cycles(32)

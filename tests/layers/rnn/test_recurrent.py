@@ -239,6 +239,7 @@ def test_any_batch_size_and_time_match_keras(kind, padding, batch, time):
 )
 @padded_or_not
 @by_kernel
+@pytest.mark.slow
 def test_layers_that_split_the_batch_match_keras(kind, padding, batch, time):
     ours, theirs = pair(kind, units_to_split(kind), return_sequences=True)
     x, mask = random(batch, time, FEATURES), random_mask(padding, batch, time)
@@ -291,6 +292,7 @@ def test_large_layers_split_the_batch(kind):
 
 
 @by_kernel
+@pytest.mark.slow
 def test_layers_of_equal_units_take_any_number_of_features(kind, untraced):
     for features in (3, 4, 1):
         ours, theirs = pair(kind, features=features, return_sequences=True)
@@ -309,6 +311,7 @@ def test_layers_of_equal_units_take_any_number_of_features(kind, untraced):
         ("lstm", "empty_rows", 3, 4),  # too few rows for two parts
     ],
 )
+@pytest.mark.slow
 def test_static_and_dynamic_shapes_give_equal_results(kind, padding, batch, time, untraced):
     ours, theirs = pair(kind, units_to_split(kind), return_sequences=True)
     masked = padding != "whole"
@@ -500,6 +503,7 @@ def test_gradients_match_finite_differences_of_the_equations(kind, zeros, paddin
     ids=["whole", "last", "parts"],
 )
 @by_kernel
+@pytest.mark.slow
 def test_gradients_in_inference_equal_those_in_training(kind, units, padding, sequences):
     ours = single(kind, units(kind) if callable(units) else units, return_sequences=sequences)
     x, mask = random(5, 9, FEATURES), random_mask(padding, 5, 9)
@@ -636,7 +640,7 @@ def run_and_differentiate(cell, tensors, mask, weights, **options) -> dict[str, 
     }
 
 
-@pytest.mark.parametrize("broken", [False, True], ids=["sound", "one broken"])
+@pytest.mark.parametrize("broken", [False, slow(True)], ids=["sound", "one broken"])
 @pytest.mark.parametrize("sequences", [True, False], ids=["sequences", "last"])
 @pytest.mark.parametrize("kind", CELLS)
 def test_block_diagonal_layers_equal_each_layer_alone(kind, sequences, broken):
@@ -703,6 +707,7 @@ def test_block_diagonal_layers_equal_each_layer_alone(kind, sequences, broken):
 @sequences_or_last
 @every_padding
 @by_kernel
+@pytest.mark.slow
 def test_layers_inside_keras_bidirectional_match_keras(kind, padding, sequences):
     ours, theirs = (
         keras.layers.Bidirectional(
@@ -788,6 +793,7 @@ def test_training_losses_match_keras(kind, jit_compile):
 
 
 @by_kernel
+@pytest.mark.slow
 def test_model_takes_any_batch_size_and_time(kind):
     ours, theirs = stacked_model(layers, kind), stacked_model(keras.layers, kind)
     set_random_weights(ours, theirs)
@@ -857,6 +863,7 @@ def test_model_file_restores_the_model(kind, tmp_path):
     ids=["to ours", "to Keras"],
 )
 @by_kernel
+@pytest.mark.slow
 def test_weights_and_checkpoints_are_interchangeable_with_keras(kind, source, target, tmp_path):
     original, from_list, loaded = (
         stacked_model(module, kind, bidirectional=True) for module in (source, target, target)
@@ -882,6 +889,7 @@ def test_weights_and_checkpoints_are_interchangeable_with_keras(kind, source, ta
     [("mixed_float16", 4e-3, "scattered"), ("mixed_bfloat16", 3e-2, "whole")],
 )
 @by_kernel
+@pytest.mark.slow
 def test_half_precision_is_close_to_float32(kind, policy, tolerance, padding):
     ours = single(kind, return_sequences=True, dtype=policy)
     exact = single(kind, return_sequences=True)
@@ -970,6 +978,7 @@ def test_cudnn_without_a_gpu_raises_the_error_of_keras(name):
 
 @padded_or_not
 @by_kernel
+@pytest.mark.slow
 def test_dropout_with_a_seed_drops_the_same_inputs_as_keras(kind, padding):
     ours, theirs = pair(kind, return_sequences=True, dropout=0.4, seed=11)
     x, mask = random(4, 5, FEATURES), random_mask(padding, 4, 5)
@@ -1020,6 +1029,7 @@ def test_padding_does_not_change_results_or_gradients(kind, padding, units, back
 @pytest.mark.parametrize("units", [SMALL, units_to_split], ids=["small", "split"])
 @padded_or_not
 @by_kernel
+@pytest.mark.slow
 def test_rows_of_a_batch_are_independent(kind, padding, units):
     ours = single(kind, units(kind) if callable(units) else units, return_sequences=True)
     x, mask = random(7, 6, FEATURES), random_mask(padding, 7, 6)
