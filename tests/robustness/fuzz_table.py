@@ -339,13 +339,6 @@ ROWS = {
                  "seed": 0, "verbose": 0, "units": 2, "embedding_dim": 2},
         slow=True,
     ),
-    "train on windows": Row(
-        zoo.train,
-        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
-                 "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
-                 "units": 2},
-        slow=True,
-    ),
     "evaluate": Row(
         tasks.evaluate, lambda: {"0": end_to_end_tagger(), "1": tagged_sequences(), "batch_size": 4}
     ),
@@ -389,7 +382,8 @@ ROWS = {
                                  "block": 1, "features": 2},
     ),
     "ZooHyperModel": Row(
-        tuning.ZooHyperModel, lambda: {"0": "gru_tagger", "space": None, "block": 1},
+        tuning.ZooHyperModel, lambda: {"0": tasks.task_for("gru_tagger"), "space": None, "units": 3,
+                 "learning_rate": 0.01},
     ),
     "search": Row(
         zoo.search,
@@ -510,6 +504,13 @@ ROWS = {
 }  # fmt: skip
 # Methods that take data, and functions with other kinds of model or data.
 MORE = {
+    "train on windows": Row(
+        zoo.train,
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
+                 "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
+                 "units": 2},
+        slow=True,
+    ),
     "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "identity_error of a model": Row(
         zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None},
@@ -556,8 +557,8 @@ MORE = {
     ),
     "EncoderDecoderModel.plot_attention": method(
         encoder_decoder, "plot_attention",
-        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
-                 "target_names": ["x"]},
+        lambda: {"source": [2, 3], "target": [4], "source_labels": ["a", "b"],
+                 "target_labels": ["x"]},
     ),
     "Ensemble.generate": method(
         functools.cache(lambda: layers.Ensemble([encoder_decoder(), encoder_decoder()])),
@@ -572,33 +573,35 @@ MORE = {
         lambda: preprocessor().tokens, "encode", lambda: {"tokens": ["a", "z"]}
     ),
     "Vocabulary.decode": method(
-        lambda: preprocessor().tokens, "decode", lambda: {"numbers": [0, 2]}
+        lambda: preprocessor().tokens, "decode", lambda: {"ids": [0, 2]}
     ),
-    "SequencePreprocessor.learn": method(
-        lambda: data.SequencePreprocessor, "learn",
+    "SequencePreprocessor.from_data": method(
+        lambda: data.SequencePreprocessor, "from_data",
         lambda: {"examples": tagged_sequences(), "target": "tags", "characters": True,
                  "min_count": 1, "max_size": 9},
     ),
     "SequencePreprocessor.batches": method(
         preprocessor, "batches",
         lambda: {"examples": tagged_sequences(), "class_weight": {"O": 2.0}, "targets": True,
-                 "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
+                 "batch_size": 2, "shuffle": True, "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "SequencePreprocessor.names": method(preprocessor, "names", lambda: {"answers": [[0, 1]]}),
-    "PairPreprocessor.learn": method(
-        lambda: data.PairPreprocessor, "learn",
+    "SequencePreprocessor.decode": method(
+        preprocessor, "decode", lambda: {"predictions": [[0, 1]]}
+    ),
+    "PairPreprocessor.from_data": method(
+        lambda: data.PairPreprocessor, "from_data",
         lambda: {"examples": sequence_pairs(), "min_count": 1},
     ),
     "PairPreprocessor.batches": method(
         pair_preprocessor, "batches",
         lambda: {"examples": sequence_pairs(), "targets": True, "batch_size": 2, "shuffle": True,
-                 "seed": 0, "multiple": 1},
+                 "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "PairPreprocessor.sources": method(
-        pair_preprocessor, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
+    "PairPreprocessor.encode_sources": method(
+        pair_preprocessor, "encode_sources", lambda: {"sequences": [["a"], ["b", "a"]]}
     ),
-    "PairPreprocessor.names": method(
-        pair_preprocessor, "names", lambda: {"tokens": np.array([[2, 0]])}
+    "PairPreprocessor.decode": method(
+        pair_preprocessor, "decode", lambda: {"ids": np.array([[2, 0]])}
     ),
     "LabeledSequences.take": method(tagged_sequences, "take", lambda: {"indices": [0, 2]}),
     "LabeledSequences.split": method(
@@ -633,6 +636,8 @@ RESULTS = (
     # Tasks and their options, which `task_for` and `train` make.
     tasks.Task, tasks.WindowTask, tasks.LabelingTask, tasks.Seq2SeqTask, tasks.ReadingOptions,
     tasks.TrainingOptions, tasks.Section,
+    # An error that `stream` raises.
+    streaming.CannotStep,
 )  # fmt: skip
 
 
