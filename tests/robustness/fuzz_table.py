@@ -154,6 +154,11 @@ def encoder_decoder() -> keras.Model:
 
 
 @functools.cache
+def end_to_end_encoder_decoder() -> keras.Model:
+    return zoo.tasks.end_to_end(encoder_decoder(), pair_preprocessor())
+
+
+@functools.cache
 def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5, (30, 7))
 
@@ -510,6 +515,13 @@ MORE = {
                  "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
                  "units": 2},
         slow=True,
+    ),
+    "evaluate of pairs": Row(
+        tasks.evaluate,
+        lambda: {"0": end_to_end_encoder_decoder(), "1": sequence_pairs(), "batch_size": 4},
+    ),
+    "evaluate on windows": Row(
+        tasks.evaluate, lambda: {"0": model(), "1": rows(), "2": rows(), "batch_size": 4}
     ),
     "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "identity_error of a model": Row(
