@@ -341,6 +341,8 @@ ROWS = {
         zoo.train,
         lambda: {"0": "gru_tagger", "1": tagged_sequences(), "validation_data": tagged_sequences(),
                  "validation_split": 0.5, "epochs": 1, "batch_size": 4, "learning_rate": 0.01,
+                 "learning_rate_schedule": "plateau", "patience": 2, "callbacks": [],
+                 "label_smoothing": 0.1, "class_weight": "balanced", "min_count": 1,
                  "seed": 0, "verbose": 0, "units": 2, "embedding_dim": 2},
         slow=True,
     ),
@@ -395,8 +397,10 @@ ROWS = {
         lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_split": 0.5,
                  "max_trials": 1, "epochs": 1, "batch_size": 8, "population": 1,
                  "pruning": False, "seed": 0, "block": 1, "report": False, "verbose": 0,
-                 "objective": None, "space": {"units": [2]}, "sampler": "random"},
-        fuzzed=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
+                 "objective": None, "space": {"units": [2]}, "sampler": "random",
+                 "callbacks": ()},
+        fuzzed=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning",
+                "callbacks"),
         slow=True,
     ),
     "export": Row(
@@ -511,9 +515,10 @@ ROWS = {
 MORE = {
     "train on windows": Row(
         zoo.train,
-        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
-                 "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
-                 "units": 2},
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "2": None, "validation_data": rows(),
+                 "epochs": 1, "batch_size": 8, "learning_rate": 0.01, "patience": 1,
+                 "callbacks": None, "sequence_length": 3, "sequence_stride": 1, "seed": 0,
+                 "verbose": 0, "units": 2},
         slow=True,
     ),
     "evaluate of pairs": Row(
