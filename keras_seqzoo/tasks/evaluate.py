@@ -10,6 +10,7 @@ from keras_seqzoo.metrics import LabelScores, Seq2SeqScores
 from keras_seqzoo.tasks.lookup import task_of_model
 from keras_seqzoo.tasks.seq2seq import ForecastScores
 from keras_seqzoo.tasks.window_scores import WindowScores
+from keras_seqzoo.utils.argument_validation import check_positive
 
 
 def evaluate(
@@ -30,7 +31,7 @@ def evaluate(
         generated readings; `WindowScores` of windows. All have `to_dict()` and print well.
 
     Raises:
-        ArgumentError: if the data is of another kind.
+        ArgumentError: if the data is of another kind, or `batch_size` is out of range.
         DataError: if the data does not fit the model.
 
     Example:
@@ -42,4 +43,6 @@ def evaluate(
     >>> zoo.evaluate(model, x).to_dict().keys()
     dict_keys(['normalized_mse', 'leakage'])
     """
+    if batch_size is not None:
+        check_positive(batch_size=batch_size)
     return task_of_model(model).evaluate(model, x, y, batch_size=batch_size)

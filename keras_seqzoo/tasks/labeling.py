@@ -345,7 +345,9 @@ class LabelingTask(SequenceTask):
         if not isinstance(x, LabeledSequences) or y is not None:
             expected = f"LabeledSequences, as {model.name!r} was trained on"
             raise ArgumentError(argument_message("x", expected, type(x).__name__))
-        metrics = SequenceMetrics(self.preprocessor, x, batch_size=batch_size or 64)
+        metrics = SequenceMetrics(
+            self.preprocessor, x, batch_size=64 if batch_size is None else batch_size
+        )
         return metrics.measure(self.inner(model))
 
     def validation_scores(self, model: keras.Model) -> LabelScores:

@@ -239,7 +239,7 @@ class Seq2SeqTask(SequenceTask):
             expected = f"SequencePairs, as {model.name!r} was trained on"
             raise ArgumentError(argument_message("x", expected, type(x).__name__))
         preprocessor = self.preprocessor
-        options: dict[str, Any] = {"batch_size": batch_size or 64}
+        options: dict[str, Any] = {"batch_size": 64 if batch_size is None else batch_size}
         generator = generator_layer(model)
         if preprocessor.generates_tokens and generator is not None:
             options |= {"max_length": generator.max_length, "strategy": "beam"}

@@ -21,6 +21,7 @@ from keras_seqzoo.tasks.window_scores import WindowScores
 from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_choice,
+    check_instances,
     check_positive,
     check_seed,
     check_verbose,
@@ -140,6 +141,8 @@ def train(
     check_choice("learning_rate_schedule", learning_rate_schedule, (None, *_SCHEDULES))
     check_seed(seed)
     check_verbose(verbose)
+    callbacks = [] if callbacks is None else callbacks
+    check_instances(keras.callbacks.Callback, callbacks=callbacks)
     options = {
         "label_smoothing": label_smoothing,
         "class_weight": class_weight,
@@ -171,7 +174,7 @@ def train(
                 learning_rate_schedule=schedule,
                 patience=patience,
                 seed=seed,
-                callbacks=tuple(callbacks or ()),
+                callbacks=tuple(callbacks),
                 verbose=verbose,
             ),
         )

@@ -78,9 +78,13 @@ class ZooHyperModel(keras_tuner.HyperModel):
         task: `keras_seqzoo.tasks.Task`. `Search` needs a task that is bound to data.
         space: mapping that replaces or adds dimensions, as in `hypermodel`.
         **fixed: fixed arguments of the constructor and fixed dimensions of the search space.
+
+    Raises:
+        UnknownArgumentError, ArgumentError: as `hypermodel`.
     """
 
     def __init__(self, task: Task, *, space: Mapping[str, Any] | None = None, **fixed: Any):
+        check_instance(Task, task=task)
         entry = task.entry
         super().__init__(name=entry.name, tunable=True)
         self.task = task

@@ -51,6 +51,7 @@ from keras_seqzoo.utils.argument_validation import (
     argument_message,
     check_bool,
     check_choice,
+    check_instances,
     check_positive,
     check_seed,
 )
@@ -127,6 +128,7 @@ class Search(keras_tuner.Tuner):
         )
         check_seed(seed)
         check_bool(overwrite=overwrite, pruning=pruning)
+        check_instances(keras.callbacks.Callback, callbacks=callbacks)
         if overwrite and storage is not None:
             raise errors.ArgumentError(
                 "`overwrite` must be False with `storage`, which other processes may be using. "

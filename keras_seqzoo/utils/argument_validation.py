@@ -158,6 +158,15 @@ def check_sequence(**arguments: Any) -> None:
             raise ArgumentError(argument_message(name, "a list or another collection", value))
 
 
+def check_instances(cls: type, **arguments: Any) -> None:
+    """Raise `ArgumentError` unless every argument is a sequence of instances of the class."""
+    check_sequence(**arguments)
+    for name, value in arguments.items():
+        if not all(isinstance(item, cls) for item in value):
+            expected = f"a list of instances of {cls.__name__}"
+            raise ArgumentError(argument_message(name, expected, value))
+
+
 def check_names(count: int, **arguments: Any) -> None:
     """Raise `ArgumentError` unless every argument is a sequence of `count` str."""
     check_sequence(**arguments)

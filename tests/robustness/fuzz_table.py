@@ -154,6 +154,11 @@ def encoder_decoder() -> keras.Model:
 
 
 @functools.cache
+def end_to_end_encoder_decoder() -> keras.Model:
+    return zoo.tasks.end_to_end(encoder_decoder(), pair_preprocessor())
+
+
+@functools.cache
 def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 5, (30, 7))
 
@@ -336,14 +341,9 @@ ROWS = {
         zoo.train,
         lambda: {"0": "gru_tagger", "1": tagged_sequences(), "validation_data": tagged_sequences(),
                  "validation_split": 0.5, "epochs": 1, "batch_size": 4, "learning_rate": 0.01,
+                 "learning_rate_schedule": "plateau", "patience": 2, "callbacks": [],
+                 "label_smoothing": 0.1, "class_weight": "balanced", "min_count": 1,
                  "seed": 0, "verbose": 0, "units": 2, "embedding_dim": 2},
-        slow=True,
-    ),
-    "train on windows": Row(
-        zoo.train,
-        lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_data": rows(), "epochs": 1,
-                 "batch_size": 8, "learning_rate": 0.01, "patience": 1, "seed": 0, "verbose": 0,
-                 "units": 2},
         slow=True,
     ),
     "evaluate": Row(
@@ -389,15 +389,18 @@ ROWS = {
                                  "block": 1, "features": 2},
     ),
     "ZooHyperModel": Row(
-        tuning.ZooHyperModel, lambda: {"0": "gru_tagger", "space": None, "block": 1},
+        tuning.ZooHyperModel, lambda: {"0": tasks.task_for("gru_tagger"), "space": None, "units": 3,
+                 "learning_rate": 0.01},
     ),
     "search": Row(
         zoo.search,
         lambda: {"0": "simple_rnn_identity", "1": rows(), "validation_split": 0.5,
                  "max_trials": 1, "epochs": 1, "batch_size": 8, "population": 1,
                  "pruning": False, "seed": 0, "block": 1, "report": False, "verbose": 0,
-                 "objective": None, "space": {"units": [2]}, "sampler": "random"},
-        fuzzed=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning"),
+                 "objective": None, "space": {"units": [2]}, "sampler": "random",
+                 "callbacks": ()},
+        fuzzed=("0", "1", "validation_split", "objective", "space", "seed", "block", "pruning",
+                "callbacks"),
         slow=True,
     ),
     "export": Row(
@@ -510,6 +513,21 @@ ROWS = {
 }  # fmt: skip
 # Methods that take data, and functions with other kinds of model or data.
 MORE = {
+    "train on windows": Row(
+        zoo.train,
+        lambda: {"0": "simple_rnn_identity", "1": rows(), "2": None, "validation_data": rows(),
+                 "epochs": 1, "batch_size": 8, "learning_rate": 0.01, "patience": 1,
+                 "callbacks": None, "sequence_length": 3, "sequence_stride": 1, "seed": 0,
+                 "verbose": 0, "units": 2},
+        slow=True,
+    ),
+    "evaluate of pairs": Row(
+        tasks.evaluate,
+        lambda: {"0": end_to_end_encoder_decoder(), "1": sequence_pairs(), "batch_size": 4},
+    ),
+    "evaluate on windows": Row(
+        tasks.evaluate, lambda: {"0": model(), "1": rows(), "2": rows(), "batch_size": 4}
+    ),
     "across_workers": Row(distribution.across_workers, lambda: {"0": compiled_model()}),
     "identity_error of a model": Row(
         zoo.metrics.identity_error, lambda: {"0": model(), "1": rows(), "mask": None},
@@ -556,8 +574,8 @@ MORE = {
     ),
     "EncoderDecoderModel.plot_attention": method(
         encoder_decoder, "plot_attention",
-        lambda: {"source": [2, 3], "target": [4], "source_names": ["a", "b"],
-                 "target_names": ["x"]},
+        lambda: {"source": [2, 3], "target": [4], "source_labels": ["a", "b"],
+                 "target_labels": ["x"]},
     ),
     "Ensemble.generate": method(
         functools.cache(lambda: layers.Ensemble([encoder_decoder(), encoder_decoder()])),
@@ -572,33 +590,35 @@ MORE = {
         lambda: preprocessor().tokens, "encode", lambda: {"tokens": ["a", "z"]}
     ),
     "Vocabulary.decode": method(
-        lambda: preprocessor().tokens, "decode", lambda: {"numbers": [0, 2]}
+        lambda: preprocessor().tokens, "decode", lambda: {"ids": [0, 2]}
     ),
-    "SequencePreprocessor.learn": method(
-        lambda: data.SequencePreprocessor, "learn",
+    "SequencePreprocessor.from_data": method(
+        lambda: data.SequencePreprocessor, "from_data",
         lambda: {"examples": tagged_sequences(), "target": "tags", "characters": True,
                  "min_count": 1, "max_size": 9},
     ),
     "SequencePreprocessor.batches": method(
         preprocessor, "batches",
         lambda: {"examples": tagged_sequences(), "class_weight": {"O": 2.0}, "targets": True,
-                 "batch_size": 2, "shuffle": True, "seed": 0, "multiple": 1},
+                 "batch_size": 2, "shuffle": True, "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "SequencePreprocessor.names": method(preprocessor, "names", lambda: {"answers": [[0, 1]]}),
-    "PairPreprocessor.learn": method(
-        lambda: data.PairPreprocessor, "learn",
+    "SequencePreprocessor.decode": method(
+        preprocessor, "decode", lambda: {"predictions": [[0, 1]]}
+    ),
+    "PairPreprocessor.from_data": method(
+        lambda: data.PairPreprocessor, "from_data",
         lambda: {"examples": sequence_pairs(), "min_count": 1},
     ),
     "PairPreprocessor.batches": method(
         pair_preprocessor, "batches",
         lambda: {"examples": sequence_pairs(), "targets": True, "batch_size": 2, "shuffle": True,
-                 "seed": 0, "multiple": 1},
+                 "seed": 0, "pad_to_multiple_of": 1},
     ),
-    "PairPreprocessor.sources": method(
-        pair_preprocessor, "sources", lambda: {"sequences": [["a"], ["b", "a"]]}
+    "PairPreprocessor.encode_sources": method(
+        pair_preprocessor, "encode_sources", lambda: {"sequences": [["a"], ["b", "a"]]}
     ),
-    "PairPreprocessor.names": method(
-        pair_preprocessor, "names", lambda: {"tokens": np.array([[2, 0]])}
+    "PairPreprocessor.decode": method(
+        pair_preprocessor, "decode", lambda: {"ids": np.array([[2, 0]])}
     ),
     "LabeledSequences.take": method(tagged_sequences, "take", lambda: {"indices": [0, 2]}),
     "LabeledSequences.split": method(
@@ -633,6 +653,8 @@ RESULTS = (
     # Tasks and their options, which `task_for` and `train` make.
     tasks.Task, tasks.WindowTask, tasks.LabelingTask, tasks.Seq2SeqTask, tasks.ReadingOptions,
     tasks.TrainingOptions, tasks.Section,
+    # An error that `stream` raises.
+    streaming.CannotStep,
 )  # fmt: skip
 
 

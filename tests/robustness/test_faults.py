@@ -80,7 +80,7 @@ def check_train(folder: Path) -> None:
         assert weight_value(loaded) == faults.OLD
         return
     np.testing.assert_array_equal(loaded.get_layer("recurrent").units, 3)
-    assert {path.name for path in (folder / "out").iterdir()} >= {"history.csv", "memory.png"}
+    assert {path.name for path in (folder / "out").iterdir()} >= {"history.csv", "scores.png"}
 
 
 def check_search(folder: Path) -> None:
@@ -242,5 +242,5 @@ def test_a_file_written_in_place_fails_the_check(existing, tmp_path, monkeypatch
     folder = copy_of(existing, tmp_path / "in_place")
     with faults.limit_file_size(5_000):
         run_allowing_errors("save", folder)
-    with pytest.raises(SeqZooError, match=r"cut short|damaged|no zip"):
+    with pytest.raises(SeqZooError, match=r"truncated|damaged|not a zip"):
         check_save(folder)

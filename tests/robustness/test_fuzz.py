@@ -170,7 +170,7 @@ def test_any_filter_lists_names_or_is_rejected(options):
     ),
 )
 def test_any_dimension_is_accepted_or_rejected(value, default):
-    dimension = call_or_none(search_space.dimension, "units", value, default)
+    dimension = call_or_none(search_space.as_dimension, "units", value, default)
     assert dimension is None or isinstance(dimension, search_space.Dimension)
 
 
@@ -182,7 +182,7 @@ def test_any_dimension_is_accepted_or_rejected(value, default):
 )
 def test_a_range_keeps_its_bounds(low, high, log):
     default = search_space.Float(0.1, 1.0, log=log)
-    dimension = call_or_none(search_space.dimension, "rate", (low, high), default)
+    dimension = call_or_none(search_space.as_dimension, "rate", (low, high), default)
     if dimension is None:
         assert low > high or (log and low <= 0)
     else:
@@ -190,7 +190,7 @@ def test_a_range_keeps_its_bounds(low, high, log):
 
 
 def test_an_int_beyond_every_float_is_accepted_or_rejected():
-    call_or_none(search_space.dimension, "units", (1, 10**400))
+    call_or_none(search_space.as_dimension, "units", (1, 10**400))
 
 
 def test_an_array_as_a_filter_is_accepted_or_rejected():
