@@ -338,7 +338,9 @@ class WindowTask(Task):
             x = data.make_windows(x, sequence_length=self.options["sequence_length"])
         if y is None:
             x, y = self._with_targets(model, x)
-        return self._scores(model, x, y)
+        if batch_size is None:
+            batch_size = model_function.BATCH_SIZE
+        return self._scores(model, x, y, batch_size=batch_size)
 
     def _with_targets(self, model: keras.Model, x: Any) -> tuple[Any, Any]:
         if not self._forecasts(model):
@@ -349,16 +351,18 @@ class WindowTask(Task):
         """Whether outputs are the next readings."""
         return registry.model_task(model) == "forecasting"
 
-    def _scores(self, model: keras.Model, x: Any, y: Any) -> WindowScores:
-        block = self.options["block"]
-        error = identity_error(model, x, y)
+    def _scores(
+        self, model: keras.Model, x: Any, y: Any, *, batch_size: int = model_function.BATCH_SIZE
+    ) -> WindowScores:
+        options = {"block": self.options["block"], "batch_size": batch_size}
+        error = identity_error(model, x, y, batch_size=batch_size)
         if len(x) < 2:
             return WindowScores(error, None)
         score = None
         if self.windows is not None and model.output_shape == model.input_shape:
             mask = model_function.resolve_mask(model, x)
-            score = leakage(anomaly_score(model, self.windows.x), x, mask=mask, block=block)
-        return WindowScores(error, leakage(model, x, block=block), score)
+            score = leakage(anomaly_score(model, self.windows.x), x, mask=mask, **options)
+        return WindowScores(error, leakage(model, x, **options), score)
 
     def validation_scores(self, model: keras.Model) -> WindowScores:
         """Scores on the validation windows."""
