@@ -515,10 +515,9 @@ class Search(keras_tuner.Tuner):
                     f"{trial}: it has the lowest {minimized} on validation data among the trials "
                     f"whose {limited} is at most {limit:g}."
                 )
-        names = " + ".join(objective.name for objective in self.oracle.objectives)
-        names = names.replace("val_", "validation ").replace("_", " ")
+        names = " + ".join(_describe_metric(objective.name) for objective in self.oracle.objectives)
         best = "highest" if self.oracle.objectives[0].direction == "max" else "lowest"
-        return f"{trial}: at its best epoch it has the {best} {names} of all trials."
+        return f"{trial}: of all trials, its best epoch has the {best} {names}."
 
     @property
     def best_model(self) -> keras.Model:
@@ -673,3 +672,11 @@ def _delete_outputs(path: Path) -> None:
     for name in (STUDY, STUDY + "-journal", BEST, REPORT):
         (path / name).unlink(missing_ok=True)
     shutil.rmtree(path / TRIALS, ignore_errors=True)
+
+
+def _describe_metric(key: str) -> str:
+    """A key of the logs in words."""
+    if key == "val_identity_cost":
+        return "sum of normalized MSE and state leakage on validation data"
+    on_validation_data = " on validation data" if key.startswith("val_") else ""
+    return key.removeprefix("val_").replace("_", " ") + on_validation_data
