@@ -1,7 +1,7 @@
 """Private APIs of Keras, TensorFlow, Optuna and the standard library, one function each.
 
 No other module of the package uses a private name of another library. When an upgrade changes one,
-its test in `tests/utils/test_compat.py` fails; the docstring here says what to write instead.
+its test in `tests/utils/test_compat.py` fails; the docstring here describes the replacement.
 
 Tested with Keras 3.15.1, TensorFlow 2.21.0, Optuna 5.0.0 and Python 3.11. KerasTuner 1.4.8 is used
 through its public API, except for two methods that are overridden: `Tuner._populate_initial_space`
